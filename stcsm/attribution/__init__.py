@@ -1,0 +1,1 @@
+"""The attribution engine: concept saliency of any torch module."""

@@ -1,0 +1,1 @@
+"""Concept vectors, scores and their statistics: arrays in, arrays out."""

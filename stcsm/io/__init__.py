@@ -1,0 +1,1 @@
+"""Files to AnnData: ST text, Space Ranger folders, h5ad."""

@@ -1,0 +1,1 @@
+"""Gene models: each gene is a sample, the spots are its features."""

@@ -1,0 +1,1 @@
+"""Torch layers that both halves (tissues and faces) use."""

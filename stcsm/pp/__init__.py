@@ -1,0 +1,1 @@
+"""AnnData to AnnData: grids, spot graphs."""

@@ -1,0 +1,1 @@
+"""Grid, neighbour and filter arithmetic on plain arrays."""

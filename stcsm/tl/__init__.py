@@ -1,0 +1,1 @@
+"""Analysis steps on AnnData: fetch arrays, compute, write keys."""
