@@ -1,0 +1,117 @@
+"""The spatial filter: a sparse Gaussian over neighbouring spots, for coordinates of any kind."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+from scipy.sparse import csr_array, eye_array
+from scipy.spatial import cKDTree
+
+from stcsm.space._coords import check_coords, nearest_neighbour_distance
+from stcsm.space._memory import require_memory
+
+_ROWS = 65_536  # rows searched at once: bounds the memory of the search, not the result
+
+
+def spatial_filter(
+    coords: ArrayLike,
+    width: float,
+    *,
+    truncate: float = 3.0,
+    include_self: bool = True,
+    dtype: DTypeLike = np.float64,
+    unit: float | None = None,
+) -> csr_array:
+    """Sparse Gaussian smoothing over spots; ``filter @ values`` smooths a map.
+
+    Entry (s, t) is proportional to ``exp(-d(s, t)^2 / (2 sd^2))`` with d the Euclidean distance and ``sd = width *
+    unit``; each row sums to one, so constants stay constant and every smoothed value is a weighted mean of the values
+    around it.
+
+    Parameters
+    ----------
+    coords
+        Coordinates of the spots, shape (S, 2) or (S, 3), in any unit.
+    width
+        Standard deviation in nearest-neighbour distances; 0 is the identity.
+    truncate
+        Neighbours beyond this many standard deviations get no weight (3 leaves out 1.1% of a
+        Gaussian's mass in the plane).
+    include_self
+        Whether a spot belongs to its own neighbours. Without it a spot that has no neighbour within reach gets
+        an empty row.
+    dtype
+        ``float64`` or ``float32``.
+    unit
+        The nearest-neighbour distance where it is known already; :func:`nearest_neighbour_distance` otherwise.
+
+    Returns
+    -------
+    csr_array
+        Shape (S, S), column indices sorted within a row.
+
+    Raises
+    ------
+    ValueError
+        If a coordinate is not finite, there are fewer than two spots or all at one place, ``width`` is negative or not
+        finite, or ``truncate`` is not positive.
+    MemoryError
+        If so wide a filter over so many spots does not fit the free memory.
+    """
+    xy = check_coords(coords)
+    kind = np.dtype(dtype)
+    if kind not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise ValueError(f"Expected dtype float32 or float64, found {kind}")
+    if not (np.isfinite(width) and width >= 0):
+        raise ValueError(f"Expected a width of 0 (no filter) or more nearest-neighbour distances, found {width!r}")
+    if not (np.isfinite(truncate) and truncate > 0):
+        raise ValueError(f"Expected truncate to be a positive number of standard deviations, found {truncate!r}")
+    spots = len(xy)
+    if width == 0:
+        return (
+            csr_array(eye_array(spots, dtype=kind, format="csr"))
+            if include_self
+            else csr_array((spots, spots), dtype=kind)
+        )
+    sd = width * (nearest_neighbour_distance(xy) if unit is None else unit)
+    # A neighbour that lies on the rim must not come or go with the last bit of its coordinates.
+    radius = truncate * sd * (1 + 1e-9)
+    tree = cKDTree(xy)
+    _refuse_if_too_large(tree, xy, radius, kind, width)
+
+    counts = np.zeros(spots + 1, dtype=np.int64)
+    columns: list[NDArray[np.integer]] = []
+    weights: list[NDArray[np.floating]] = []
+    index = np.int32 if spots <= np.iinfo(np.int32).max else np.int64
+    for start in range(0, spots, _ROWS):
+        stop = min(start + _ROWS, spots)
+        pairs = cKDTree(xy[start:stop]).sparse_distance_matrix(tree, radius, output_type="ndarray")
+        row, column, distance = pairs["i"], pairs["j"], pairs["v"]
+        if not include_self:
+            other = row + start != column
+            row, column, distance = row[other], column[other], distance[other]
+        order = np.lexsort((column, row))
+        row, column, distance = row[order], column[order], distance[order]
+        weight = np.exp(-0.5 * np.square(distance / sd))
+        total = np.bincount(row, weights=weight, minlength=stop - start)
+        counts[start + 1 : stop + 1] = np.bincount(row, minlength=stop - start)
+        columns.append(column.astype(index))
+        weights.append((weight / total[row]).astype(kind))
+    pointers = np.cumsum(counts)
+    if pointers[-1] <= np.iinfo(index).max:
+        pointers = pointers.astype(index)
+    return csr_array((np.concatenate(weights), np.concatenate(columns), pointers), shape=(spots, spots))
+
+
+def _refuse_if_too_large(
+    tree: cKDTree, xy: NDArray[np.float64], radius: float, kind: np.dtype[np.generic], width: float
+) -> None:
+    """Count the neighbours of some spots and refuse a filter that would not fit."""
+    some = xy[:: max(len(xy) // 256, 1)]
+    mean = float(np.mean(tree.query_ball_point(some, radius, return_length=True)))
+    each = 2 * (kind.itemsize + 4)  # the result twice: its parts and the whole they are joined to
+    require_memory(
+        mean * len(xy) * each + 24.0 * mean * min(len(xy), _ROWS),
+        f"{len(xy)} spots x {mean:.0f} neighbours within {radius:.3g} x {each} bytes",
+        f"lower the width ({width:g} nearest-neighbour distances) or use dtype float32",
+    )
