@@ -1,1 +1,7 @@
 """Files to AnnData: ST text, Space Ranger folders, h5ad."""
+
+from stcsm.io._labels import add_labels, read_labels
+from stcsm.io._read import read
+from stcsm.io._st import read_st
+
+__all__ = ["add_labels", "read", "read_labels", "read_st"]

@@ -1,0 +1,148 @@
+"""A table of numbers with named rows and columns, read line by line into a sparse matrix."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+
+from stcsm.io._open import open_text
+
+SEPARATORS = "\t,; "
+"""What may stand between two cells, the most likely first."""
+FLOAT32_EXACT = 2**24
+"""Whole numbers up to here are exact in float32."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Named rows and columns of numbers, and the line of the file each row stands on."""
+
+    path: Path
+    rows: list[str]
+    columns: list[str]
+    values: sparse.csr_matrix
+    lines: list[int]
+
+
+def read_table(path: Path) -> Table:
+    """Read a delimited text table of numbers.
+
+    The first line holds the column names, with or without a cell above the row names; the first cell of every
+    other line is the row's name. Only the values that are not zero are kept, so memory follows the counts and not
+    the size of the file.
+
+    Parameters
+    ----------
+    path
+        Plain or gzipped text, cells separated by tabs, commas, semicolons or blanks.
+
+    Returns
+    -------
+    Table
+        Values are float32, or float64 where a whole number would not be exact in float32.
+
+    Raises
+    ------
+    ValueError
+        No cells, no rows, a line with another number of cells than the first, a cell that is not a finite number, or a
+        missing name; the message says the line and the text.
+    """
+    rows: list[str] = []
+    lines: list[int] = []
+    data: list[np.ndarray] = []
+    indices: list[np.ndarray] = []
+    indptr = [0]
+    with open_text(path) as text:
+        numbered = ((n, line) for n, raw in enumerate(text, start=1) if (line := raw.rstrip("\n")).strip())
+        head_line, header = next(numbered, (0, ""))
+        separator = next((s for s in SEPARATORS if s in header), None)
+        if separator is None:
+            raise ValueError(
+                f"Expected a table with cells separated by tabs, found a first line without any: {_short(header)!r} in {path}; "
+                "check that this is the count matrix and not, for instance, a web page saved in its place."
+            )
+        names = _cells(header, separator)
+        columns: list[str] | None = None
+        for n, line in numbered:
+            name, *cells = _cells(line, separator)
+            if columns is None:  # the first row tells whether the header has a cell above the row names
+                columns = names if len(cells) == len(names) else names[1:]
+            if len(cells) != len(columns):
+                raise ValueError(
+                    f"Expected {len(columns)} values, as many as the first line names, found {len(cells)} in line {n} "
+                    f"({_short(name)!r}) of {path}; the file may be cut short or have another layout."
+                )
+            values = _numbers(cells, name, n, columns, path)
+            kept = np.flatnonzero(values)
+            rows.append(name)
+            lines.append(n)
+            indices.append(kept.astype(np.int32))
+            data.append(values[kept])
+            indptr.append(indptr[-1] + kept.size)
+    if columns is None:
+        raise ValueError(
+            f"Expected rows of numbers below the first line, found none in {path}; fetch or export it again."
+        )
+    _check_names(rows, columns, lines, head_line, path)
+    flat = np.concatenate(data)
+    exact = not flat.size or np.abs(flat).max() <= FLOAT32_EXACT
+    matrix = sparse.csr_matrix(
+        (flat.astype(np.float32) if exact else flat, np.concatenate(indices), indptr), shape=(len(rows), len(columns))
+    )
+    return Table(path, rows, columns, matrix, lines)
+
+
+def duplicated(names: Sequence[str]) -> list[str]:
+    """Names that stand more than once, in order of first appearance."""
+    return [name for name, n in Counter(names).items() if n > 1]
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    if '"' in line:
+        return next(csv.reader([line], delimiter=separator))
+    return line.split(separator)
+
+
+def _numbers(cells: list[str], name: str, line: int, columns: list[str], path: Path) -> np.ndarray:
+    try:
+        values = np.fromiter(map(float, cells), dtype=np.float64, count=len(cells))
+        bad = None if np.isfinite(values).all() else int(np.flatnonzero(~np.isfinite(values))[0])
+    except ValueError:
+        bad = next(i for i, cell in enumerate(cells) if not _is_number(cell))
+    if bad is not None:
+        raise ValueError(
+            f"Expected a number, found {_short(cells[bad])!r} in line {line} ({_short(name)!r}), "
+            f"column {bad + 2} ({columns[bad]!r}) of {path}; a count matrix holds numbers only, 0 where nothing was counted."
+        )
+    return values
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_names(rows: list[str], columns: list[str], lines: list[int], head_line: int, path: Path) -> None:
+    for i, name in enumerate(columns):
+        if not name.strip():
+            raise ValueError(
+                f"Expected a name, found an empty one in line {head_line}, column {i + 2} of {path}; name the column."
+            )
+    for line, name in zip(lines, rows, strict=True):
+        if not name.strip():
+            raise ValueError(
+                f"Expected a name, found an empty one at the beginning of line {line} of {path}; name the row."
+            )
+
+
+def _short(text: str, width: int = 60) -> str:
+    return text if len(text) <= width else text[:width] + "..."
