@@ -1,0 +1,233 @@
+"""Gene sets as the user gives them: dicts, lists, networks; each brought to one form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._latent import FloatArray
+
+_SIGNS = {"+": 1.0, "-": -1.0, "up": 1.0, "down": -1.0}
+
+
+@dataclass(frozen=True, eq=False)
+class GeneSet:
+    """A named set of genes.
+
+    Attributes
+    ----------
+    name
+        Name of the concept, without blanks around it.
+    genes
+        Distinct gene names.
+    weights
+        (n,) finite, non-zero: 1 for plain members; negative for genes that are down in the concept.
+    duplicates
+        Names that were given more than once (with the same weight: they count once).
+    """
+
+    name: str
+    genes: tuple[str, ...]
+    weights: FloatArray
+    duplicates: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.genes)
+
+
+def gene_set(name: str, genes: object, weights: Iterable[object] | None = None) -> GeneSet:
+    """One gene set in its one form.
+
+    Parameters
+    ----------
+    name
+        Name of the concept.
+    genes
+        A gene name, a sequence of names, or a mapping of names to weights.
+    weights
+        One weight a gene: numbers, or signs (``"+"``, ``"-"``, ``"up"``, ``"down"``). A weight of zero is no member. A
+        set of negative weights only is allowed: the concept then points away from these genes.
+
+    Raises
+    ------
+    ValueError
+        If the name is blank, the set is empty, a gene name is no text or blank or a sign alone, a weight is NaN,
+        infinite or no number, a gene is given twice with different weights, or all weights are zero.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(f"Expected a name for the gene set, found {name!r}.")
+    name = name.strip()
+    if isinstance(genes, Mapping):
+        if weights is not None:
+            raise ValueError(f"Expected the weights of gene set {name!r} once, found a mapping and a list of weights.")
+        names, given = list(genes.keys()), list(genes.values())
+    else:
+        names = _as_names(name, genes)
+        given = [1.0] * len(names) if weights is None else list(weights)
+    if len(given) != len(names):
+        raise ValueError(f"Expected one weight a gene in gene set {name!r}, found {len(names)} and {len(given)}.")
+    merged: dict[str, float] = {}
+    duplicates: dict[str, None] = {}
+    for gene, raw in zip(names, given, strict=True):
+        gene, weight = _check_gene(name, gene), _check_weight(name, gene, raw)
+        if gene in merged:
+            if merged[gene] != weight:
+                raise ValueError(
+                    f"Expected one weight for gene {gene!r} of gene set {name!r}, found {merged[gene]:g} and "
+                    f"{weight:g}; give the gene once."
+                )
+            duplicates[gene] = None
+        merged[gene] = weight
+    kept = {gene: weight for gene, weight in merged.items() if weight != 0}
+    if not kept:
+        found = f"weights that are all zero ({len(merged)} genes)" if merged else "an empty set"
+        raise ValueError(f"Expected at least one gene in gene set {name!r}, found {found}.")
+    return GeneSet(name, tuple(kept), np.fromiter(kept.values(), float, len(kept)), tuple(duplicates))
+
+
+def gene_sets(source: object) -> list[GeneSet]:
+    """Bring whatever holds gene sets to a list of `GeneSet` with distinct names.
+
+    Parameters
+    ----------
+    source
+        A mapping of names to genes (each a name, a sequence, or a mapping of genes to weights); one `GeneSet`; or a
+        sequence of `GeneSet`. For files see `read_gmt`; for tables see `gene_sets_from_network`.
+
+    Raises
+    ------
+    ValueError
+        If nothing is there, two sets have the same name, or a set is at fault (see `gene_set`).
+    TypeError
+        If ``source`` is none of these; a bare list of gene names lacks the name of the concept.
+    """
+    if isinstance(source, GeneSet):
+        return [source]
+    if isinstance(source, Mapping):
+        sets = [genes if isinstance(genes, GeneSet) else gene_set(name, genes) for name, genes in source.items()]
+    elif isinstance(source, Sequence) and not isinstance(source, str) and all(isinstance(s, GeneSet) for s in source):
+        sets = list(source)
+    elif isinstance(source, Sequence) and not isinstance(source, str):
+        example = [str(s) for s in source[:2]]
+        raise TypeError(
+            f"Expected named gene sets, found a bare list; give it a name, as in {{'my concept': {example}}}."
+        )
+    else:
+        raise TypeError(f"Expected gene sets as a mapping of names to genes, found {type(source).__name__}.")
+    if not sets:
+        raise ValueError("Expected at least one gene set, found none.")
+    check_distinct([s.name for s in sets])
+    return sets
+
+
+def check_distinct(names: Sequence[str], where: Sequence[str] | None = None) -> None:
+    """Refuse two concepts of one name (names that differ only in blanks around them count as one).
+
+    Parameters
+    ----------
+    names
+        Concept names, from one source or from several put together.
+    where
+        Where each came from (``"line 3"``, ``"layers"``), for the message.
+    """
+    seen: dict[str, int] = {}
+    for i, name in enumerate(names):
+        first = seen.setdefault(name.strip(), i)
+        if first != i:
+            places = f" ({where[first]} and {where[i]})" if where is not None else ""
+            raise ValueError(f"Expected one concept of each name, found {name!r} twice{places}; rename one of them.")
+
+
+def gene_sets_from_network(
+    source: Sequence[str] | NDArray, target: Sequence[str] | NDArray, weight: Sequence[object] | NDArray | None = None
+) -> list[GeneSet]:
+    """Gene sets of a decoupler-style network: one set a source, its targets with their weights.
+
+    Parameters
+    ----------
+    source, target
+        Columns of the same length: name of the set (regulator, pathway), name of the gene.
+    weight
+        Weights, negative for genes that go down; None for 1 everywhere.
+
+    Returns
+    -------
+    Sets in order of first appearance.
+
+    Raises
+    ------
+    ValueError
+        If the columns differ in length, are empty, or a set is at fault (see `gene_set`).
+    """
+    columns = [list(source), list(target), [1.0] * len(source) if weight is None else list(weight)]
+    lengths = [len(column) for column in columns]
+    if len(set(lengths)) != 1:
+        raise ValueError(f"Expected source, target and weight of one length, found {', '.join(map(str, lengths))}.")
+    if not lengths[0]:
+        raise ValueError("Expected a network with at least one edge, found an empty table.")
+    members: dict[str, tuple[list, list]] = {}
+    for row, (name, gene, w) in enumerate(zip(*columns, strict=True)):
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f"Expected the name of a source in row {row} of the network, found {name!r}.")
+        genes, weights = members.setdefault(name.strip(), ([], []))
+        genes.append(gene)
+        weights.append(w)
+    return [gene_set(name, genes, weights) for name, (genes, weights) in members.items()]
+
+
+def pair_signs(sets: Sequence[GeneSet]) -> list[GeneSet]:
+    """Join pairs called ``X_UP`` and ``X_DN`` (or ``X_DOWN``), as MSigDB has them, into one signed set ``X``.
+
+    Sets without a partner stay as they are. A gene that stands in both halves says nothing and is left out.
+    """
+    by_name = {s.name.upper(): s for s in sets}
+    out, used = [], set()
+    for s in sets:
+        stem, _, half = s.name.rpartition("_")
+        partner = next(
+            (by_name[f"{stem}_{d}".upper()] for d in ("DN", "DOWN") if f"{stem}_{d}".upper() in by_name), None
+        )
+        if half.upper() == "UP" and stem and partner is not None:
+            both = set(s.genes) & set(partner.genes)
+            weights = dict(zip(s.genes, s.weights, strict=True)) | {
+                gene: -w for gene, w in zip(partner.genes, partner.weights, strict=True)
+            }
+            out.append(gene_set(stem, {gene: w for gene, w in weights.items() if gene not in both}))
+            used |= {s.name, partner.name}
+    return [s for s in sets if s.name not in used] + out
+
+
+def _as_names(name: str, genes: object) -> list:
+    if isinstance(genes, str):
+        return [genes]
+    if isinstance(genes, Iterable):
+        return list(genes)
+    raise ValueError(f"Expected gene names in gene set {name!r}, found {type(genes).__name__}.")
+
+
+def _check_gene(name: str, gene: object) -> str:
+    if not isinstance(gene, str) or not gene.strip():
+        raise ValueError(f"Expected gene names as text in gene set {name!r}, found {gene!r}.")
+    gene = gene.strip()
+    if gene in ("+", "-"):
+        raise ValueError(f"Expected a gene with its sign in gene set {name!r}, found the sign {gene!r} alone.")
+    return gene
+
+
+def _check_weight(name: str, gene: object, raw: object) -> float:
+    if isinstance(raw, str) and raw.strip().lower() in _SIGNS:
+        return _SIGNS[raw.strip().lower()]
+    try:
+        weight = float(raw)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"Expected a number or a sign as weight of gene {gene!r} in gene set {name!r}, found {raw!r}."
+        ) from None
+    if not np.isfinite(weight):
+        raise ValueError(
+            f"Expected a finite weight for gene {gene!r} in gene set {name!r}, found {weight}; leave the gene out."
+        )
+    return weight

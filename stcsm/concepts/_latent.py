@@ -1,0 +1,59 @@
+"""What every function of this package asks of a latent space before it starts."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+
+def check_latent(latent: ArrayLike) -> tuple[FloatArray, BoolArray]:
+    """Latent coordinates as float64 and which rows can be used.
+
+    Parameters
+    ----------
+    latent
+        (G, L) latent coordinates; a row of NaN is a gene (sample) without an embedding.
+
+    Returns
+    -------
+    latent
+        (G, L) float64.
+    usable
+        (G,) True where the row is finite.
+
+    Raises
+    ------
+    ValueError
+        If the array is not two-dimensional, has no usable row, or holds infinities.
+    """
+    z = np.asarray(latent, dtype=np.float64)
+    if z.ndim != 2 or z.shape[1] == 0:
+        raise ValueError(f"Expected latent coordinates of shape (genes, latents), found shape {z.shape}.")
+    infinite = np.isinf(z).any(axis=1)
+    if infinite.any():
+        raise ValueError(
+            f"Expected finite latent coordinates (or NaN for genes without an embedding), found infinite values in "
+            f"{int(infinite.sum())} rows, first row {int(np.flatnonzero(infinite)[0])}; the model has diverged: "
+            f"train it again with a smaller learning rate."
+        )
+    usable: BoolArray = np.asarray(~np.isnan(z).any(axis=1))
+    if not usable.any():
+        raise ValueError(f"Expected at least one gene with an embedding, found {z.shape[0]} rows that all hold NaN.")
+    return z, usable
+
+
+def check_vectors(vectors: ArrayLike, n_latent: int) -> FloatArray:
+    """Concept vectors as (K, L) float64; a single (L,) vector becomes one row."""
+    v = np.atleast_2d(np.asarray(vectors, dtype=np.float64))
+    if v.ndim != 2 or v.shape[1] != n_latent:
+        raise ValueError(
+            f"Expected concept vectors of shape (concepts, {n_latent}), found {np.shape(vectors)}; "
+            f"were they made in another model's latent space?"
+        )
+    if not np.isfinite(v).all():
+        bad = np.flatnonzero(~np.isfinite(v).all(axis=1))
+        raise ValueError(f"Expected finite concept vectors, found NaN or infinity in concept number {int(bad[0])}.")
+    return v

@@ -1,0 +1,179 @@
+"""Concept vectors: a direction in latent space from a (weighted, signed) set of genes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import sparse
+
+from ._estimators import get_estimator
+from ._latent import FloatArray, check_latent, check_vectors
+
+
+@dataclass(frozen=True)
+class ConceptVector:
+    """A concept vector and how it came about.
+
+    Attributes
+    ----------
+    vector
+        (L,) float64.
+    info
+        Plain numbers and strings: ``estimator``, ``n_members`` (genes with a weight), ``n_used`` (those with an
+        embedding), ``n_up``, ``n_down``, ``n_genes`` (all genes with an embedding), and what the estimator adds
+        (``"cav"``: ``cv_accuracy``, ``cv_auroc``, ``cv_folds``).
+    """
+
+    vector: FloatArray
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+def concept_vector(
+    latent: ArrayLike, weights: ArrayLike, estimator: str = "contrast", *, seed: int = 0
+) -> ConceptVector:
+    """Concept vector of one gene set.
+
+    Parameters
+    ----------
+    latent
+        (G, L) latent coordinates of the genes; rows of NaN (genes without counts) are left out.
+    weights
+        (G,) 0 for genes that are no members, 1 for members; other positive values weigh the members, negative values
+        are genes that are down in the concept (their weighted mean is subtracted).
+    estimator
+        A name in `ESTIMATORS`.
+    seed
+        Seed of the cross-validation folds of ``"cav"``.
+
+    Raises
+    ------
+    ValueError
+        If no member has an embedding, a weight is NaN or infinite, the set covers all genes and the estimator needs a
+        rest, or the vector comes out as zero.
+    """
+    z, usable = check_latent(latent)
+    w = np.asarray(weights, dtype=np.float64)
+    if w.shape != (z.shape[0],):
+        raise ValueError(f"Expected one weight for each of the {z.shape[0]} genes, found shape {w.shape}.")
+    rows = sparse.csr_array(w[None])
+    vector = _vectors(z, usable, rows, estimator)[0]
+    up, down = (side.toarray()[0] for side in split_signs(rows[:, usable]))
+    info: dict[str, Any] = {
+        "estimator": estimator,
+        "n_members": int(np.count_nonzero(w)),
+        "n_used": int(np.count_nonzero(w[usable])),
+        "n_up": int(np.count_nonzero(up)),
+        "n_down": int(np.count_nonzero(down)),
+        "n_genes": int(usable.sum()),
+    }
+    info |= get_estimator(estimator).info(z[usable], up, down, seed)
+    return ConceptVector(vector, info)
+
+
+def concept_vectors(latent: ArrayLike, weights: ArrayLike | sparse.sparray, estimator: str = "contrast") -> FloatArray:
+    """Concept vectors (K, L) of many gene sets at once; ``weights`` is (K, G), dense or sparse.
+
+    The same numbers as `concept_vector` row by row, and the same errors, which name the row.
+    """
+    z, usable = check_latent(latent)
+    rows = sparse.csr_array(weights if sparse.issparse(weights) else np.atleast_2d(np.asarray(weights, float)))
+    if rows.shape[1] != z.shape[0]:
+        raise ValueError(f"Expected weights of shape (concepts, {z.shape[0]}), found {rows.shape}.")
+    return _vectors(z, usable, rows, estimator)
+
+
+def _vectors(z: FloatArray, usable: np.ndarray, rows: sparse.csr_array, estimator: str) -> FloatArray:
+    chosen = get_estimator(estimator)
+    if not np.isfinite(rows.data).all():
+        row = int(np.searchsorted(rows.indptr, np.flatnonzero(~np.isfinite(rows.data))[0], side="right")) - 1
+        gene = int(rows.indices[np.flatnonzero(~np.isfinite(rows.data))[0]])
+        raise ValueError(f"Expected finite weights, found NaN or infinity for gene {gene} of concept {row}.")
+    inside = sparse.csr_array(rows[:, usable])
+    inside.eliminate_zeros()
+    n_used = np.diff(inside.indptr)
+    if (n_used == 0).any():
+        row = int(np.flatnonzero(n_used == 0)[0])
+        n_given = int(np.count_nonzero(rows[[row]].toarray()))
+        found = f"{n_given} members, none of which has an embedding (no counts)" if n_given else "no member at all"
+        raise ValueError(f"Expected at least one usable gene in concept {row}, found {found}; name other genes.")
+    up, down = split_signs(inside)
+    one_sided = (np.diff(up.indptr) == 0) | (np.diff(down.indptr) == 0)
+    covers = one_sided & (n_used == inside.shape[1])
+    if chosen.needs_rest and covers.any():
+        raise ValueError(
+            f"Expected genes outside concept {int(np.flatnonzero(covers)[0])} to compare it with, found a set of all "
+            f"{inside.shape[1]} genes; use a smaller set, or estimator='mean'."
+        )
+    vectors = chosen.vectors(z[usable], up, down)
+    # Rounding leaves about 1e-16 of the coordinates' size where a difference of means is zero.
+    zero = np.abs(vectors).max(axis=1) <= 1e-12 * np.abs(z[usable]).max()
+    if zero.any():
+        raise ValueError(
+            f"Expected a concept with a direction, found a zero vector for concept {int(np.flatnonzero(zero)[0])}: its "
+            f"members' mean is the mean of what they are compared with."
+        )
+    return vectors
+
+
+def split_signs(weights: sparse.csr_array) -> tuple[sparse.csr_array, sparse.csr_array]:
+    """Up and down genes as two (K, n) matrices of non-negative weights whose rows sum to one (or are empty)."""
+    sides = []
+    for sign in (1.0, -1.0):
+        side = sparse.csr_array(weights, copy=True)
+        side.data = np.maximum(sign * side.data, 0.0)
+        side.eliminate_zeros()
+        total = np.asarray(side.sum(axis=1)).ravel()
+        side.data /= np.repeat(total, np.diff(side.indptr))
+        sides.append(side)
+    return sides[0], sides[1]
+
+
+def combine(include: ArrayLike, exclude: ArrayLike | None = None) -> FloatArray:
+    """Combine concept vectors: "A", "A and B", "A and not B", "A and B, but neither C nor D".
+
+    The included vectors, each scaled to length one so that none drowns the others, are averaged; the part of the
+    average that lies in the span of the excluded vectors is removed, so the result's score is blind to them.
+
+    Parameters
+    ----------
+    include
+        (L,) or (K, L) concept vectors that the combination should follow. A single vector keeps its length.
+    exclude
+        (L,) or (J, L) concept vectors that it should be blind to.
+
+    Returns
+    -------
+    (L,)
+
+    Raises
+    ------
+    ValueError
+        If a vector is zero, or nothing is left: the included concept lies (almost) within the excluded ones.
+    """
+    wanted = np.atleast_2d(np.asarray(include, dtype=np.float64))
+    wanted = check_vectors(wanted, wanted.shape[-1])
+    length = np.linalg.norm(wanted, axis=1)
+    if (length == 0).any():
+        raise ValueError(f"Expected concept vectors with a direction, found a zero vector (number {length.argmin()}).")
+    v = wanted[0] if len(wanted) == 1 else (wanted / length[:, None]).mean(axis=0)
+    if exclude is None:
+        return v.copy()
+    unwanted = check_vectors(exclude, wanted.shape[1])
+    size = np.linalg.norm(unwanted, axis=1)
+    if (size == 0).any():
+        raise ValueError(f"Expected excluded vectors with a direction, found a zero vector (number {size.argmin()}).")
+    # An orthonormal basis of the excluded span; parallel vectors (rank below J) are no trouble.
+    u, s, _ = np.linalg.svd((unwanted / size[:, None]).T, full_matrices=False)
+    span = u[:, s > 1e-10 * s[0]]
+    rest = v - span @ (span.T @ v)
+    rest -= span @ (span.T @ rest)
+    kept = np.linalg.norm(rest) / max(float(np.linalg.norm(v)), np.finfo(float).tiny)
+    if not kept > 1e-6:
+        raise ValueError(
+            f"Expected a concept that differs from the excluded ones, found that {1 - kept**2:.4%} of it lies within "
+            f"them; nothing is left to show."
+        )
+    return rest

@@ -1,0 +1,173 @@
+import gzip
+
+import numpy as np
+import pytest
+
+from stcsm.concepts import (
+    check_distinct,
+    gene_set,
+    gene_sets,
+    gene_sets_from_network,
+    membership,
+    pair_signs,
+    read_gmt,
+)
+
+
+def test_dicts_of_names_lists_and_weights():
+    sets = gene_sets({"granule": "Penk", " mitral ": ["Doc2g", "Doc2g", "Slc17a7"], "mix": {"A": 2, "B": -1, "C": 0}})
+    assert [s.name for s in sets] == ["granule", "mitral", "mix"]
+    assert sets[0].genes == ("Penk",)  # one name is one gene, not four letters
+    assert sets[1].genes == ("Doc2g", "Slc17a7")
+    assert sets[1].duplicates == ("Doc2g",)
+    assert sets[2].genes == ("A", "B")
+    np.testing.assert_array_equal(sets[2].weights, [2, -1])
+
+
+def test_signs_are_weights():
+    np.testing.assert_array_equal(gene_set("x", {"A": "+", "B": "down", "C": "-"}).weights, [1, -1, -1])
+    np.testing.assert_array_equal(gene_set("x", ["A", "B"], [-1, -1]).weights, [-1, -1])
+
+
+@pytest.mark.parametrize(
+    ("genes", "weights", "message"),
+    [
+        ([], None, "'x', found an empty set"),
+        ({"A": 0}, None, "weights that are all zero"),
+        ({"A": float("nan")}, None, "finite weight for gene 'A' in gene set 'x', found nan"),
+        ({"A": np.inf}, None, "finite weight for gene 'A'"),
+        ({"A": None}, None, "number or a sign"),
+        ({"A": "much"}, None, "number or a sign as weight of gene 'A'"),
+        (["A", "A"], [1, 2], "one weight for gene 'A' .* found 1 and 2"),
+        (["A"], [1, 2], "one weight a gene"),
+        (["A", ""], None, "gene names as text"),
+        ([1, 2], None, "gene names as text in gene set 'x', found 1"),
+        (["A", float("nan")], None, "found nan"),
+        (["+", "-"], None, "found the sign '\\+' alone"),
+        (3, None, "gene names in gene set 'x', found int"),
+    ],
+)
+def test_a_set_at_fault_is_refused(genes, weights, message):
+    with pytest.raises(ValueError, match=message):
+        gene_set("x", genes, weights)
+
+
+def test_collections_at_fault_are_refused():
+    with pytest.raises(TypeError, match=r"give it a name, as in \{'my concept': "):
+        gene_sets(["Penk", "Doc2g"])
+    with pytest.raises(TypeError, match="found int"):
+        gene_sets(3)
+    with pytest.raises(ValueError, match="at least one gene set"):
+        gene_sets({})
+    with pytest.raises(ValueError, match="found 'a' twice"):
+        gene_sets([gene_set("a", "X"), gene_set("a ", "Y")])
+    with pytest.raises(ValueError, match=r"twice \(genes and layers\)"):
+        check_distinct(["a", "a"], ["genes", "layers"])
+    with pytest.raises(ValueError, match="name for the gene set"):
+        gene_sets({" ": ["A"]})
+
+
+def test_network_tables():
+    sets = gene_sets_from_network(["TF1", "TF2", "TF1"], ["A", "A", "B"], [1, -0.5, -2])
+    assert [(s.name, s.genes, list(s.weights)) for s in sets] == [("TF1", ("A", "B"), [1, -2]), ("TF2", ("A",), [-0.5])]
+    with pytest.raises(ValueError, match="one length, found 2, 1, 2"):
+        gene_sets_from_network(["a", "b"], ["A"])
+    with pytest.raises(ValueError, match="row 1"):
+        gene_sets_from_network(["a", None], ["A", "B"])
+    with pytest.raises(ValueError, match="empty table"):
+        gene_sets_from_network([], [])
+
+
+def test_up_and_down_halves_join():
+    sets = gene_sets({"X_UP": ["A", "B"], "X_DN": ["C", "B"], "Y_UP": ["D"], "Z": ["E"]})
+    joined = {s.name: dict(zip(s.genes, s.weights, strict=True)) for s in pair_signs(sets)}
+    assert joined == {"Y_UP": {"D": 1}, "Z": {"E": 1}, "X": {"A": 1, "C": -1}}
+
+
+def _gmt(tmp_path, text, name="x.gmt"):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_gmt_plain_gzip_weights_and_line_ends(tmp_path):
+    text = "\ufeffA\thttp://x\tg1\tg2\tg1\t\t\r\n\r\nB\t\tg3,0.5\tg4,-2\nC\tdescription\tH2-K1,x\tg5,1\n"
+    for path in (_gmt(tmp_path, text), _gmt(tmp_path, gzip.compress(text.encode()), "no_gz_in_its_name")):
+        a, b, c = read_gmt(path)
+        assert (a.name, a.genes, a.duplicates) == ("A", ("g1", "g2"), ("g1",))
+        assert (b.genes, list(b.weights)) == (("g3", "g4"), [0.5, -2])
+        assert c.genes == ("H2-K1,x", "g5,1")  # a comma in some names is no weight
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("A\tx\tg\nB x g1 g2\n", "line 2: expected .* found 1 field: 'B x g1 g2'; separate the fields by tabs"),
+        ("A\tx\tg\n\nB\tx\n", "line 3: expected .* found 2 fields.*add its genes"),
+        ("A\tx\t\t\n", "line 1: expected genes, found none"),
+        ("\tx\tg\n", "line 1: expected the name of the set"),
+        ("A\tx\tg\nB\tx\tg\nA\ty\th\n", r"'A' twice \(line 1 and line 3\)"),
+        ("A\tx\tg,1\th,nan\n", "line 1: Expected a finite weight for gene 'h'"),
+        ("", "empty file"),
+        (b"A\tx\t\xff\xfe\n", "line 1: expected text"),
+        (gzip.compress(b"A\tx\tg\n")[:-6], "cut short or damaged"),
+    ],
+)
+def test_gmt_faults_name_the_line(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        read_gmt(_gmt(tmp_path, text))
+
+
+def test_gmt_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_gmt(tmp_path / "none.gmt")
+
+
+def test_membership_counts_what_it_found():
+    sets = gene_sets({"a": {"g0": 2, "g2": -1, "zz": 1}, "b": ["g1"]})
+    m = membership(sets, ["g0", "g1", "g2", "g3"], usable=[True, True, False, True])
+    np.testing.assert_array_equal(m.weights.toarray(), [[2, 0, -1, 0], [0, 1, 0, 0]])
+    np.testing.assert_array_equal(m.n_given, [3, 1])
+    np.testing.assert_array_equal(m.n_found, [2, 1])
+    np.testing.assert_array_equal(m.n_usable, [1, 1])
+    np.testing.assert_allclose(m.fraction, [2 / 3, 1])
+    assert m.missing == (("zz",), ())
+
+
+def test_membership_refuses_or_skips():
+    names, usable = ["g0", "g1", "g2"], [True, True, False]
+    for genes, reason in [
+        (["zz"], "found none"),
+        (["g2"], "its 1 genes have none"),
+        (["g0", "g1", "g2"], "covers all 2 usable genes"),
+    ]:
+        sets = gene_sets({"bad": genes, "good": ["g0"]})
+        with pytest.raises(ValueError, match=f"Concept 'bad': .*{reason}"):
+            membership(sets, names, usable=usable)
+        m = membership(sets, names, usable=usable, unusable="skip")
+        assert m.names == ("good",)
+        assert reason in m.skipped["bad"]
+    with pytest.raises(ValueError, match=r"Concept 'a': Expected gene names .* did you mean 'g0'"):
+        membership(gene_sets({"a": ["g0", "G0"]}), names, missing="error")
+    with pytest.raises(ValueError, match=r"none of 1\. 'a': .*did you mean 'g0' \(case differs\)"):
+        membership(gene_sets({"a": ["G0"]}), names, unusable="skip")
+
+
+def test_genes_that_fall_together_when_case_is_ignored():
+    names = ["Penk", "Th", "Gad1"]
+    m = membership(gene_sets({"a": ["PENK", "Penk", "TH"]}), names, ignore_case=True)
+    np.testing.assert_array_equal(m.n_given, [2])
+    with pytest.raises(ValueError, match="Concept 'a': Expected one weight for gene 'Penk'"):
+        membership(gene_sets({"a": {"PENK": 1, "Penk": -1}}), names, ignore_case=True)
+
+
+def test_thousands_of_sets_cost_one_index():
+    rng = np.random.default_rng(0)
+    names = [f"Gene{i}" for i in range(16000)]
+    sets = gene_sets(
+        {f"set{k}": [names[i] for i in rng.choice(16000, 80, replace=False)] + ["no"] for k in range(5000)}
+    )
+    m = membership(sets, names)
+    assert m.weights.shape == (5000, 16000)
+    assert m.weights.nnz == 400_000
+    assert (m.n_found == 80).all()
