@@ -1,5 +1,11 @@
-"""Ready AnnData objects: real ones fetched with pooch, simulated ones built here with known truth."""
+"""Ready data: real tissues fetched with pooch, simulated tissues and faces built here with known truth."""
 
-from stcsm.datasets._simulated import simulated_bulb
+import lazy_loader as _lazy
 
-__all__ = ["simulated_bulb"]
+# lazy, so that faces need no AnnData and tissues no picture library
+__getattr__, __dir__, __all__ = _lazy.attach(
+    __name__,
+    submod_attrs={
+        "_bulb": ["simulated_bulb"],
+    },
+)

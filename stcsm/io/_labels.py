@@ -51,7 +51,8 @@ def read_labels(path: str | Path, *, column: str | None = None) -> pd.Series:
     separator = next((s for s in SEPARATORS[:3] if lines and s in lines[0][1]), None)
     if separator is None:
         raise ValueError(
-            f"Expected spot names and labels separated by commas or tabs, found {lines[0][1][:60]!r} in line 1 of {path}."
+            f"Expected spot names and labels separated by commas or tabs, found {lines[0][1][:60]!r} as the first line of "
+            f"{path}; check that this is the file of labels."
             if lines
             else f"Expected spot names and labels, found only blank lines in {path}."
         )
@@ -72,8 +73,8 @@ def read_labels(path: str | Path, *, column: str | None = None) -> pd.Series:
     names = [cells[0] for _, cells in body]
     if twice := duplicated(names):
         raise ValueError(
-            f"Expected one label a spot, found {len(twice)} spots that stand more than once ({', '.join(twice[:5])}) in {path}; "
-            "remove the lines that are wrong."
+            f"Expected one label a spot, found {len(twice)} spots that stand more than once ({', '.join(twice[:5])}) "
+            f"in {path}; remove the lines that are wrong."
         )
     labels = [None if cells[chosen].lower() in MISSING else cells[chosen] for _, cells in body]
     found = sorted({label for label in labels if label is not None}, key=natural_order)
@@ -130,15 +131,16 @@ def add_labels(
     if matched == 0:
         raise ValueError(
             f"Expected labels of the same spots, found none in common: {len(series)} spots in {source} (such as "
-            f"{_some(series.index)}), {adata.n_obs} in the data (such as {_some(adata.obs_names)}); make the names agree."
+            f"{_some(series.index)}), {adata.n_obs} in the data (such as {_some(adata.obs_names)}); "
+            "make the names agree."
         )
     values = series.reindex(adata.obs_names)
     if not isinstance(values.dtype, pd.CategoricalDtype):
         values = values.astype("category")
     if unknown or missing:
         warnings.warn(
-            f"Labels joined by name for {matched} of {adata.n_obs} spots: {missing} spots of the data are not in {source}, "
-            f"{unknown} spots of {source} are not in the data.",
+            f"Labels joined by name for {matched} of {adata.n_obs} spots: {missing} spots of the data are not in "
+            f"{source}, {unknown} spots of {source} are not in the data.",
             stacklevel=2,
         )
     adata.obs[key] = values.cat.remove_unused_categories()

@@ -1,4 +1,4 @@
-"""Open text files that people really have: plain or gzipped whatever the suffix says, with clear errors when cut short."""
+"""Open text files as people have them: plain or gzipped whatever the suffix says, with clear errors if cut short."""
 
 from __future__ import annotations
 

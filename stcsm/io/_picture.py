@@ -58,11 +58,13 @@ def read_transformation(source: str | Path | ArrayLike) -> np.ndarray:
     if not np.allclose(matrix[:, 2], [0, 0, 1]):
         hint = "it is transposed: give its transpose" if np.allclose(matrix[2], [0, 0, 1]) else "check the numbers"
         raise ValueError(
-            f"Expected an affine transformation of row vectors, whose last column is 0 0 1, found {matrix[:, 2]}{where}; {hint}."
+            "Expected an affine transformation of row vectors, whose last column is 0 0 1, "
+            f"found {matrix[:, 2]}{where}; {hint}."
         )
     if abs(np.linalg.det(matrix[:2, :2])) < 1e-12:
         raise ValueError(
-            f"Expected an invertible transformation, found one that maps the array onto a line{where}; check the numbers."
+            f"Expected an invertible transformation, found one that maps the array onto a line{where}; "
+            "check the numbers."
         )
     return matrix
 

@@ -21,8 +21,8 @@ def read(path: str | Path, *, layer: str | None = None) -> ad.AnnData:
     Parameters
     ----------
     path
-        `.h5ad`; ST text (`.tsv`, `.txt`, `.csv`, plain or gzipped; see `read_st`); a Space Ranger `outs` folder, or the folder
-        that holds it.
+        `.h5ad`; ST text (`.tsv`, `.txt`, `.csv`, plain or gzipped; see `read_st`); a Space Ranger `outs` folder, or
+        the folder that holds it.
     layer
         Layer that must be there (the counts of a `.h5ad` are often in a layer).
 

@@ -26,7 +26,8 @@ def looks_like_spaceranger(folder: Path) -> bool:
 def read_spaceranger(folder: Path) -> ad.AnnData:
     """Read a Space Ranger `outs` folder, of version 1 or later.
 
-    Gene symbols that stand twice are made unique (`Gene`, `Gene-1`), with a warning; spots without a position are refused.
+    Gene symbols that stand twice are made unique (`Gene`, `Gene-1`), with a warning; spots without a position are
+    refused.
 
     Raises
     ------
@@ -41,7 +42,8 @@ def read_spaceranger(folder: Path) -> ad.AnnData:
     if absent:
         raise FileNotFoundError(
             f"Expected a Space Ranger outs folder, found no {', '.join(absent)} in {folder} "
-            f"(there: {', '.join(sorted(p.name for p in folder.iterdir())[:12]) or 'nothing'}); copy the whole outs folder."
+            f"(there: {', '.join(sorted(p.name for p in folder.iterdir())[:12]) or 'nothing'}); "
+            "copy the whole outs folder."
         )
     import squidpy as sq
 

@@ -35,7 +35,8 @@ def read_st(
         Plain or gzipped table of counts, spots x genes or genes x spots. Spots are named by their place,
         two numbers joined by `x` (`16.92x9.015`); the side with such names holds the spots.
     image
-        Picture of the tissue: a file or an array (height, width, 3). Pictures longer than 2000 pixels are stored reduced.
+        Picture of the tissue: a file or an array (height, width, 3). Pictures longer than 2000 pixels are stored
+        reduced.
     transformation
         Affine transformation from array to pixel coordinates: a file of 9 numbers, or a 3 x 3 array;
         ``[x y 1] @ transformation`` is ``[px py 1]``.
@@ -93,7 +94,7 @@ def read_st(
 
 
 def _spots_by_genes(table: Table, duplicates: str) -> tuple[sparse.csr_matrix, list[str], list[str]]:
-    """Counts with spots in rows, and both sides' names, once each."""
+    """Put spots in rows, and every name of either side once."""
     spots_in_rows = _spots_in_rows(table)
     if spots_in_rows:
         spots, genes, counts = table.rows, table.columns, table.values
@@ -124,8 +125,8 @@ def _spots_in_rows(table: Table) -> bool:
             "on both sides" if rows else f"on neither: rows begin {table.rows[:3]}, columns begin {table.columns[:3]}"
         )
         raise ValueError(
-            f"Expected spot names of two numbers joined by x, such as 16.92x9.015, on one side of the table, found them {found} "
-            f"in {table.path}; rename the spots, or read other formats with stcsm.io.read."
+            "Expected spot names of two numbers joined by x, such as 16.92x9.015, on one side of the table, "
+            f"found them {found} in {table.path}; rename the spots, or read other formats with stcsm.io.read."
         )
     return rows
 

@@ -64,8 +64,8 @@ def read_table(path: Path) -> Table:
         separator = next((s for s in SEPARATORS if s in header), None)
         if separator is None:
             raise ValueError(
-                f"Expected a table with cells separated by tabs, found a first line without any: {_short(header)!r} in {path}; "
-                "check that this is the count matrix and not, for instance, a web page saved in its place."
+                f"Expected a table with cells separated by tabs, found a first line without any: {_short(header)!r} "
+                f"in {path}; check that this is the count matrix and not, for instance, a web page saved in its place."
             )
         names = _cells(header, separator)
         columns: list[str] | None = None
@@ -118,7 +118,8 @@ def _numbers(cells: list[str], name: str, line: int, columns: list[str], path: P
     if bad is not None:
         raise ValueError(
             f"Expected a number, found {_short(cells[bad])!r} in line {line} ({_short(name)!r}), "
-            f"column {bad + 2} ({columns[bad]!r}) of {path}; a count matrix holds numbers only, 0 where nothing was counted."
+            f"column {bad + 2} ({columns[bad]!r}) of {path}; "
+            "a count matrix holds numbers only, 0 where nothing was counted."
         )
     return values
 

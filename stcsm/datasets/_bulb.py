@@ -10,8 +10,9 @@ import pandas as pd
 from scipy import sparse
 
 from stcsm import _keys
-from stcsm.datasets._genes import make_genes
-from stcsm.datasets._tissue import LAYERS, make_tissue, smooth_field
+from stcsm.datasets._bulb_genes import make_genes
+from stcsm.datasets._bulb_picture import draw_section
+from stcsm.datasets._bulb_tissue import LAYERS, make_tissue, smooth_field
 from stcsm.io._picture import spatial_entry
 
 PITCH = 100.0
@@ -30,6 +31,7 @@ def simulated_bulb(
     lattice: Literal["square", "hex"] = "square",
     n_markers: int = 30,
     counts_per_spot: float = 2500.0,
+    picture: bool = True,
 ) -> ad.AnnData:
     """Simulate a section of an olfactory bulb.
 
@@ -52,13 +54,16 @@ def simulated_bulb(
         Markers of each layer, the strongest first by name (Penk, Doc2g, Slc6a11, Calb2, Kctd12).
     counts_per_spot
         Mean counts of a spot.
+    picture
+        Draw a section, in the colours of haematoxylin and eosin; without it a white canvas stands in. The counts
+        do not depend on it.
 
     Returns
     -------
     AnnData
         Spots x genes, ``.X`` CSR float32 counts. Truth: ``.obs["layer"]`` (the largest share), ``["depth"]`` (mean 1),
-        ``["programme"]`` (mean 0, variance 1); ``.obsm["layer_share"]`` (spots x layers); ``.var["layer"]`` (of a marker, else
-        "none"), ``["strength"]`` (fold change), ``["kind"]`` (marker, two_layers, programme, ubiquitous);
+        ``["programme"]`` (mean 0, variance 1); ``.obsm["layer_share"]`` (spots x layers); ``.var["layer"]`` (of a
+        marker, else "none"), ``["strength"]`` (fold change), ``["kind"]`` (marker, two_layers, programme, ubiquitous);
         ``.varm["layer_fold"]`` (genes x layers). Coordinates and picture as `stcsm.io.read_st` stores them.
         ``.uns["simulated_bulb"]``: the settings.
 
@@ -89,19 +94,23 @@ def simulated_bulb(
     var, fold, abundance = make_genes(n_genes, n_markers, rng)
     counts = _draw_counts(var, fold, abundance, shares, depth, programme, counts_per_spot, rng)
 
-    array, names, pixels, full = _place(places, lattice, rng)
+    corner = places.min(axis=0) - MARGIN
+    extent = places.max(axis=0) + MARGIN - corner
+    array, names, pixels = _place(places - corner, lattice, rng)
     adata = ad.AnnData(X=counts, obs=pd.DataFrame(index=pd.Index(names, dtype=object)), var=var)
     adata.obs[_keys.ARRAY_ROW] = array[:, 1]
     adata.obs[_keys.ARRAY_COL] = array[:, 0]
-    adata.obs[_keys.LAYER] = pd.Categorical.from_codes(shares.argmax(axis=1), categories=list(LAYERS))
+    adata.obs[_keys.LAYER] = pd.Categorical(np.array(LAYERS)[shares.argmax(axis=1)], categories=list(LAYERS))
     adata.obs["depth"] = depth
     adata.obs["programme"] = programme
     adata.obsm[_keys.SPATIAL_ARRAY] = array
     adata.obsm[_keys.SPATIAL] = pixels
     adata.obsm["layer_share"] = pd.DataFrame(shares, index=adata.obs_names, columns=list(LAYERS))
     adata.varm["layer_fold"] = pd.DataFrame(fold, index=adata.var_names, columns=list(LAYERS))
-    matrix = np.diag([PITCH, PITCH, 1.0])
-    adata.uns[_keys.SPATIAL] = {"simulated_bulb": spatial_entry(pixels, matrix, full=full, source="simulated")}
+    drawn, scale = draw_section(tissue, corner, extent, np.random.default_rng([seed, 1])) if picture else (None, 1.0)
+    full = (int(np.ceil(extent[0] * PITCH)), int(np.ceil(extent[1] * PITCH)))
+    entry = spatial_entry(pixels, np.diag([PITCH, PITCH, 1.0]), drawn, scale / PITCH, full, source="simulated")
+    adata.uns[_keys.SPATIAL] = {"simulated_bulb": entry}
     adata.uns["simulated_bulb"] = {
         "n_spots": n_spots,
         "n_genes": n_genes,
@@ -134,7 +143,7 @@ def _draw_counts(
     counts_per_spot: float,
     rng: np.random.Generator,
 ) -> sparse.csr_matrix:
-    """Negative binomial counts (spots x genes) whose expectation sums to ``counts_per_spot`` times the number of spots."""
+    """Draw negative binomial counts (spots x genes); their expectation is `counts_per_spot` a spot on average."""
     profile = shares @ fold.T  # cells of different layers add up
     members = (var["kind"] == "programme").to_numpy()
     profile[:, members] *= np.exp(programme[:, None] * np.log(var["strength"].to_numpy()[members]))
@@ -145,18 +154,13 @@ def _draw_counts(
     return sparse.csr_matrix(counts, dtype=np.float32)
 
 
-def _place(
-    places: np.ndarray, lattice: str, rng: np.random.Generator
-) -> tuple[np.ndarray, list[str], np.ndarray, tuple[int, int]]:
-    """Array coordinates, names, pixels and the size of the picture, in full-resolution pixels."""
-    corner = places.min(axis=0) - MARGIN
-    full = tuple(int(n) for n in np.ceil((places.max(axis=0) + MARGIN - corner) * PITCH))
+def _place(places: np.ndarray, lattice: str, rng: np.random.Generator) -> tuple[np.ndarray, list[str], np.ndarray]:
+    """Array coordinates, names and pixels of the full-resolution picture."""
     if lattice == "hex":  # Visium counts columns twice, so that neighbours in a row are two apart
-        array = np.rint((places - corner) / [0.5, np.sqrt(3) / 2])
-        names = [f"{x:.0f}x{y:.0f}" for x, y in array]
-        return array, names, (places - corner) * PITCH, (full[0], full[1])
-    array = np.round(places - corner + rng.normal(0, 0.04, size=places.shape).clip(-0.12, 0.12), 3)
-    return array, [f"{x:g}x{y:g}" for x, y in array], array * PITCH, (full[0], full[1])
+        array = np.rint(places / [0.5, np.sqrt(3) / 2])
+        return array, [f"{x:.0f}x{y:.0f}" for x, y in array], places * PITCH
+    array = np.round(places + rng.normal(0, 0.04, size=places.shape).clip(-0.12, 0.12), 3)
+    return array, [f"{x:g}x{y:g}" for x, y in array], array * PITCH
 
 
 def _check(n_spots: int, n_genes: int, lattice: str, n_markers: int, counts_per_spot: float) -> None:
@@ -169,7 +173,8 @@ def _check(n_spots: int, n_genes: int, lattice: str, n_markers: int, counts_per_
     most = n_genes // (2 * len(LAYERS))
     if not 1 <= n_markers <= most:
         raise ValueError(
-            f"Expected 1 to {most} markers a layer, half the genes at most, found n_markers={n_markers}; ask for more genes."
+            f"Expected 1 to {most} markers a layer (half the genes at most), found n_markers={n_markers}; "
+            "raise n_genes."
         )
     if not counts_per_spot > 0:
         raise ValueError(f"Expected counts_per_spot above 0, found {counts_per_spot}.")

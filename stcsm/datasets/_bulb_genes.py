@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from stcsm.datasets._tissue import LAYERS
+from stcsm.datasets._bulb_tissue import LAYERS
 
 # known markers of each layer lend their names to the strongest simulated ones, so that examples read alike on both
 LEADING = {

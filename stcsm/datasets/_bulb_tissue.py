@@ -78,7 +78,7 @@ def make_tissue(n_spots: int, lattice: str, rng: np.random.Generator) -> tuple[T
     chosen = np.sort(np.argsort(outward(grid), kind="stable")[:n_spots])
     places = grid[chosen]
     outline = float(outward(places).max())
-    wander = smooth_field(rng, length=0.9 * outline)
+    wander = smooth_field(rng, length=0.9 * outline, n_waves=32)
 
     def warp(at: np.ndarray) -> np.ndarray:
         return 0.05 * outline * wander(at)
@@ -88,9 +88,9 @@ def make_tissue(n_spots: int, lattice: str, rng: np.random.Generator) -> tuple[T
 
 
 def smooth_field(rng: np.random.Generator, length: float, n_waves: int = 128) -> Field:
-    """Draw a Gaussian random field of mean 0, variance 1 and a Gaussian kernel of width `length`, as random Fourier features.
+    """Draw a random field of mean 0, variance 1 and a Gaussian kernel of width `length`.
 
-    Rahimi & Recht 2007, Random features for large-scale kernel machines.
+    By random Fourier features (Rahimi & Recht 2007, Random features for large-scale kernel machines).
     """
     frequency = rng.normal(size=(2, n_waves)) / length
     phase = rng.uniform(0, 2 * np.pi, size=n_waves)
