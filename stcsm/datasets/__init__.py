@@ -7,5 +7,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
     submod_attrs={
         "_bulb": ["simulated_bulb"],
+        "_mob": ["mouse_olfactory_bulb"],
+        "_mob_fetch": ["fetch_mob"],
     },
 )

@@ -72,7 +72,7 @@ def draw_section(
 
 def _noise(shape: tuple[int, int], width: float, rng: np.random.Generator) -> np.ndarray:
     """Smooth noise of mean 0 and standard deviation 1; `width` in pixels."""
-    noise = np.asarray(ndimage.gaussian_filter(rng.normal(size=shape), width))
+    noise: np.ndarray = np.asarray(ndimage.gaussian_filter(rng.normal(size=shape), width))
     return (noise - noise.mean()) / noise.std()
 
 

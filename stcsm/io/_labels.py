@@ -18,7 +18,7 @@ from stcsm.io._table import SEPARATORS, duplicated
 
 MISSING = frozenset({"", "na", "n/a", "nan", "<na>", "null"})
 """Texts, in lower case, that say a spot has no label."""
-_BARCODE = re.compile(r"[ACGTN]{8,}(-\d+)?")
+_BARCODE = re.compile(r"[ACGTN]{8,}([-_.]\w+)*")
 
 
 def read_labels(path: str | Path, *, column: str | None = None) -> pd.Series:
@@ -28,7 +28,8 @@ def read_labels(path: str | Path, *, column: str | None = None) -> pd.Series:
     ----------
     path
         Plain or gzipped text, cells separated by tabs, commas or semicolons: spot names in the first column, and a
-        column of labels. A first line of column names may be absent where spots are named by place or barcode.
+        column of labels. A first line of column names may be absent where spots are named by place or barcode;
+        several columns of labels are then named 1, 2, ...
     column
         Name of the label column; may be left out where there is only one.
 
@@ -51,8 +52,8 @@ def read_labels(path: str | Path, *, column: str | None = None) -> pd.Series:
     separator = next((s for s in SEPARATORS[:3] if lines and s in lines[0][1]), None)
     if separator is None:
         raise ValueError(
-            f"Expected spot names and labels separated by commas or tabs, found {lines[0][1][:60]!r} as the first line of "
-            f"{path}; check that this is the file of labels."
+            f"Expected spot names and labels separated by commas or tabs, found {lines[0][1][:60]!r} as the first "
+            f"line of {path}; check that this is the file of labels."
             if lines
             else f"Expected spot names and labels, found only blank lines in {path}."
         )
@@ -136,7 +137,10 @@ def add_labels(
         )
     values = series.reindex(adata.obs_names)
     if not isinstance(values.dtype, pd.CategoricalDtype):
-        values = values.astype("category")
+        found = sorted(values.dropna().unique(), key=lambda label: natural_order(str(label)))
+        values = values.astype(pd.CategoricalDtype(found))
+    if values.isna().all():
+        raise ValueError(f"Expected labels, found the spots of the data without one in {source}; check column=.")
     if unknown or missing:
         warnings.warn(
             f"Labels joined by name for {matched} of {adata.n_obs} spots: {missing} spots of the data are not in "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,59 +96,82 @@ def read_picture(
     ValueError
         Not a picture, or not of the proportions of `image_shape`.
     """
-    image = _load(source)
-    width, height = image.size
-    full = (width, height) if image_shape is None else _check_shape(image_shape, (width, height))
-    if max(width, height) > MAX_SIDE:
-        image.thumbnail((MAX_SIDE, MAX_SIDE))
-    picture = np.asarray(image.convert("RGB"))
+    with _opened(source) as image:
+        full = image.size if image_shape is None else check_image_shape(image_shape, image.size)
+        image.thumbnail((MAX_SIDE, MAX_SIDE))  # leaves a smaller picture as it is; reads a large JPEG at reduced size
+        picture = np.asarray(_on_white(image))
     # the sides are rounded to whole pixels, so their mean is nearer the truth than either
     scale = float(np.mean([picture.shape[1] / full[0], picture.shape[0] / full[1]]))
     return picture, scale, full
 
 
-def _load(source: str | Path | ArrayLike) -> Image:
-    from PIL import Image, UnidentifiedImageError
+@contextmanager
+def _opened(source: str | Path | ArrayLike) -> Iterator[Image]:
+    from PIL import Image
 
-    if isinstance(source, str | Path):
-        path = existing_file(source, "a picture")
-        try:
-            with warnings.catch_warnings():  # a whole-slide picture is large, and the user's own
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                image = Image.open(path)
-                image.load()
-        except (UnidentifiedImageError, OSError) as error:
-            raise ValueError(
-                f"Expected a picture (JPEG, PNG, TIFF), found a file that does not open as one: {path} ({error})."
-            ) from error
-        return image
-    array = np.asarray(source)
+    if not isinstance(source, str | Path):
+        yield Image.fromarray(_bytes(np.asarray(source)))
+        return
+    path = existing_file(source, "a picture")
+    try:
+        with warnings.catch_warnings():  # a picture of a whole slide is large, and the user's own
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                yield image
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"Expected a picture of less than {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels, "
+            f"found more in {path}; save a reduced copy and give the size of this one as image_shape."
+        ) from error
+    except OSError as error:  # also what Pillow says of files it does not know
+        raise ValueError(
+            f"Expected a picture (JPEG, PNG, TIFF), found a file that does not open as one: {path} ({error}); "
+            "save it again as one of these."
+        ) from error
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
         raise ValueError(f"Expected a picture of shape (height, width, 3), found shape {array.shape}.")
-    if array.dtype != np.uint8:
-        if not np.issubdtype(array.dtype, np.floating) or not (np.nanmin(array) >= 0 and np.nanmax(array) <= 1):
-            raise ValueError(f"Expected a picture of uint8, or of floats from 0 to 1, found {array.dtype}; convert it.")
-        array = np.rint(np.nan_to_num(array) * 255).astype(np.uint8)
-    return Image.fromarray(array)
+    if array.dtype == np.uint8:
+        return array
+    if not np.issubdtype(array.dtype, np.floating) or not (array.min() >= 0 and array.max() <= 1):
+        raise ValueError(f"Expected a picture of uint8, or of floats from 0 to 1, found {array.dtype}; convert it.")
+    return np.rint(array * 255).astype(np.uint8)
 
 
-def _check_shape(image_shape: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
-    full = tuple(int(n) for n in image_shape)
-    if len(full) != 2 or min(full) < 1:
+def _on_white(image: Image) -> Image:
+    from PIL import Image as Images
+
+    if image.mode[0] in "IF":
+        raise ValueError(f"Expected a picture of 8 bits a channel, found mode {image.mode}; convert it to RGB.")
+    if "A" in image.mode or "transparency" in image.info:
+        return Images.alpha_composite(Images.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def check_image_shape(image_shape: tuple[int, int], size: tuple[int, int] | None = None) -> tuple[int, int]:
+    """Return (width, height), checked to be a size and, if given, of the proportions of a picture of `size`.
+
+    Raises
+    ------
+    ValueError
+        Not two positive numbers, or other proportions (the sides swapped, for instance).
+    """
+    if len(image_shape) != 2 or not min(image_shape) >= 1:
         raise ValueError(f"Expected image_shape as (width, height) in pixels, found {image_shape!r}.")
-    ratio = size[0] / full[0]
-    slack = max(1.0, SHAPE_TOLERANCE * size[1])
-    if abs(size[1] - full[1] * ratio) > slack:
-        turned = (
-            " They agree as (height, width): give (width, height)."
-            if abs(size[1] - full[0] * size[0] / full[1]) <= slack
-            else ""
-        )
+    full = (int(image_shape[0]), int(image_shape[1]))
+    if size is not None and not _proportional(size, full):
+        turned = " They agree as (height, width): give (width, height)." if _proportional(size, full[::-1]) else ""
         raise ValueError(
-            f"Expected a picture of the proportions of image_shape {full[0]} x {full[1]} (width x height), "
+            f"Expected a picture of the proportions of image_shape, {full[0]} x {full[1]} (width x height), "
             f"found one of {size[0]} x {size[1]}.{turned}"
         )
-    return full[0], full[1]
+    return full
+
+
+def _proportional(size: tuple[int, int], full: tuple[int, int]) -> bool:
+    return abs(size[1] - full[1] * size[0] / full[0]) <= max(1.0, SHAPE_TOLERANCE * size[1])
 
 
 def spatial_entry(

@@ -79,7 +79,12 @@ def _read_hdf5(path: Path) -> ad.AnnData:
             f"Expected a whole HDF5 file, found one that does not open ({error}): {path}; copy it again."
         ) from error
     if {"obs", "var"} <= groups:
-        return ad.read_h5ad(path)
+        try:
+            return ad.read_h5ad(path)
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"Expected an AnnData file, found one that anndata cannot read: {path} ({error})."
+            ) from error
     if "matrix" in groups:
         raise ValueError(
             f"Expected counts with coordinates, found a bare 10x matrix, which has none: {path}; "

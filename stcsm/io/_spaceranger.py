@@ -49,7 +49,7 @@ def read_spaceranger(folder: Path) -> ad.AnnData:
 
     with warnings.catch_warnings():  # replaced by our own, which counts them
         warnings.filterwarnings("ignore", message="Variable names are not unique")
-        adata = sq.read.visium(folder, counts_file=MATRIX)
+        adata = sq.read.visium(folder, counts_file=MATRIX, library_id=_library(folder))
     unplaced = int(adata.obs[_keys.ARRAY_ROW].isna().sum())
     if unplaced:
         raise ValueError(
@@ -63,3 +63,11 @@ def read_spaceranger(folder: Path) -> ad.AnnData:
         )
         adata.var_names_make_unique()
     return adata
+
+
+def _library(folder: Path) -> str | None:
+    """Return a name for the section where the matrix does not hold one; squidpy asks for it then."""
+    import h5py
+
+    with h5py.File(folder / MATRIX, "r") as file:
+        return None if len(file.attrs.get("library_ids", ())) else folder.resolve().parent.name or folder.name

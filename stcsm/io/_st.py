@@ -14,7 +14,7 @@ from scipy import sparse
 
 from stcsm import _keys
 from stcsm.io._open import existing_file
-from stcsm.io._picture import read_picture, read_transformation, spatial_entry
+from stcsm.io._picture import check_image_shape, read_picture, read_transformation, spatial_entry
 from stcsm.io._places import is_place, parse_places, share_of_places
 from stcsm.io._table import Table, duplicated, read_table
 
@@ -76,7 +76,11 @@ def read_st(
     path = existing_file(path, "a count matrix in the ST text format")
     # the small things first: nobody should wait for the counts to learn that the picture is missing
     matrix = None if transformation is None else read_transformation(transformation)
-    picture, scale, full = (None, 1.0, image_shape) if image is None else read_picture(image, image_shape)
+    picture, scale, full = None, 1.0, None
+    if image is not None:
+        picture, scale, full = read_picture(image, image_shape)
+    elif image_shape is not None:
+        full = check_image_shape(image_shape)
 
     counts, spots, genes = _spots_by_genes(read_table(path), duplicates)
     places = parse_places(spots)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,13 +73,13 @@ def read_table(path: Path) -> Table:
         for n, line in numbered:
             name, *cells = _cells(line, separator)
             if columns is None:  # the first row tells whether the header has a cell above the row names
-                columns = names if len(cells) == len(names) else names[1:]
+                columns = names if len(cells) == len(names) and names[0].strip() else names[1:]
             if len(cells) != len(columns):
                 raise ValueError(
                     f"Expected {len(columns)} values, as many as the first line names, found {len(cells)} in line {n} "
                     f"({_short(name)!r}) of {path}; the file may be cut short or have another layout."
                 )
-            values = _numbers(cells, name, n, columns, path)
+            values = _numbers(cells, name, line, n, columns, path)
             kept = np.flatnonzero(values)
             rows.append(name)
             lines.append(n)
@@ -109,15 +110,16 @@ def _cells(line: str, separator: str) -> list[str]:
     return line.split(separator)
 
 
-def _numbers(cells: list[str], name: str, line: int, columns: list[str], path: Path) -> np.ndarray:
+def _numbers(cells: list[str], name: str, line: str, n: int, columns: list[str], path: Path) -> np.ndarray:
     try:
         values = np.fromiter(map(float, cells), dtype=np.float64, count=len(cells))
-        bad = None if np.isfinite(values).all() else int(np.flatnonzero(~np.isfinite(values))[0])
+        suspect = not np.isfinite(values).all() or "_" in line
     except ValueError:
-        bad = next(i for i, cell in enumerate(cells) if not _is_number(cell))
+        suspect = True
+    bad = next((i for i, cell in enumerate(cells) if not _is_number(cell)), None) if suspect else None
     if bad is not None:
         raise ValueError(
-            f"Expected a number, found {_short(cells[bad])!r} in line {line} ({_short(name)!r}), "
+            f"Expected a number, found {_short(cells[bad])!r} in line {n} ({_short(name)!r}), "
             f"column {bad + 2} ({columns[bad]!r}) of {path}; "
             "a count matrix holds numbers only, 0 where nothing was counted."
         )
@@ -125,11 +127,11 @@ def _numbers(cells: list[str], name: str, line: int, columns: list[str], path: P
 
 
 def _is_number(cell: str) -> bool:
+    """Whether `cell` is a finite number in plain digits; `float` would also take 1_000."""
     try:
-        float(cell)
+        return math.isfinite(float(cell)) and "_" not in cell
     except ValueError:
         return False
-    return True
 
 
 def _check_names(rows: list[str], columns: list[str], lines: list[int], head_line: int, path: Path) -> None:
