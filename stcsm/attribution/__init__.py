@@ -1,1 +1,8 @@
 """The attribution engine: concept saliency of any torch module."""
+
+from stcsm.attribution._attribute import attribute
+from stcsm.attribution._percentile import percentile_threshold
+from stcsm.attribution._score import ConceptScore
+from stcsm.attribution._table import METHODS
+
+__all__ = ["METHODS", "ConceptScore", "attribute", "percentile_threshold"]

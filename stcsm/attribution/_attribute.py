@@ -1,0 +1,120 @@
+"""The one entry: attributions of concepts to an encoder's inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from stcsm.attribution._check import check_batch_size, check_encoder, home, open_result, read_concepts, read_inputs
+from stcsm.attribution._encoder import Encoder, evaluating
+from stcsm.attribution._method import Batch
+from stcsm.attribution._table import make_method
+
+__all__ = ["attribute"]
+
+
+def attribute(
+    encoder: nn.Module,
+    inputs: Any,
+    concepts: Any,
+    method: str = "integrated_gradients",
+    *,
+    batch_size: int = 256,
+    progress: bool = False,
+    out: Any = None,
+    **params: Any,
+) -> Any:
+    """Attribute concept scores to the features of the inputs.
+
+    The score of a concept is the product of an encoder's latents with the concept vector, z · v; a map says how much
+    each feature of a sample contributes to it, in the sense of the method (Brocki and Chung 2019, arXiv 1910.13140).
+
+    Parameters
+    ----------
+    encoder
+        Any module that maps (N, ...) to latents (N, L) through autograd. It runs in evaluation mode, whatever mode it
+        is in; its modes, hooks, parameters and gradients stay as they are.
+    inputs
+        Samples, (N, ...), floating point, a tensor or a numpy array.
+    concepts
+        Concept vectors, (L,) or (K, L).
+    method
+        One of :data:`METHODS`.
+    batch_size
+        Most samples in one pass of the encoder. It bounds the memory; the result does not depend on it beyond
+        rounding.
+    progress
+        Whether to show a progress bar over batches.
+    out
+        Array, memory map or tensor to write the result into, of its shape and of the inputs' precision. If a batch
+        fails, the batches before it stay written.
+    **params
+        The method's parameters. All methods know ``reference=True``: the published code's numbers, its oddities
+        included.
+
+    Returns
+    -------
+    torch.Tensor or numpy.ndarray
+        ``out`` if given, else as the inputs are (tensor or array, precision, device): (N, ...) for one concept (L,),
+        (N, K, ...) for (K, L).
+
+    Raises
+    ------
+    TypeError
+        An argument is of the wrong kind (no module, integer inputs, an encoder that does not return one tensor), or a
+        parameter is none of the method's.
+    ValueError
+        Shapes do not match, values are not finite, a concept is zero, the encoder is compiled, scripted, random or
+        cut off from autograd, a method with a rule meets no activation or one without a rule.
+
+    Examples
+    --------
+    >>> import torch
+    >>> encoder = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Softplus(), torch.nn.Linear(3, 2))
+    >>> attribute(encoder, torch.ones(5, 4), torch.eye(2), "saliency").shape
+    torch.Size([5, 2, 4])
+    """
+    chosen = make_method(method, params)
+    rows_per_pass = check_batch_size(batch_size)
+    check_encoder(encoder)
+    x = read_inputs(inputs, encoder)
+    vectors, single = read_concepts(concepts, x)
+    device = home(encoder, x)
+    vectors = vectors.to(device)
+    shape = (len(x), len(vectors), *x.shape[1:])
+    given = open_result(out, (shape[0], *shape[2:]) if single else shape, x)
+    result = given.unsqueeze(1) if single else given
+
+    with evaluating(encoder, device):
+        chosen = chosen.prepared(x)
+        running = Encoder(encoder, vectors.shape[1], device, rows_per_pass, reference=chosen.reference)
+        starts = range(0, len(x), rows_per_pass)
+        for start in tqdm(starts, desc=method, unit="batch", disable=not progress):
+            stop = min(start + rows_per_pass, len(x))
+            batch = Batch(x[start:stop].to(device).contiguous(), start, stop)
+            if chosen.linear:
+                _through_latents(chosen, running, batch, vectors, result[start:stop])
+            else:
+                chosen.fill(running, batch, vectors, result[start:stop])
+    if out is not None:
+        return out
+    return given if isinstance(inputs, Tensor) else given.numpy()
+
+
+def _through_latents(method: Any, encoder: Encoder, batch: Batch, vectors: Tensor, into: Tensor) -> None:
+    """Attribute the latents once and multiply by the concepts, or the concepts themselves where they are fewer."""
+    concepts, latents = vectors.shape
+    few = concepts <= latents
+    directions = vectors if few else torch.eye(latents, dtype=vectors.dtype, device=vectors.device)
+    maps = torch.zeros(len(batch.x), len(directions), *batch.x.shape[1:], dtype=batch.x.dtype, device=batch.x.device)
+    method.fill(encoder, batch, directions, maps)
+    if few:
+        into.copy_(maps)
+        return
+    flat = maps.flatten(2)
+    for first in range(0, concepts, latents):  # the product of some concepts at a time takes no more than the maps
+        some = vectors[first : first + latents]
+        into[:, first : first + latents].copy_((some @ flat).unflatten(2, batch.x.shape[1:]))

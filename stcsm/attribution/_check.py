@@ -1,0 +1,187 @@
+"""Reading and refusing what the user passes, before any work."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+__all__ = ["check_batch_size", "check_encoder", "home", "open_result", "read_concepts", "read_inputs"]
+
+
+def check_encoder(encoder: Any) -> None:
+    """Refuse what is no module, and modules whose inside Python cannot see.
+
+    Raises
+    ------
+    TypeError
+        ``encoder`` is no :class:`torch.nn.Module`.
+    ValueError
+        A part of it is compiled or scripted, or not yet initialised.
+    """
+    if not isinstance(encoder, nn.Module) or isinstance(encoder, type):
+        raise TypeError(
+            f"Expected encoder to be a torch.nn.Module, found {type(encoder).__name__}; wrap a function in a module "
+            "whose forward calls it."
+        )
+    dynamo = sys.modules.get("torch._dynamo")  # only there if something was compiled
+    optimized = getattr(dynamo, "OptimizedModule", ())
+    for name, module in encoder.named_modules():
+        place = f"module {name!r}" if name else "the encoder"
+        if isinstance(module, optimized):
+            raise ValueError(
+                f"Expected an encoder that runs in Python, found that {place} is compiled; pass the module that "
+                "torch.compile was given (its ._orig_mod)."
+            )
+        if getattr(module, "_compiled_call_impl", None) is not None:
+            raise ValueError(
+                f"Expected an encoder that runs in Python, found that {place} was compiled in place by .compile(); "
+                "build it again without, and load its state_dict()."
+            )
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ValueError(
+                f"Expected an encoder that runs in Python, found that {place} is scripted or traced; pass the module "
+                "that torch.jit was given, or build it anew and load scripted.state_dict()."
+            )
+    for name, parameter in encoder.named_parameters():
+        if is_lazy(parameter):
+            raise ValueError(
+                f"Expected initialised parameters, found that {name!r} is not; run the lazy encoder once on a batch."
+            )
+
+
+def read_inputs(inputs: Any, encoder: nn.Module) -> Tensor:
+    """Read inputs as a tensor (N, ...), detached, where they are.
+
+    Raises
+    ------
+    TypeError
+        They are not floating point, or of another precision than the encoder.
+    ValueError
+        They hold no sample or no feature, have no batch dimension, or are not finite.
+    """
+    if not isinstance(inputs, (Tensor, np.ndarray)):
+        raise TypeError(f"Expected inputs to be a tensor or a numpy array (N, ...), found {type(inputs).__name__}.")
+    if isinstance(inputs, np.ndarray):
+        if inputs.dtype.kind not in "fiub":
+            raise TypeError(f"Expected floating-point inputs, found an array of {inputs.dtype}.")
+        inputs = torch.as_tensor(np.ascontiguousarray(inputs.astype(inputs.dtype.newbyteorder("="), copy=False)))
+    if inputs.layout is not torch.strided:
+        raise TypeError(f"Expected dense inputs, found {inputs.layout}; pass inputs.to_dense().")
+    if not inputs.is_floating_point():
+        raise TypeError(f"Expected floating-point inputs, found {_short(inputs.dtype)}; pass inputs.float().")
+    if inputs.ndim < 2:
+        raise ValueError(
+            f"Expected inputs of shape (N, ...), a batch dimension first, found {tuple(inputs.shape)}; "
+            "pass inputs[None] for a single sample."
+        )
+    if inputs.numel() == 0:
+        raise ValueError(f"Expected at least one sample with at least one feature, found shape {tuple(inputs.shape)}.")
+    inputs = inputs.detach()
+    bad = ~inputs.isfinite()
+    if bool(bad.any()):
+        where = tuple(bad.nonzero()[0].tolist())
+        raise ValueError(
+            f"Expected finite inputs, found {inputs[where].item()} at {where} and {int(bad.sum()) - 1} more."
+        )
+    precisions = {p.dtype for p in (*encoder.parameters(), *encoder.buffers()) if p.is_floating_point()}
+    if precisions and inputs.dtype not in precisions:
+        held = ", ".join(sorted(_short(d) for d in precisions))
+        raise TypeError(
+            f"Expected inputs of the encoder's precision ({held}), found {_short(inputs.dtype)}; "
+            f"convert the inputs, or a copy of the encoder."
+        )
+    return inputs
+
+
+def read_concepts(concepts: Any, like: Tensor) -> tuple[Tensor, bool]:
+    """Read concepts as a matrix (K, L) of the inputs' precision, and whether there was one vector only.
+
+    Raises
+    ------
+    TypeError
+        They are complex or no numbers.
+    ValueError
+        They are neither a vector nor a matrix, empty, not finite, or zero.
+    """
+    vectors = torch.as_tensor(np.asarray(concepts) if isinstance(concepts, (list, tuple)) else concepts).detach()
+    if vectors.is_complex():
+        raise TypeError(f"Expected real concepts, found {_short(vectors.dtype)}.")
+    if vectors.ndim not in (1, 2) or vectors.numel() == 0:
+        raise ValueError(f"Expected concepts of shape (L,) or (K, L), found {tuple(vectors.shape)}.")
+    single = vectors.ndim == 1
+    vectors = torch.atleast_2d(vectors).to(like.dtype)
+    finite = vectors.isfinite().all(dim=1)
+    if not bool(finite.all()):
+        row = int((~finite).nonzero()[0, 0])
+        raise ValueError(f"Expected finite concepts, found NaN or infinity in {'it' if single else f'number {row}'}.")
+    zero = ~vectors.any(dim=1)
+    if bool(zero.any()):
+        row = int(zero.nonzero()[0, 0])
+        raise ValueError(
+            f"Expected concept vectors that point somewhere, found {'it' if single else f'number {row}'} to be zero; "
+            "leave out concepts without members."
+        )
+    return vectors, single
+
+
+def check_batch_size(batch_size: Any) -> int:
+    """Refuse what is no positive integer."""
+    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)):
+        raise TypeError(f"Expected batch_size to be a positive integer, found {batch_size!r}.")
+    if batch_size < 1:
+        raise ValueError(f"Expected batch_size to be a positive integer, found {batch_size}.")
+    return int(batch_size)
+
+
+def home(encoder: nn.Module, inputs: Tensor) -> torch.device:
+    """Device of the encoder's parameters; of the inputs where it has none.
+
+    Raises
+    ------
+    ValueError
+        The parameters are on several devices or on none ("meta").
+    """
+    devices = {p.device for p in (*encoder.parameters(), *encoder.buffers())} or {inputs.device}
+    if len(devices) > 1 or next(iter(devices)).type == "meta":
+        raise ValueError(
+            f"Expected all parameters on one device, found {', '.join(sorted(map(str, devices)))}; "
+            "move the encoder with .to(device)."
+        )
+    return next(iter(devices))
+
+
+def open_result(out: Any, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Tensor to write the result into: a new one, or a view of the user's array.
+
+    Raises
+    ------
+    TypeError
+        ``out`` is neither a tensor nor an array, or not of the inputs' precision.
+    ValueError
+        Its shape is not the result's, or it cannot be written.
+    """
+    if out is None:
+        return torch.empty(shape, dtype=like.dtype, device=like.device)
+    if isinstance(out, np.ndarray):
+        if not out.flags.writeable:
+            raise ValueError("Expected an array to write into as out, found a read-only one; open it with mode='r+'.")
+        found: Any = out.dtype.name
+        matches = out.dtype.isnative and found == _short(like.dtype)
+    elif isinstance(out, Tensor):
+        found, matches = _short(out.dtype), out.dtype == like.dtype and not out.requires_grad
+    else:
+        raise TypeError(f"Expected out to be a tensor, a numpy array or a memory map, found {type(out).__name__}.")
+    if tuple(out.shape) != shape:
+        raise ValueError(f"Expected out of shape {shape}, found {tuple(out.shape)}.")
+    if not matches:
+        raise TypeError(f"Expected out to be plain {_short(like.dtype)} as the inputs are, found {found}.")
+    return torch.from_numpy(out) if isinstance(out, np.ndarray) else out
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,175 @@
+"""Methods that need no rule: the gradient, times the input, along a path, under noise."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stcsm.attribution._encoder import Encoder
+from stcsm.attribution._method import Batch, Method, positive_integer, real, sample_like
+
+__all__ = ["InputXGradient", "IntegratedGradients", "Saliency", "SmoothGrad"]
+
+
+def _add_gradients(
+    encoder: Encoder, points: list[Tensor], weights: list[float], directions: Tensor, into: Tensor
+) -> None:
+    """Add the weighted gradients at several variants of a batch, each (n, ...), to ``into``, (n, D, ...).
+
+    One addition after another, so that the order, and with it the rounding, does not depend on the batch size.
+    """
+    for which, leaf, latents in encoder.points(points):
+        for d, signal in enumerate(encoder.backward(leaf, latents, directions)):
+            for i, gradient in zip(which, signal.unflatten(0, (len(which), -1)), strict=True):
+                into[:, d].add_(gradient, alpha=weights[i])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saliency(Method):
+    """Gradient of the concept score, signed (Simonyan et al. 2014)."""
+
+    linear: ClassVar[bool] = True
+    family: ClassVar[str] = "gradients"
+    published: ClassVar[str] = "saliency"
+
+    def fill(self, encoder: Encoder, batch: Batch, directions: Tensor, into: Tensor) -> None:
+        """One pass forwards, one backwards for each direction."""
+        leaf, latents = encoder(batch.x)
+        for d, signal in enumerate(encoder.backward(leaf, latents, directions)):
+            into[:, d].copy_(signal)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputXGradient(Saliency):
+    """Input times gradient (Shrikumar et al. 2016)."""
+
+    published: ClassVar[str] = "grad*input"
+
+    def fill(self, encoder: Encoder, batch: Batch, directions: Tensor, into: Tensor) -> None:
+        """Gradient, then the product."""
+        super().fill(encoder, batch, directions, into)
+        into.mul_(batch.x[:, None])
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntegratedGradients(Method):
+    """Gradient averaged over the straight path from a baseline, times the way (Sundararajan et al. 2017).
+
+    Parameters
+    ----------
+    steps
+        Points on the path.
+    baseline
+        A number, a sample, or one for each input; zero if None.
+    """
+
+    steps: int = 50
+    baseline: Any = None
+    linear: ClassVar[bool] = True
+    family: ClassVar[str] = "gradients"
+    published: ClassVar[str] = "intgrad"
+
+    def __post_init__(self) -> None:
+        """Check the number of steps."""
+        super().__post_init__()
+        positive_integer(self.steps, "steps")
+
+    def prepared(self, inputs: Tensor) -> IntegratedGradients:
+        """Bring the baseline to the inputs' shape."""
+        given = 0.0 if self.baseline is None else self.baseline
+        return dataclasses.replace(self, baseline=sample_like(given, inputs, "baseline"))
+
+    def fill(self, encoder: Encoder, batch: Batch, directions: Tensor, into: Tensor) -> None:
+        """Gauss-Legendre quadrature; the published code takes a right Riemann sum on the path from zero."""
+        baseline = batch.part_of(self.baseline)
+        way = batch.x - baseline
+        if self.reference:
+            places = [(i + 1) / self.steps for i in range(self.steps)]
+            weights = [1 / self.steps] * self.steps
+            points = [batch.x * place for place in places]
+        else:
+            nodes, mass = np.polynomial.legendre.leggauss(self.steps)
+            places, weights = ((nodes + 1) / 2).tolist(), (mass / 2).tolist()
+            points = [baseline + way * place for place in places]
+        _add_gradients(encoder, points, weights, directions, into)
+        into.mul_(way[:, None])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmoothGrad(Method):
+    """Gradient averaged over noisy copies of the input (Smilkov et al. 2017).
+
+    Parameters
+    ----------
+    samples
+        Noisy copies.
+    noise_level
+        Standard deviation of the noise, as a share of the sample's range.
+    noise
+        Given noise, (samples, N, ...), in place of a draw.
+    seed
+        Of the draw, which does not depend on the batch size.
+    """
+
+    samples: int = 25
+    noise_level: float = 0.1
+    noise: Any = None
+    seed: int = 0
+    linear: ClassVar[bool] = True
+    family: ClassVar[str] = "gradients"
+    published: ClassVar[str] = "smoothgrad"
+
+    def __post_init__(self) -> None:
+        """Check counts, level and seed."""
+        super().__post_init__()
+        positive_integer(self.samples, "samples")
+        real(self.noise_level, "noise_level")
+        if not 0 <= self.noise_level < float("inf"):
+            raise ValueError(f"Expected noise_level to be finite and at least 0, found {self.noise_level}.")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)):
+            raise TypeError(f"Expected seed to be an integer, found {self.seed!r}.")
+
+    def prepared(self, inputs: Tensor) -> SmoothGrad:
+        """Read given noise, or find how wide the noise shall be."""
+        if self.noise is not None:
+            noise = torch.as_tensor(self.noise, dtype=inputs.dtype).detach()
+            if noise.ndim != inputs.ndim + 1 or noise.shape[1:] != inputs.shape or len(noise) == 0:
+                raise ValueError(
+                    f"Expected noise of shape (samples, {', '.join(map(str, inputs.shape))}), "
+                    f"found {tuple(noise.shape)}."
+                )
+            if not bool(noise.isfinite().all()):
+                raise ValueError("Expected finite noise, found NaN or infinity in it.")
+            return dataclasses.replace(self, noise=noise, samples=len(noise))
+        return dataclasses.replace(self, noise=_Noise(inputs, self))
+
+    def fill(self, encoder: Encoder, batch: Batch, directions: Tensor, into: Tensor) -> None:
+        """Mean gradient over the noisy copies."""
+        noise = self.noise[:, batch.start : batch.stop] if isinstance(self.noise, Tensor) else self.noise.rows(batch)
+        points = [batch.x + draw for draw in noise.to(batch.x)]
+        _add_gradients(encoder, points, [1 / self.samples] * self.samples, directions, into)
+
+
+class _Noise:
+    """Normal noise, drawn sample by sample so that batches do not change it."""
+
+    def __init__(self, inputs: Tensor, method: SmoothGrad) -> None:
+        self._generator = torch.Generator().manual_seed(int(method.seed))
+        self._samples = method.samples
+        flat = inputs.flatten(1)
+        # The published code takes the range of the whole batch, so that a map depends on the other samples.
+        spread = flat.max() - flat.min() if method.reference else flat.amax(1) - flat.amin(1)
+        self._width = (method.noise_level * spread).cpu().expand(len(inputs))
+
+    def rows(self, batch: Batch) -> Tensor:
+        shape = (self._samples, *batch.x.shape[1:])
+        draws = [
+            torch.randn(shape, generator=self._generator, dtype=batch.x.dtype) * self._width[i]
+            for i in range(batch.start, batch.stop)
+        ]
+        return torch.stack(draws, dim=1)

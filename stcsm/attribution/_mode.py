@@ -1,0 +1,184 @@
+"""The mode that sees what an encoder calls while it runs, and puts backward rules there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+from torch.overrides import TorchFunctionMode
+
+from stcsm.attribution._activations import IN_REFERENCE, PLAIN_IN_REFERENCE, RULED, Call, recognise
+from stcsm.attribution._apply import apply_border_mask, apply_rule
+from stcsm.attribution._graph import Dependence
+from stcsm.attribution._padding import is_padded_convolution
+from stcsm.attribution._pooling import apply_redistribution, read_pool
+from stcsm.attribution._rules import Rule
+from stcsm.attribution._sites import Site, locate
+
+__all__ = ["BaselineMode", "EncoderMode"]
+
+_RANDOM = frozenset(
+    {"bernoulli", "bernoulli_", "cauchy_", "exponential_", "geometric_", "log_normal_", "multinomial", "normal"}
+    | {"normal_", "poisson", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm"}
+    | {"random_", "uniform_"}
+)
+_RANDOM_IN_TRAINING = frozenset(
+    {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "dropout_", "rrelu"}
+)
+# Calls that carry the signal from inputs to latents: made without autograd they cut the gradient off.
+_CARRIERS = frozenset(
+    {"linear", "conv1d", "conv2d", "conv3d", "conv2d_same", "matmul", "bmm", "addmm", "mm", "batch_norm", "layer_norm"}
+)
+
+
+class EncoderMode(TorchFunctionMode):
+    """What an encoder's forward pass runs under.
+
+    Parameters
+    ----------
+    encoder
+        The user's module.
+    leaf
+        Inputs of the pass.
+    rule
+        Backward rule, or None for the plain gradient.
+    reference
+        Whether activations that the published code does not override pass their plain gradient.
+    known
+        Sites of an earlier pass; None in the first, which finds them.
+
+    Attributes
+    ----------
+    sites
+        Activations met.
+    random, batch_statistics
+        Names of calls seen that draw random numbers, or that normalise by the statistics of the batch.
+    spared
+        Nodes of activations that pass their plain gradient on purpose.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        leaf: Tensor,
+        rule: Rule | None,
+        *,
+        reference: bool = False,
+        known: list[Site] | None = None,
+    ) -> None:
+        super().__init__()
+        self.rule, self.reference, self.known = rule, reference, known
+        self.samples = leaf.shape[0]
+        self.sites: list[Site] = []
+        self.random: list[str] = []
+        self.batch_statistics: list[str] = []
+        self.spared: list[Node] = []
+        self._names = {module: name for name, module in encoder.named_modules()}
+        self._dependence = Dependence([leaf])
+
+    def __torch_function__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Let a call through, with a rule where there is one for it."""
+        kwargs = kwargs or {}
+        if self.known is None:
+            self._watch(func, args, kwargs)
+        if self.rule is None:
+            return func(*args, **kwargs)
+        call = recognise(func, args, kwargs)
+        if call is not None:
+            return self._activation(call, func, args, kwargs)
+        if self.rule.redistributes_pools:
+            pool = read_pool(func, args, kwargs)
+            if pool is not None and pool.input.requires_grad:
+                return apply_redistribution(pool, func(*args, **kwargs))
+        result = func(*args, **kwargs)
+        if self.rule.masks_borders and is_padded_convolution(func, args, kwargs):
+            return apply_border_mask(result)
+        return result
+
+    def _watch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        name = getattr(func, "__name__", "")
+        if name in _RANDOM or (name in _RANDOM_IN_TRAINING and kwargs.get("training", False)):
+            self.random.append(name)
+        elif name == "batch_norm" and kwargs.get("training", False):
+            self.batch_statistics.append(self._where())
+        elif not torch.is_grad_enabled() and (name in _CARRIERS or recognise(func, args, kwargs)):
+            operands = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor) and a.requires_grad]
+            if any(self._dependence.on_inputs(a) for a in operands):
+                raise ValueError(no_gradient(f"{name} in {self._where()} runs without autograd"))
+
+    def _where(self) -> str:
+        path, kind = locate(self._names)
+        return f"module {path!r} ({kind})" if path else f"the encoder's own code ({kind})"
+
+    def _activation(self, call: Call, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        site = self._enter(call)
+        if not site.ruled:
+            result = func(*args, **kwargs)
+            if isinstance(result, Tensor) and result.grad_fn is not None:
+                self.spared.append(result.grad_fn)
+            return result
+        assert self.rule is not None
+        result = apply_rule(call, self.rule, site)
+        return call.input.copy_(result) if call.inplace else result
+
+    def _enter(self, call: Call) -> Site:
+        """Site of a call: found in the first pass, looked up in the later ones."""
+        index = len(self.sites)
+        if self.known is None:
+            site = self._discover(index, call)
+        elif index < len(self.known) and self.known[index].activation == call.name:
+            site = self.known[index]
+            site.batch = self.samples
+        else:
+            raise ValueError(
+                f"Expected the encoder to call the same activations for every batch, found {call.name} as number "
+                f"{index + 1}; pass an encoder whose control flow does not depend on the data."
+            )
+        self.sites.append(site)
+        return site
+
+    def _discover(self, index: int, call: Call) -> Site:
+        path, kind = locate(self._names)
+        same = sum(1 for s in self.sites if (s.path, s.activation) == (path, call.name))
+        site = Site(index, call.name, path, kind, tuple(call.input.shape), same + 1, self.samples)
+        plain = PLAIN_IN_REFERENCE if self.reference else ()
+        ruled = IN_REFERENCE if self.reference else RULED
+        site.ruled = call.name not in plain and self._dependence.on_inputs(call.input)
+        if site.ruled and call.name not in ruled:
+            code = " in the published code (reference=True)" if self.reference else ""
+            raise ValueError(
+                f"Expected activations that have a backward rule{code} ({', '.join(ruled)}), found {site.where}; "
+                "replace it, or use a method without rules, such as integrated_gradients."
+            )
+        return site
+
+
+class BaselineMode(TorchFunctionMode):
+    """Records what enters every activation while the encoder runs on the baseline."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs: list[Tensor] = []
+
+    def __torch_function__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Keep a copy of an activation's argument; the call may change it in place."""
+        kwargs = kwargs or {}
+        call = recognise(func, args, kwargs)
+        if call is not None:
+            self.inputs.append(call.input.detach().clone() if call.inplace else call.input.detach())
+        return func(*args, **kwargs)
+
+
+def no_gradient(found: str) -> str:
+    """Message for an encoder that cuts the gradient off."""
+    return (
+        f"Expected an encoder whose latents depend on its inputs through autograd, found that {found}; remove "
+        "torch.no_grad(), torch.inference_mode(), detach(), .data or numpy from its forward pass."
+    )

@@ -1,0 +1,58 @@
+"""The table of methods. A new method is a class and a line here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stcsm.attribution._backprop import DeconvolutionMethod, DeepLift, EpsilonLRPMethod, GuidedBackpropMethod
+from stcsm.attribution._gradients import InputXGradient, IntegratedGradients, Saliency, SmoothGrad
+from stcsm.attribution._method import Method
+from stcsm.attribution._occlusion import Occlusion
+from stcsm.attribution._rectgrad import (
+    RectGradConstantMethod,
+    RectGradMethod,
+    RectGradModifiedMethod,
+    RectGradRedistributingMethod,
+)
+
+__all__ = ["METHODS", "TABLE", "make_method"]
+
+TABLE: dict[str, type[Method]] = {
+    "saliency": Saliency,
+    "input_x_gradient": InputXGradient,
+    "integrated_gradients": IntegratedGradients,
+    "smoothgrad": SmoothGrad,
+    "deconvolution": DeconvolutionMethod,
+    "guided_backprop": GuidedBackpropMethod,
+    "rectgrad": RectGradMethod,
+    "rectgrad_const": RectGradConstantMethod,
+    "rectgrad_mod": RectGradModifiedMethod,
+    "rectgrad_prr": RectGradRedistributingMethod,
+    "epsilon_lrp": EpsilonLRPMethod,
+    "deeplift": DeepLift,
+    "occlusion": Occlusion,
+}
+
+#: Names of all methods, in order.
+METHODS: tuple[str, ...] = tuple(TABLE)
+
+
+def make_method(name: str, params: dict[str, Any]) -> Method:
+    """Build a method from its name and parameters.
+
+    Raises
+    ------
+    ValueError
+        No such method.
+    TypeError
+        The method has no such parameter.
+    """
+    if name not in TABLE:
+        raise ValueError(f"Expected method to be one of {', '.join(METHODS)}, found {name!r}.")
+    cls = TABLE[name]
+    unknown = [key for key in params if key not in cls.parameters()]
+    if unknown:
+        raise TypeError(
+            f"Expected parameters of {name} ({', '.join(cls.parameters())}), found {', '.join(map(repr, unknown))}."
+        )
+    return cls(**params)
