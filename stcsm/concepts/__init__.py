@@ -6,7 +6,7 @@ from ._gene_names import GeneIndex, GeneMatch, match_genes
 from ._gene_sets import GeneSet, check_distinct, gene_set, gene_sets, gene_sets_from_network, pair_signs
 from ._gmt import read_gmt
 from ._membership import Membership, membership
-from ._neighbours import Neighbours, nearest_genes
+from ._neighbours import Neighbours, correlation_p, nearest_genes
 from ._scores import concept_scores, ranks, standardise
 from ._vectors import ConceptVector, combine, concept_vector, concept_vectors
 
@@ -25,6 +25,7 @@ __all__ = [
     "concept_scores",
     "concept_vector",
     "concept_vectors",
+    "correlation_p",
     "gene_set",
     "gene_sets",
     "gene_sets_from_network",

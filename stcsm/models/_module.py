@@ -1,0 +1,152 @@
+"""The torch half of the gene model: an ensemble of variational autoencoders over spots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
+from torch import Tensor, nn
+
+from stcsm.models import _likelihood
+from stcsm.nets._mlp import SpatialFilter, SpotDecoder, SpotEncoder
+
+LIKELIHOODS = ("nb", "multinomial")
+
+
+class GeneMember(nn.Module):
+    """One autoencoder of the ensemble: encoder, decoder and the spots' dispersion."""
+
+    def __init__(self, encoder: SpotEncoder, decoder: SpotDecoder, n_spots: int):
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.log_theta = nn.Parameter(torch.ones(n_spots))
+
+
+class GeneVAEModule(BaseModuleClass):
+    """Gene profiles in, ELBO out; every member sees the same batches and has noise of its own.
+
+    Parameters
+    ----------
+    depth
+        Share of all counts that falls on each spot, (S,).
+    likelihood
+        ``"nb"`` or ``"multinomial"``.
+    n_hidden, n_latent
+        Sizes of the hidden layers and of the latent space.
+    seeds
+        One seed a member: its first weights and its noise come from it alone, so a member does not depend on how many
+        others there are.
+    spatial_filter
+        Fixed filter before the encoders and after the decoders.
+    """
+
+    log_depth: Tensor
+    depth: Tensor
+
+    def __init__(
+        self,
+        depth: Tensor,
+        likelihood: str,
+        n_hidden: int,
+        n_latent: int,
+        seeds: Sequence[int],
+        spatial_filter: SpatialFilter | None = None,
+    ):
+        super().__init__()
+        self.likelihood = likelihood
+        self.n_latent = n_latent
+        self.seeds = tuple(seeds)
+        self.register_buffer("depth", depth)
+        self.register_buffer("log_depth", depth.log())
+        members = []
+        for seed in self.seeds:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                members.append(
+                    GeneMember(
+                        SpotEncoder(len(depth), n_hidden, n_latent, spatial_filter),
+                        SpotDecoder(n_latent, n_hidden, len(depth), spatial_filter),
+                        len(depth),
+                    )
+                )
+        self.members = nn.ModuleList(members)
+        self.reset_noise()
+
+    def member(self, m: int) -> GeneMember:
+        """One member of the ensemble."""
+        return cast(GeneMember, self.members[m])
+
+    def reset_noise(self) -> None:
+        """Start every member's noise afresh from its seed."""
+        self._generators: dict[tuple[int, torch.device], torch.Generator] = {}
+
+    def _noise(self, member: int, like: Tensor) -> Tensor:
+        key = (member, like.device)
+        if key not in self._generators:
+            self._generators[key] = torch.Generator(like.device).manual_seed(self.seeds[member])
+        return torch.randn(like.shape, generator=self._generators[key], device=like.device, dtype=like.dtype)
+
+    def transform(self, counts: Tensor, totals: Tensor) -> Tensor:
+        """Encoder input u_gs = log1p(x_gs / (n_g d_s + 1/2)) of counts (N, S) with totals (N, 1)."""
+        return torch.log1p(counts / (totals * self.depth + 0.5))
+
+    def _get_inference_input(self, tensors: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
+        return {"counts": tensors["counts"], "totals": tensors["totals"]}
+
+    @auto_move_data
+    def inference(self, counts: Tensor, totals: Tensor) -> dict[str, list[Tensor]]:
+        """Posterior of every member, and one draw from it: lists of (N, L)."""
+        u = self.transform(counts, totals)
+        out: dict[str, list[Tensor]] = {"mean": [], "log_var": [], "z": []}
+        for m in range(len(self.members)):
+            mean, log_var = self.member(m).encoder.posterior(u)
+            out["mean"].append(mean)
+            out["log_var"].append(log_var)
+            out["z"].append(mean + (log_var / 2).exp() * self._noise(m, mean) if self.training else mean)
+        return out
+
+    def _get_generative_input(
+        self, tensors: dict[str, Tensor], inference_outputs: dict[str, list[Tensor]], **_: Any
+    ) -> dict[str, list[Tensor]]:
+        return {"z": inference_outputs["z"]}
+
+    @auto_move_data
+    def generative(self, z: list[Tensor]) -> dict[str, list[Tensor]]:
+        """Decoder output f(z) of every member: list of (N, S)."""
+        return {"f": [self.member(m).decoder(zm) for m, zm in enumerate(z)]}
+
+    def log_likelihood(self, member: int, f: Tensor, counts: Tensor, totals: Tensor) -> Tensor:
+        """Log-probability (N,) of counts (N, S) under one member's decoder output."""
+        log_share = _likelihood.log_rate(f, self.log_depth)
+        if self.likelihood == "nb":
+            return _likelihood.negative_binomial(counts, totals, log_share, self.member(member).log_theta)
+        return _likelihood.multinomial(counts, log_share)
+
+    def loss(
+        self,
+        tensors: dict[str, Tensor],
+        inference_outputs: dict[str, list[Tensor]],
+        generative_outputs: dict[str, list[Tensor]],
+        kl_weight: Tensor | float = 1.0,
+    ) -> LossOutput:
+        """Negative ELBO, mean over genes and summed over members, so that members do not feel one another.
+
+        In validation the targets are held-out counts of the same genes (``"target"``).
+        """
+        target = tensors.get("target", tensors["counts"])
+        target_totals = tensors.get("target_totals", tensors["totals"])
+        n = len(self.members)
+        loss = target.new_zeros(())
+        reconstruction = target.new_zeros(len(target))
+        kl = target.new_zeros(len(target))
+        for m, f in enumerate(generative_outputs["f"]):
+            mean, log_var = inference_outputs["mean"][m], inference_outputs["log_var"][m]
+            kl_m = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(dim=-1)
+            rec_m = -self.log_likelihood(m, f, target, target_totals)
+            loss = loss + (rec_m + kl_weight * kl_m).mean()
+            reconstruction = reconstruction + rec_m.detach() / n
+            kl = kl + kl_m.detach() / n
+        return LossOutput(loss=loss, reconstruction_loss=reconstruction, kl_local=kl)

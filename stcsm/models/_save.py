@@ -1,0 +1,79 @@
+"""Models on disk: tensors as safetensors, everything else as JSON. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+TENSORS = "model.safetensors"
+SETTINGS = "model.json"
+FORMAT = 1
+
+
+def write_model(folder: str | Path, tensors: dict[str, Tensor], settings: dict[str, Any], overwrite: bool) -> None:
+    """Write a model's folder, whole or not at all.
+
+    Raises
+    ------
+    FileExistsError
+        If ``folder`` exists and ``overwrite`` is false, or if it holds something else than a model.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        if not overwrite:
+            raise FileExistsError(f"Expected a new folder, found that {folder} exists; pass overwrite=True")
+        strangers = (
+            [p.name for p in folder.iterdir() if p.name not in (TENSORS, SETTINGS)] if folder.is_dir() else ["."]
+        )
+        if strangers:
+            raise FileExistsError(
+                f"Expected a folder that holds a stcsm model and nothing else, found {strangers[0]!r} in {folder}; "
+                "it is left as it is: choose another folder"
+            )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, scratch / TENSORS)
+        (scratch / SETTINGS).write_text(json.dumps({"format": FORMAT, **settings}, indent=1), encoding="utf-8")
+        scratch.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(scratch, folder)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def read_model(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and settings of a saved model.
+
+    Raises
+    ------
+    FileNotFoundError
+        If ``folder`` holds no model.
+    ValueError
+        If its files are damaged or of a newer format.
+    """
+    folder = Path(folder)
+    for name in (TENSORS, SETTINGS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"Expected {name} in {folder}, found none; is this a folder that model.save wrote?")
+    try:
+        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        tensors = load_file(folder / TENSORS)
+    except (json.JSONDecodeError, SafetensorError, UnicodeDecodeError) as error:
+        raise ValueError(f"Expected a whole model in {folder}, found a damaged file: {error}") from error
+    if settings.get("format") != FORMAT:
+        raise ValueError(
+            f"Expected a model of format {FORMAT}, found {settings.get('format')!r} in {folder}; "
+            "read it with the version of stcsm that wrote it"
+        )
+    return tensors, settings

@@ -1,0 +1,210 @@
+"""What a gene model asks of an AnnData, checked before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+from scipy import sparse
+
+from stcsm import _keys
+
+CHUNK = 2048
+"""Rows that are looked at together when a matrix is checked; bounds the memory of the check."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Where an AnnData keeps the counts and the coordinates of its spots."""
+
+    layer: str | None
+    spatial_key: str
+
+
+def write_setup(adata: AnnData, setup: Setup) -> None:
+    """Record ``setup`` under our own key; nothing else of the AnnData is written."""
+    entry = {"spatial_key": setup.spatial_key}
+    if setup.layer is not None:
+        entry["layer"] = setup.layer
+    adata.uns[_keys.UNS] = {**adata.uns.get(_keys.UNS, {}), "setup": entry}
+
+
+def read_setup(adata: AnnData) -> Setup:
+    """Read what :func:`write_setup` recorded.
+
+    Raises
+    ------
+    ValueError
+        If the AnnData was never set up.
+    """
+    entry = adata.uns.get(_keys.UNS, {}).get("setup")
+    if entry is None:
+        raise ValueError(
+            "Expected an AnnData that was set up, found none of our keys in it; "
+            "call stcsm.models.GeneVAE.setup_anndata(adata) first"
+        )
+    return Setup(entry.get("layer"), entry["spatial_key"])
+
+
+def counts_matrix(adata: AnnData, layer: str | None) -> Any:
+    """Return the matrix of counts (S, G): dense, sparse or backed, as it stands, without a copy.
+
+    Raises
+    ------
+    ValueError
+        If the layer does not exist, or if there is no matrix.
+    """
+    if layer is None:
+        matrix = adata.X
+        if matrix is None:
+            raise ValueError("Expected counts in adata.X, found None; name the layer that holds them: layer=...")
+        return matrix
+    if layer not in adata.layers:
+        raise ValueError(
+            f"Expected a layer named {layer!r}, found {sorted(map(str, adata.layers))}; None means adata.X"
+        )
+    return adata.layers[layer]
+
+
+def check_anndata(adata: AnnData, setup: Setup) -> None:
+    """Refuse, before any work, an AnnData that a gene model cannot use.
+
+    Raises
+    ------
+    TypeError
+        If ``adata`` is not an AnnData.
+    ValueError
+        If it is empty, has duplicate names, no counts or no usable coordinates.
+    """
+    if not isinstance(adata, AnnData):
+        raise TypeError(f"Expected an AnnData (spots x genes), found {type(adata).__name__}")
+    if adata.n_obs == 0 or adata.n_vars == 0:
+        raise ValueError(f"Expected at least one spot and one gene, found {adata.n_obs} spots x {adata.n_vars} genes")
+    for axis, names, fix in (
+        ("spot", adata.obs_names, "adata.obs_names_make_unique()"),
+        ("gene", adata.var_names, "adata.var_names_make_unique()"),
+    ):
+        twice = names[names.duplicated()].unique()
+        if len(twice):
+            raise ValueError(
+                f"Expected unique {axis} names, found {len(twice)} used more than once "
+                f"(such as {twice[0]!r}); make them unique: {fix}"
+            )
+    check_coordinates(adata, setup.spatial_key)
+    check_counts(counts_matrix(adata, setup.layer), adata)
+
+
+def check_coordinates(adata: AnnData, spatial_key: str) -> np.ndarray:
+    """Return the coordinates of the spots (S, 2 or 3).
+
+    Raises
+    ------
+    ValueError
+        If they are absent, of the wrong shape or not finite.
+    """
+    if spatial_key not in adata.obsm:
+        raise ValueError(
+            f"Expected the coordinates of the spots in adata.obsm[{spatial_key!r}], found the keys "
+            f"{sorted(map(str, adata.obsm))}; put an array (n_spots, 2) there or pass spatial_key="
+        )
+    coordinates = np.asarray(adata.obsm[spatial_key])
+    if coordinates.ndim != 2 or coordinates.shape[1] not in (2, 3):
+        raise ValueError(
+            f"Expected adata.obsm[{spatial_key!r}] of shape (n_spots, 2) or (n_spots, 3), found {coordinates.shape}"
+        )
+    try:
+        coordinates = coordinates.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Expected numbers in adata.obsm[{spatial_key!r}], found {coordinates.dtype}") from error
+    bad = ~np.isfinite(coordinates).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"Expected finite coordinates, found {bad.sum()} of {len(bad)} spots with NaN or infinity in "
+            f"adata.obsm[{spatial_key!r}] (first: {adata.obs_names[bad.argmax()]!r}); drop them or fill them in"
+        )
+    return coordinates
+
+
+def row_blocks(matrix: Any, size: int = CHUNK) -> Iterator[tuple[int, Any]]:
+    """Blocks of rows, read one at a time, of a dense, sparse or backed matrix."""
+    for start in range(0, matrix.shape[0], size):
+        block = matrix[start : start + size]
+        yield start, block if sparse.issparse(block) else np.asarray(block)
+
+
+def check_counts(matrix: Any, adata: AnnData) -> None:
+    """Refuse a matrix that does not hold counts; say what it holds, where and how often.
+
+    Raises
+    ------
+    ValueError
+        If a value is NaN, infinite, negative or fractional, or if there is no count at all.
+    """
+    if getattr(matrix, "dtype", None) is not None and matrix.dtype.kind not in "iufb":
+        raise ValueError(f"Expected numbers as counts, found a matrix of {matrix.dtype}")
+    faults = {"NaN or infinite": 0, "negative": 0, "fractional": 0}
+    first: dict[str, str] = {}
+    total = 0.0
+    for start, block in row_blocks(matrix):
+        values = _values(block)
+        finite = np.isfinite(values)
+        total += float(values[finite].sum(dtype=np.float64))
+        for kind, bad in (
+            ("NaN or infinite", ~finite),
+            ("negative", finite & (values < 0)),
+            ("fractional", finite & (values != np.rint(values))),
+        ):
+            n = int(np.count_nonzero(bad))
+            if n and kind not in first:
+                spot, gene = _locate(block, bad)
+                value = values.flat[int(np.flatnonzero(bad)[0])]
+                first[kind] = f"{value:.4g} at spot {adata.obs_names[start + spot]!r}, gene {adata.var_names[gene]!r}"
+            faults[kind] += n
+    found = [f"{n} {kind} (first: {first[kind]})" for kind, n in faults.items() if n]
+    if found:
+        hint = "point to the raw counts: layer=..."
+        if faults["fractional"] and not faults["negative"] and not faults["NaN or infinite"]:
+            hint = _what_it_is(matrix) + hint
+        raise ValueError(f"Expected counts (whole numbers, 0 or more), found {'; '.join(found)}; {hint}")
+    if total == 0:
+        raise ValueError("Expected counts, found only zeros; is this the right layer?")
+
+
+def _values(block: Any) -> np.ndarray:
+    return block if isinstance(block, np.ndarray) else block.data
+
+
+def _locate(block: Any, bad: np.ndarray) -> tuple[int, int]:
+    """Row and column of the first bad value of a block."""
+    if isinstance(block, np.ndarray):
+        row, column = np.argwhere(bad)[0]
+        return int(row), int(column)
+    # Compressed by rows or by columns: the pointer array says in which the stored value lies.
+    k = int(np.flatnonzero(bad)[0])
+    major = int(np.searchsorted(block.indptr, k, side="right")) - 1
+    minor = int(block.indices[k])
+    return (major, minor) if block.format == "csr" else (minor, major)
+
+
+def _what_it_is(matrix: Any) -> str:
+    """Name normalised data for what it is: within a spot, all values are multiples of one size factor."""
+    block: Any = matrix[: min(64, matrix.shape[0])]
+    rows = np.asarray(block if isinstance(block, np.ndarray) else block.toarray())
+    logged: list[float] = []
+    scaled: list[float] = []
+    for row in rows.astype(np.float64):
+        values = row[row > 0]
+        if len(values) < 2:
+            continue
+        for undone, votes in ((np.expm1(np.minimum(values, 50.0)), logged), (values, scaled)):
+            ratio = undone / undone.min()
+            small = ratio[ratio < 50]
+            votes.append(float(np.mean(np.abs(small - np.rint(small)) < 0.01 * small)))
+    if logged and np.median(logged) > 0.95 and np.median(logged) > np.median(scaled):
+        return "these are log-normalised values (scanpy's normalize_total and log1p), not counts; "
+    if scaled and np.median(scaled) > 0.95:
+        return "these are normalised values (scanpy's normalize_total), not counts; "
+    return ""

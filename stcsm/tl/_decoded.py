@@ -1,0 +1,67 @@
+"""What the decoder draws for a concept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from anndata import AnnData
+
+from stcsm import _keys
+from stcsm.concepts import concept_vector
+from stcsm.models import GeneVAE
+from stcsm.tl._concepts import check_concepts
+from stcsm.tl._ensemble import average_members
+from stcsm.tl._store import Concept, columns, read_concepts
+
+
+def decoded(adata: AnnData, model: GeneVAE, concepts: Sequence[str] | str | None = None) -> None:
+    """Decode concepts: where a gene would be found that lies where the concept points.
+
+    Parameters
+    ----------
+    adata
+        With concepts (:func:`stcsm.tl.concepts`).
+    model
+        The model that the concepts were made with.
+    concepts
+        Names; None is all of them.
+
+    Writes
+    ------
+    ``adata.obsm["concept_decoded"]``
+        DataFrame (S, K): f(mean gene + concept) - f(mean gene), in log units, mean zero over spots; NaN at spots
+        without a count. The step along the concept's direction is the one that its members take from the mean gene.
+        With several members of the ensemble each map is standardised and then averaged.
+
+    Raises
+    ------
+    ValueError
+        If there are no concepts, they come from another model, or a name is unknown.
+    """
+    check_concepts(adata, model)
+    chosen = read_concepts(adata, concepts)
+    maps = decoded_maps(adata, model, chosen)
+    adata.obsm[_keys.CONCEPT_DECODED] = columns(chosen, model.to_all_spots(maps).T, adata.obs_names)
+
+
+def decoded_maps(adata: AnnData, model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
+    """Decoded maps (K, S') of concepts, averaged over the members of the ensemble."""
+    by_member = []
+    for m in range(model.n_members):
+        latent = model.get_latent_representation(member=m)
+        centre = np.nanmean(latent, axis=0)
+        points = np.stack([centre, *(centre + _step(adata, c, latent, m) for c in concepts)])
+        f = model.decode(points, m)[:, model.spots].astype(np.float64)
+        f -= f.mean(axis=1, keepdims=True)
+        by_member.append((f[1:] - f[0]).T)
+    return average_members(by_member).T
+
+
+def _step(adata: AnnData, concept: Concept, latent: np.ndarray, member: int) -> np.ndarray:
+    """How far, along the concept's direction, its members lie from the mean gene."""
+    weights = np.zeros(adata.n_vars)
+    weights[adata.var_names.get_indexer(concept.members)] = concept.weights
+    towards = concept_vector(latent, weights, "contrast").vector
+    v = concept.vectors[member]
+    return v * (towards @ v) / (v @ v)

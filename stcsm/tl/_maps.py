@@ -1,0 +1,111 @@
+"""Mean attribution maps over genes: the piece that saliency, concept maps and their statistics share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from anndata import AnnData
+from torch import nn
+from tqdm.auto import tqdm
+
+from stcsm.attribution import attribute
+from stcsm.concepts import match_genes
+from stcsm.models import GeneVAE
+from stcsm.tl._store import Concept
+
+N_RANDOM_GENES = 1500
+"""Genes that stand for all genes; a gradient averaged over more of them changes little."""
+CHUNK_VALUES = 2**25
+"""Values of attributions held at once."""
+
+
+def mean_maps(
+    model: GeneVAE,
+    encoder: nn.Module,
+    genes: np.ndarray,
+    vectors: np.ndarray,
+    method: str,
+    params: dict[str, Any],
+    progress: bool = False,
+) -> np.ndarray:
+    """Signed mean over genes of their saliency maps.
+
+    Parameters
+    ----------
+    model
+        Gives the inputs.
+    encoder
+        One member's encoder.
+    genes
+        Indices (n,).
+    vectors
+        Concept vectors (K, L).
+    method, params
+        Of :func:`stcsm.attribution.attribute`.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    (K, S') over the model's spots, float64.
+    """
+    step = int(np.clip(CHUNK_VALUES // (len(vectors) * len(model.spots)), 1, 256))
+    total = np.zeros((len(vectors), len(model.spots)))
+    concepts = torch.as_tensor(vectors, dtype=torch.float32, device=model.device)
+    starts = range(0, len(genes), step)
+    for start in tqdm(starts, desc=method, disable=not progress, leave=False):
+        inputs = model.inputs(genes[start : start + step]).to(model.device)
+        maps = attribute(encoder, inputs, concepts, method, batch_size=step, **params)
+        total += maps.double().sum(dim=0).cpu().numpy()
+    return total / len(genes)
+
+
+def choose_genes(
+    adata: AnnData, model: GeneVAE, concepts: list[Concept], scores: np.ndarray, genes: Any, n_genes: int
+) -> list[np.ndarray]:
+    """Indices of the genes whose maps are averaged, for each concept.
+
+    Parameters
+    ----------
+    adata, model
+        Genes and which of them were trained on.
+    concepts, scores
+        K concepts and the scores (G, K) of all genes on them.
+    genes
+        ``"all"``: a fixed random 1500 of the genes trained on, the same for every concept; ``"nearest"``: the
+        ``n_genes`` with the highest score among them; ``"members"``: the concept's own genes; or gene names.
+    n_genes
+        For ``"nearest"``.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown or has no counts, or ``genes`` is none of these.
+    """
+    if isinstance(genes, str):
+        if genes == "all":
+            rng = np.random.default_rng(model.settings["seed"])
+            n = min(N_RANDOM_GENES, len(model.trained_genes))
+            chosen = np.sort(rng.choice(model.trained_genes, n, replace=False))
+            return [chosen] * len(concepts)
+        if genes == "nearest":
+            if n_genes < 1:
+                raise ValueError(f"Expected n_genes of 1 or more, found {n_genes}")
+            top = np.argsort(-scores[model.trained_genes], axis=0, kind="stable")[:n_genes]
+            return [np.sort(model.trained_genes[top[:, k]]) for k in range(len(concepts))]
+        if genes == "members":
+            return [_usable(model, adata.var_names.get_indexer(c.members), f"concept {c.key!r}") for c in concepts]
+        if genes not in adata.var_names:
+            raise ValueError(f"Expected genes to be 'all', 'nearest', 'members' or gene names, found {genes!r}")
+        genes = [genes]
+    index = match_genes(list(genes), adata.var_names, missing="error").index
+    return [_usable(model, index, "genes")] * len(concepts)
+
+
+def _usable(model: GeneVAE, index: np.ndarray, what: str) -> np.ndarray:
+    kept = np.sort(index[model.reader.gene_totals[index] > 0])
+    if not len(kept):
+        raise ValueError(f"Expected a gene with counts in {what}, found that its {len(index)} genes have none")
+    return kept

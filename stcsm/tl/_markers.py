@@ -1,0 +1,84 @@
+"""Marker genes of spot labels, through scanpy."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scanpy as sc
+from scipy import sparse
+
+from stcsm.concepts import GeneSet, gene_set
+from stcsm.models import counts_of
+
+logger = logging.getLogger(__name__)
+
+
+def layer_markers(adata: ad.AnnData, column: str, layer: str | None, n_markers: int) -> list[GeneSet]:
+    """The genes that stand out in each layer of an ``obs`` column (t-test on log-normalised counts).
+
+    Spots without a label are left out, and so are layers of a single spot, which no test can compare.
+
+    Parameters
+    ----------
+    adata
+        Spots x genes; not changed.
+    column
+        Column of ``adata.obs``.
+    layer
+        Layer of the counts; None is ``.X``.
+    n_markers
+        At most so many genes a layer: those of highest t statistic, positive ones only.
+
+    Raises
+    ------
+    ValueError
+        If the column is absent, holds numbers that are no labels, or fewer than two layers with two spots each.
+    """
+    if column not in adata.obs:
+        raise ValueError(f"Expected a column of adata.obs, found {column!r}; there are {sorted(map(str, adata.obs))}")
+    labels = adata.obs[column]
+    if labels.dtype.kind == "f":
+        raise ValueError(f"Expected labels in adata.obs[{column!r}], found fractional numbers ({labels.dtype})")
+    known = labels.notna().to_numpy()
+    text = labels[known].astype(str)
+    text = text[text.str.strip() != ""]
+    sizes = text.value_counts()
+    single = sorted(sizes.index[sizes < 2])
+    if single:
+        logger.warning(f"layers of a single spot are left out, no test can compare them: {', '.join(single)}")
+    kept = sorted(sizes.index[sizes >= 2])
+    if len(kept) < 2:
+        raise ValueError(
+            f"Expected at least two layers with two spots or more in adata.obs[{column!r}], found {len(kept)} "
+            f"({dict(sizes)}); a layer's markers stand out against other layers"
+        )
+    text = text[text.isin(kept)]
+    rows = adata.obs_names.get_indexer(text.index)
+    counts = counts_of(adata, layer)[rows]
+    subset = ad.AnnData(
+        sparse.csr_matrix(counts, dtype=np.float32),
+        obs=pd.DataFrame({"label": pd.Categorical(text.to_numpy(), kept)}, index=text.index),
+        var=pd.DataFrame(index=adata.var_names),
+    )
+    empty = np.asarray(subset.X.sum(axis=1)).ravel() == 0
+    if empty.any():
+        subset = subset[~empty].copy()
+    sc.pp.normalize_total(subset, target_sum=1e4)
+    sc.pp.log1p(subset)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pd.errors.PerformanceWarning)
+        warnings.simplefilter("ignore", RuntimeWarning)
+        sc.tl.rank_genes_groups(subset, "label", method="t-test")
+    result = subset.uns["rank_genes_groups"]
+    sets = []
+    for name in kept:
+        genes, scores = result["names"][name][:n_markers], result["scores"][name][:n_markers]
+        positive = [str(g) for g, s in zip(genes, scores, strict=True) if s > 0]
+        if not positive:
+            raise ValueError(f"Expected genes that stand out in layer {name!r}, found none")
+        sets.append(gene_set(name, positive))
+    return sets

@@ -1,0 +1,156 @@
+"""What tl keeps in ``.uns["stcsm"]``: concepts, the model that made them, and how each result was made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from stcsm import _keys
+
+
+@dataclass(frozen=True)
+class Concept:
+    """A named direction in latent space, as it is stored.
+
+    Attributes
+    ----------
+    key
+        Column name in ``.obsm`` and ``.varm``; the label with what HDF5 cannot hold replaced.
+    label
+        The name as the user gave it.
+    source
+        ``"genes"`` or ``"layer"``.
+    estimator
+        How the vector was made.
+    members, weights
+        Genes of its definition that are in the data, and their weights, (n,).
+    vectors
+        One vector for each member of the ensemble, (M, L).
+    info
+        Numbers about the estimate (genes given, genes found, ...).
+    """
+
+    key: str
+    label: str
+    source: str
+    estimator: str
+    members: np.ndarray
+    weights: np.ndarray
+    vectors: np.ndarray
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+def concept_key(label: str) -> str:
+    """Column name of a concept: its label, with ``/`` (a path in HDF5) as ``_``.
+
+    Raises
+    ------
+    ValueError
+        If the label is blank, or a path (``.``, ``..``) in HDF5 whatever is done.
+    """
+    text = str(label)
+    if not text.strip() or text.strip() in (".", "..") or "\0" in text:
+        raise ValueError(f"Expected a concept name that a column and a file can hold, found {text!r}; give it a name")
+    return text.strip().replace("/", "_")
+
+
+def distinct_keys(labels: Sequence[str]) -> dict[str, str]:
+    """Label to key, for all labels.
+
+    Raises
+    ------
+    ValueError
+        If two labels get one key.
+    """
+    keys: dict[str, str] = {}
+    for label in labels:
+        key = concept_key(label)
+        for other, taken in keys.items():
+            if taken == key:
+                raise ValueError(
+                    f"Expected concept names that stay apart in a file, found {other!r} and {label!r}, which are both "
+                    f"stored as {key!r}; rename one of them"
+                )
+        keys[label] = key
+    return keys
+
+
+def entry(adata: AnnData, name: str) -> dict[str, Any]:
+    """Copy of one entry of our ``.uns`` dictionary; empty where it is absent."""
+    return dict(adata.uns.get(_keys.UNS, {}).get(name, {}))
+
+
+def write_entry(adata: AnnData, name: str, value: dict[str, Any]) -> None:
+    """Write one entry of our ``.uns`` dictionary and leave the others alone."""
+    adata.uns[_keys.UNS] = {**adata.uns.get(_keys.UNS, {}), name: value}
+
+
+def write_concepts(adata: AnnData, concepts: Sequence[Concept], fingerprint: str) -> None:
+    """Store concepts beside those that are there; one of the same key is replaced."""
+    stored = entry(adata, "concepts")
+    if entry(adata, "concepts_model").get("fingerprint") != fingerprint:
+        stored = {}
+    for c in concepts:
+        stored[c.key] = {
+            "label": c.label,
+            "source": c.source,
+            "estimator": c.estimator,
+            "members": np.asarray(c.members, dtype=object),
+            "weights": np.asarray(c.weights, dtype=np.float64),
+            "vectors": np.asarray(c.vectors, dtype=np.float64),
+            "info": dict(c.info),
+        }
+    write_entry(adata, "concepts", stored)
+    write_entry(adata, "concepts_model", {"fingerprint": fingerprint})
+
+
+def read_concepts(adata: AnnData, names: Sequence[str] | str | None = None) -> list[Concept]:
+    """Concepts by key or label; all of them for None.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or if a name is unknown.
+    """
+    stored = entry(adata, "concepts")
+    if not stored:
+        raise ValueError("Expected concepts, found none; name some first: stcsm.tl.concepts(adata, model, genes={...})")
+    by_name = {**{v["label"]: k for k, v in stored.items()}, **{k: k for k in stored}}
+    if names is None:
+        names = list(stored)
+    elif isinstance(names, str):
+        names = [names]
+    unknown = [n for n in names if n not in by_name]
+    if unknown:
+        raise ValueError(f"Expected concepts among {sorted(stored)}, found {unknown[0]!r}")
+    if len(names) == 0:
+        raise ValueError("Expected at least one concept, found an empty list")
+    keys = list(dict.fromkeys(by_name[n] for n in names))
+    return [Concept(key=k, **stored[k]) for k in keys]
+
+
+def check_model(adata: AnnData, fingerprint: str, what: str = "concepts") -> None:
+    """Refuse to mix what two models made.
+
+    Raises
+    ------
+    ValueError
+        If the stored concepts (or embedding) come from another model.
+    """
+    found = entry(adata, f"{what}_model").get("fingerprint")
+    if found is not None and found != fingerprint:
+        fix = "stcsm.tl.concepts(adata, model, ...)" if what == "concepts" else "stcsm.tl.embed_genes(adata, model)"
+        raise ValueError(
+            f"Expected {what} made with this model, found {what} of another one (latent spaces differ between models); "
+            f"make them again: {fix}"
+        )
+
+
+def columns(concepts: Sequence[Concept], values: np.ndarray, index: pd.Index) -> pd.DataFrame:
+    """Table of one column a concept; ``values`` is (n, K)."""
+    return pd.DataFrame(np.asarray(values), index=index, columns=[c.key for c in concepts])
