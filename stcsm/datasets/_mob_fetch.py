@@ -135,7 +135,7 @@ def _reason(error: BaseException) -> str:
     """Say in plain words what requests says with the innards of its connection pool."""
     import requests
 
-    if isinstance(error, requests.HTTPError):
+    if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"status {error.response.status_code}"
     if isinstance(error, requests.Timeout):
         return f"no answer within {TIMEOUT} seconds"

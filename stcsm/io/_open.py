@@ -65,6 +65,5 @@ def open_text(path: Path) -> Iterator[io.TextIOBase]:
             ) from error
         except UnicodeDecodeError as error:
             raise ValueError(
-                f"Expected UTF-8 text, found other bytes ({error.reason} at byte {error.start}): {path}; "
-                "export it as plain text in UTF-8."
+                f"Expected UTF-8 text, found other bytes ({error.reason}): {path}; export it as plain text in UTF-8."
             ) from error

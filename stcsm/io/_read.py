@@ -81,7 +81,7 @@ def _read_hdf5(path: Path) -> ad.AnnData:
     if {"obs", "var"} <= groups:
         try:
             return ad.read_h5ad(path)
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except Exception as error:  # anndata meets a foreign file with whatever its readers happen to raise
             raise ValueError(
                 f"Expected an AnnData file, found one that anndata cannot read: {path} ({error})."
             ) from error

@@ -63,9 +63,9 @@ def read_table(path: Path) -> Table:
         numbered = ((n, line) for n, raw in enumerate(text, start=1) if (line := raw.rstrip("\n")).strip())
         head_line, header = next(numbered, (0, ""))
         separator = next((s for s in SEPARATORS if s in header), None)
-        if separator is None:
+        if separator is None or header.lstrip().startswith("<"):
             raise ValueError(
-                f"Expected a table with cells separated by tabs, found a first line without any: {_short(header)!r} "
+                f"Expected a table with cells separated by tabs, found as its first line {_short(header)!r} "
                 f"in {path}; check that this is the count matrix and not, for instance, a web page saved in its place."
             )
         names = _cells(header, separator)
