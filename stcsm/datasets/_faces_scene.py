@@ -131,9 +131,10 @@ def draw_scenes(indices: NDArray[np.intp], seed: int, prevalence: float) -> Scen
         draw.between(-0.06, 0.06),
     )
     # behind
-    t["back_a"], t["back_b"] = draw.colour((0.0, 0.6), (0.2, 1.0)), draw.colour((0.0, 0.6), (0.2, 1.0))
+    t["back_a"], other, part = draw.colour((0.0, 0.5), (0.3, 1.0)), draw.colour((0.0, 0.5), (0.3, 1.0)), draw.between(0.1, 0.6)
+    t["back_b"] = t["back_a"] + part[:, None] * (other - t["back_a"])
     t["back_angle"], t["blob_x"], t["blob_y"] = draw.between(0, 2 * np.pi), draw.between(0, 178), draw.between(0, 218)
-    t["blob_r"], t["blob"] = draw.between(15, 60), draw.colour((0.0, 0.6), (0.2, 1.0))
+    t["blob_r"], t["blob"] = draw.between(10, 50), draw.colour((0.0, 0.5), (0.3, 1.0))
     t["cloth"], t["neckline"] = draw.colour(), draw.between(0, 10)
     # hair
     t["hair"], t["hair_kind"] = draw.palette(HAIR, 0.15), draw.kind(0.08, 0.42, 0.35, 0.15)  # bald, short, long, full
@@ -147,14 +148,14 @@ def draw_scenes(indices: NDArray[np.intp], seed: int, prevalence: float) -> Scen
     t["nose_v"], t["nose_w"] = draw.between(10, 15), draw.between(4.5, 7.5)
     t["mouth_v"], t["mouth_w"] = draw.between(28, 33), draw.between(11, 15)
     t["lip"], t["lip_red"], t["mouth_bend"] = draw.between(2.0, 4.0), draw.between(0.1, 0.6), draw.between(-1.0, 2.5)
-    t["smile_bend"], t["smile_open"], t["smile_wide"] = draw.between(6, 9), draw.between(3, 8), draw.between(1.2, 1.45)
+    t["smile_bend"], t["smile_open"], t["smile_wide"] = draw.between(6, 9), draw.between(4, 9), draw.between(1.2, 1.5)
     # hat
     t["hat_kind"], t["hat"], t["band"] = draw.kind(0.35, 0.35, 0.3), draw.colour((0.0, 0.9), (0.1, 0.95)), draw.colour()
     t["hat_v"], t["hat_height"], t["hat_wide"] = draw.between(-33, -24), draw.between(36, 54), draw.between(4, 9)
     t["brim"], t["hat_tilt"] = draw.between(14, 28), draw.between(-0.12, 0.12)
     # glasses
     t["lens_rx"], t["lens_ry"], t["lens_round"] = draw.between(11, 14.5), draw.between(8, 11.5), draw.between(0.35, 1.0)
-    t["frame_width"], t["frame"] = draw.between(0.9, 2.4), draw.colour((0.0, 0.8), (0.02, 0.5))
+    t["frame_width"], t["frame"] = draw.between(1.1, 2.6), draw.colour((0.0, 0.8), (0.02, 0.4))
     t["sun"], t["tint"], t["lens"] = draw.chance(0.4), draw.between(0.6, 0.92), draw.colour((0.0, 0.6), (0.03, 0.3))
     # beard
     t["beard_kind"], t["beard_cover"], t["beard_length"] = (
@@ -162,7 +163,7 @@ def draw_scenes(indices: NDArray[np.intp], seed: int, prevalence: float) -> Scen
         draw.between(0.6, 0.95),
         draw.between(0, 13),
     )
-    t["moustache"], t["beard_shade"] = draw.chance(0.8), draw.between(0.75, 1.1)
+    t["moustache"], t["beard_shade"] = draw.chance(0.8), draw.between(0.5, 0.9)
     # earrings
     t["ring_kind"], t["ring_size"], t["metal"] = draw.kind(0.5, 0.2, 0.3), draw.between(4, 8), draw.palette(METAL, 0.1)
     t["temples"] = draw.between(-4, 16)

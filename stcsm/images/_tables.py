@@ -1,0 +1,185 @@
+"""CelebA's tables, text or csv, as people have them: attributes, landmarks, partition; and anyone's own attribute table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+__all__ = ["LANDMARKS", "PARTITIONS", "attributes_from", "read_attributes", "read_landmarks", "read_partition"]
+
+#: Columns of ``list_landmarks_align_celeba``.
+LANDMARKS = (
+    "lefteye_x",
+    "lefteye_y",
+    "righteye_x",
+    "righteye_y",
+    "nose_x",
+    "nose_y",
+    "leftmouth_x",
+    "leftmouth_y",
+    "rightmouth_x",
+    "rightmouth_y",
+)
+
+#: Names of the numbers in ``list_eval_partition``.
+PARTITIONS = ("train", "valid", "test")
+
+
+def read_attributes(path: str | Path) -> pd.DataFrame:
+    """Read an attribute table.
+
+    Parameters
+    ----------
+    path
+        CelebA's ``list_attr_celeba.txt`` (a count, a line of names, then ``000001.jpg -1 1 ...``) or a csv or tsv whose
+        first column, or the one called ``image_id``, names the pictures. Values are -1/1, 0/1 or true/false.
+
+    Returns
+    -------
+    Booleans, one row a picture (indexed by its name), one column an attribute.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is damaged, names a picture twice, or holds other values.
+    """
+    return attributes_from(_read(path), str(path))
+
+
+def read_landmarks(path: str | Path) -> pd.DataFrame:
+    """Read ``list_landmarks_align_celeba`` (.txt or .csv): ten whole numbers a picture, in pixels, `LANDMARKS`.
+
+    Raises
+    ------
+    ValueError
+        If columns are missing, a name stands twice or a value is not a number.
+    """
+    table = _read(path)
+    absent = [name for name in LANDMARKS if name not in table.columns]
+    if absent:
+        raise ValueError(f"Expected the columns {', '.join(LANDMARKS)} in {path}, found none called {absent[0]!r}.")
+    return _numbers(table[list(LANDMARKS)], str(path))
+
+
+def read_partition(path: str | Path) -> pd.Series:
+    """Read ``list_eval_partition`` (.txt without a header, or .csv): each picture's part, ``train``, ``valid`` or ``test``.
+
+    Raises
+    ------
+    ValueError
+        If a name stands twice or a value is none of 0, 1, 2.
+    """
+    path = Path(path)
+    table = _read(path) if path.suffix.lower() == ".csv" else _read_text(path, header=False)
+    if table.shape[1] != 1:
+        raise ValueError(f"Expected one number a picture in {path}, found {table.shape[1]} columns.")
+    values = _numbers(table, str(path)).iloc[:, 0]
+    strange = ~values.isin(range(len(PARTITIONS)))
+    if strange.any():
+        name = values.index[strange][0]
+        raise ValueError(f"Expected 0 (train), 1 (validation) or 2 (test) in {path}, found {values[name]} for {name}.")
+    return values.map(dict(enumerate(PARTITIONS))).rename("partition")
+
+
+def attributes_from(table: pd.DataFrame, source: str = "the attribute table") -> pd.DataFrame:
+    """Turn a table of -1/1, 0/1 or true/false, indexed by picture names, into booleans.
+
+    Raises
+    ------
+    ValueError
+        If a name stands twice, a value is missing or none of these, or a column mixes -1 and 0.
+    """
+    if table.shape[1] == 0:
+        raise ValueError(f"Expected at least one attribute in {source}, found none.")
+    if table.columns.has_duplicates:
+        twice = table.columns[table.columns.duplicated()][0]
+        raise ValueError(f"Expected distinct attributes in {source}, found {twice!r} twice.")
+    if table.map(lambda value: isinstance(value, bool | np.bool_)).all(axis=None):
+        return _distinct(table, source).astype(bool)
+    numbers = _numbers(table, source)
+    values = numbers.to_numpy()
+    strange = ~np.isin(values, (-1, 0, 1))
+    if strange.any():
+        row, column = np.argwhere(strange)[0]
+        raise ValueError(
+            f"Expected -1 or 1 (or 0 or 1) in {source}, found {values[row, column]} for {table.columns[column]!r} of "
+            f"{table.index[row]}."
+        )
+    mixed = (values == -1).any(axis=0) & (values == 0).any(axis=0)
+    if mixed.any():
+        name = table.columns[int(np.argmax(mixed))]
+        raise ValueError(f"Expected either -1/1 or 0/1 in a column of {source}, found -1 and 0 in {name!r}; 0 may mean unknown.")
+    return pd.DataFrame(values > 0, index=numbers.index, columns=numbers.columns)
+
+
+def _read(path: str | Path) -> pd.DataFrame:
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected a table at {path}, found no such file.")
+    separators = {".csv": ",", ".tsv": "\t"}
+    if path.suffix.lower() not in separators:
+        return _read_text(path, header=True)
+    try:
+        table = pd.read_csv(path, sep=separators[path.suffix.lower()], dtype={0: str, "image_id": str}, skipinitialspace=True)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"Expected a table in {path}, found a damaged file: {error}") from error
+    # Some copies carry a nameless column of row numbers before the names.
+    names = "image_id" if "image_id" in table.columns else table.columns[0]
+    index = table.pop(names)
+    table = table.loc[:, [not str(c).startswith("Unnamed:") for c in table.columns]]
+    return table.set_axis(pd.Index(index, name="image_id"))
+
+
+def _read_text(path: Path, header: bool) -> pd.DataFrame:
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected a table at {path}, found no such file.")
+    count, names, skip = None, None, 0
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        if header:
+            line = next(lines, "").split()
+            if len(line) == 1 and line[0].isdigit():
+                count, skip = int(line[0]), 1
+                line = next(lines, "").split()
+            names, skip = line, skip + 1
+        first = next(lines, "").split()
+    if len(first) < 2:
+        raise ValueError(f"Expected lines such as '000001.jpg -1 1' in {path}, found {' '.join(first)!r} as the first of them.")
+    names = [str(k) for k in range(len(first) - 1)] if names is None else names
+    names = names[1:] if len(names) == len(first) else names  # a header that names the column of file names, too
+    if len(names) != len(first) - 1:
+        raise ValueError(f"Expected one value for each of the {len(names)} names in {path}, found {len(first) - 1}.")
+    try:
+        table = pd.read_csv(path, sep=r"\s+", skiprows=skip, header=None, names=["image_id", *names], dtype={"image_id": str})
+    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise ValueError(f"Expected {len(names) + 1} entries a line in {path}, found a damaged file: {error}") from error
+    if isinstance(table.index, pd.MultiIndex) or not isinstance(table.index, pd.RangeIndex):
+        raise ValueError(f"Expected {len(names) + 1} entries a line in {path}, found more.")
+    if count is not None and count != len(table):
+        raise ValueError(f"Expected the {count} pictures that {path} announces, found {len(table)}; is the file complete?")
+    return table.set_index("image_id")
+
+
+def _distinct(table: pd.DataFrame, source: str) -> pd.DataFrame:
+    index = table.index
+    if index.hasnans:
+        raise ValueError(f"Expected a name in every row of {source}, found row {int(np.argmax(index.isna())) + 1} without one.")
+    if index.has_duplicates:
+        raise ValueError(f"Expected distinct pictures in {source}, found {index[index.duplicated()][0]} twice.")
+    return table.set_axis(index.astype(str))
+
+
+def _numbers(table: pd.DataFrame, source: str) -> pd.DataFrame:
+    """Whole numbers, or an error that names the first cell that is none."""
+    table = _distinct(table, source)
+    numbers = table.apply(pd.to_numeric, errors="coerce")
+    values = numbers.to_numpy(dtype=np.float64)
+    strange = ~np.isfinite(values) | (values != np.rint(values))
+    if strange.any():
+        row, column = np.argwhere(strange)[0]
+        found = table.iloc[row, column]
+        raise ValueError(f"Expected whole numbers in {source}, found {found!r} for {table.columns[column]!r} of {table.index[row]}.")
+    return pd.DataFrame(values.astype(np.int64), index=table.index, columns=table.columns)
