@@ -1,1 +1,6 @@
 """Pictures of what the analysis steps wrote."""
+
+from stcsm.pl._saliency import gene_saliency, saliency
+from stcsm.pl._scores import concept_scores, embedding
+
+__all__ = ["concept_scores", "embedding", "gene_saliency", "saliency"]

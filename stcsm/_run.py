@@ -1,0 +1,204 @@
+"""What ``stcsm run`` and ``stcsm demo`` do, from files to files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from rich.console import Console
+from rich.table import Table
+from sklearn.metrics import roc_auc_score
+
+from stcsm import _keys, io, pl, tl
+from stcsm.datasets import simulated_bulb
+from stcsm.models import GeneVAE
+
+RESULTS = (
+    "concept_saliency.csv",
+    "concept_map.csv",
+    "concept_scores.csv",
+    "concept_maps.png",
+    "result.h5ad",
+    "model",
+)
+
+
+def run_counts(
+    counts: Path,
+    out: Path,
+    *,
+    genes: list[str],
+    gmt: Path | None,
+    labels: Path | None,
+    labels_key: str | None,
+    layer: str | None,
+    quiet: bool,
+    **settings: Any,
+) -> None:
+    """Read a tissue, train, map its concepts and write the results into ``out``.
+
+    Raises
+    ------
+    ValueError, OSError
+        If anything about the input is wrong; then nothing is written.
+    """
+    gene_concepts = parse_genes(genes)
+    if not gene_concepts and gmt is None and labels is None and labels_key is None:
+        raise ValueError(
+            "Expected a concept, found none; give --genes NAME=G1,G2, --gmt FILE, --labels CSV or --labels-key"
+        )
+    if labels is not None and labels_key is not None:
+        raise ValueError("Expected labels once, found both --labels and --labels-key")
+    check_out(out)
+    adata = io.read(counts, layer=layer)
+    if labels is not None:
+        labels_key = _keys.LAYER
+        io.add_labels(adata, labels, labels_key, overwrite=True)
+    steps: list[dict[str, Any]] = []
+    if gene_concepts:
+        steps.append({"genes": gene_concepts})
+    if gmt is not None:
+        steps.append({"genes": gmt})
+    if labels_key is not None:
+        steps.append({"layers": labels_key})
+    analyse(adata, out, steps, layer=layer, quiet=quiet, **settings)
+
+
+def run_demo(out: Path, *, quiet: bool, seed: int, **settings: Any) -> None:
+    """Analyse the simulated bulb and compare the maps with its known layers."""
+    check_out(out)
+    adata = simulated_bulb(seed=seed)
+    analyse(adata, out, [{"layers": _keys.LAYER}], layer=None, quiet=quiet, seed=seed, **settings)
+    if quiet:
+        return
+    truth = adata.obs[_keys.LAYER].astype(str).to_numpy()
+    depth = np.asarray(adata.X.sum(axis=1)).ravel()
+    shown = Table(title="How well each map finds its layer (AUROC; 0.5 is chance)")
+    for heading in ("layer", "concept map", "saliency", "sequencing depth alone"):
+        shown.add_column(heading, justify="left" if heading == "layer" else "right")
+    for key in adata.obsm[_keys.CONCEPT_MAP]:
+        label = adata.uns[_keys.UNS]["concepts"][key]["label"]
+        values = [adata.obsm[_keys.CONCEPT_MAP][key], adata.obsm[_keys.CONCEPT_SALIENCY][key], depth]
+        shown.add_row(label, *(f"{roc_auc_score(truth == label, v):.3f}" for v in values))
+    Console().print(shown)
+
+
+def parse_genes(items: list[str]) -> dict[str, list[str]]:
+    """``["granule=Penk", "a=X,Y"]`` to ``{"granule": ["Penk"], "a": ["X", "Y"]}``.
+
+    Raises
+    ------
+    ValueError
+        If an item has no name or no gene, or a name comes twice.
+    """
+    concepts: dict[str, list[str]] = {}
+    for item in items:
+        name, _, rest = item.partition("=")
+        members = [g.strip() for g in rest.split(",") if g.strip()]
+        if not name.strip() or not members:
+            raise ValueError(f"Expected --genes NAME=GENE1,GENE2, found {item!r}")
+        if name.strip() in concepts:
+            raise ValueError(
+                f"Expected one --genes for each concept, found {name.strip()!r} twice; join its genes by commas"
+            )
+        concepts[name.strip()] = members
+    return concepts
+
+
+def check_out(out: Path) -> None:
+    """Refuse, before any work, a folder that cannot take the results.
+
+    Raises
+    ------
+    FileExistsError
+        If ``out`` is a file, or holds something that is not a result of ours.
+    """
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"Expected a folder for the results, found a file: {out}")
+    nearest = next(p for p in (out, *out.resolve().parents) if p.exists())
+    if not os.access(nearest, os.W_OK):
+        raise PermissionError(f"Expected a folder that can be written to, found one that cannot: {nearest}")
+
+
+def analyse(
+    adata: AnnData,
+    out: Path,
+    steps: list[dict[str, Any]],
+    *,
+    layer: str | None,
+    quiet: bool,
+    method: str,
+    encoder: str,
+    seed: int,
+    n_seeds: int,
+) -> None:
+    """Train a model on ``adata``, map its concepts, write the results."""
+    console = Console(quiet=quiet)
+    started = time.perf_counter()
+    GeneVAE.setup_anndata(adata, layer=layer)
+    model = GeneVAE(adata, encoder=encoder, seed=seed, n_seeds=n_seeds)
+    console.print(model.summary_string.splitlines()[1])
+    # A concept that cannot be is refused before the training: untrained embeddings do for the check.
+    check_steps(adata, model, steps)
+    model.train(progress=not quiet)
+    tl.embed_genes(adata, model)
+    for step in steps:
+        tl.concepts(adata, model, **step)
+    tl.saliency(adata, model, method=method, progress=not quiet)
+    tl.decoded(adata, model)
+    tl.concept_map(adata, model)
+    write_results(adata, model, out)
+    console.print(f"{', '.join(RESULTS)} in {out} ({time.perf_counter() - started:.0f} s)")
+
+
+def check_steps(adata: AnnData, model: GeneVAE, steps: list[dict[str, Any]]) -> None:
+    """Try the concepts on a stand-in embedding, so that a bad one fails in a second and not after the training."""
+    trial = AnnData(adata.X, obs=adata.obs, var=adata.var[[]].copy(), layers=dict(adata.layers))
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(adata.n_vars, 3)).astype(np.float32)
+    z[model.reader.gene_totals == 0] = np.nan
+    trial.varm[_keys.EMBEDDING] = z
+    trial.var = adata.var
+    trial.uns[_keys.UNS] = {"setup": adata.uns[_keys.UNS]["setup"], "embedding_model": {"fingerprint": "trial"}}
+    for step in steps:
+        tl.concepts(trial, **step)
+
+
+def write_results(adata: AnnData, model: GeneVAE, out: Path) -> None:
+    """Write every result; those of an earlier run are replaced only when all new ones are there."""
+    out.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".stcsm-", dir=out))
+    try:
+        for key, name in ((_keys.CONCEPT_SALIENCY, RESULTS[0]), (_keys.CONCEPT_MAP, RESULTS[1])):
+            _with_labels(adata, adata.obsm[key]).to_csv(scratch / name, index_label="spot")
+        _with_labels(adata, adata.varm[_keys.CONCEPT_SCORE]).to_csv(scratch / RESULTS[2], index_label="gene")
+        with mpl.rc_context({"figure.dpi": 150}):
+            backend = mpl.get_backend()
+            mpl.use("agg")
+            figure = pl.saliency(adata, key=_keys.CONCEPT_MAP)
+            figure.savefig(scratch / RESULTS[3], bbox_inches="tight")
+            mpl.pyplot.close(figure)
+            mpl.use(backend)
+        adata.write_h5ad(scratch / RESULTS[4])
+        model.save(scratch / RESULTS[5])
+        for name in RESULTS:
+            target = out / name
+            if target.is_dir():
+                shutil.rmtree(target)
+            os.replace(scratch / name, target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _with_labels(adata: AnnData, table: pd.DataFrame) -> pd.DataFrame:
+    """The table under the concepts' own names instead of their keys."""
+    concepts = adata.uns[_keys.UNS]["concepts"]
+    return table.rename(columns={key: concepts[key]["label"] for key in table})

@@ -1,0 +1,110 @@
+"""The command line: ``stcsm demo``, ``stcsm run``, ``stcsm fetch``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Concept saliency maps for spatial transcriptomics: where in a tissue a concept lives, which genes carry it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+fetch = typer.Typer(help="Fetch published data.", no_args_is_help=True)
+app.add_typer(fetch, name="fetch")
+
+Out = Annotated[Path, typer.Option("--out", help="Folder for the results; made if absent.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the model.")]
+NSeeds = Annotated[int, typer.Option("--n-seeds", min=1, help="Models to train and average.")]
+Method = Annotated[str, typer.Option("--method", help="Attribution method of concept_saliency.csv.")]
+Encoder = Annotated[str, typer.Option("--encoder", help="Encoder of the gene model.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no report.")]
+
+
+@app.command()
+def demo(
+    out: Out = Path("stcsm_demo"),
+    seed: Seed = 0,
+    n_seeds: NSeeds = 1,
+    method: Method = "saliency",
+    encoder: Encoder = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Run the whole analysis on a simulated olfactory bulb with known layers, and say how well the maps find them."""
+    from stcsm._run import run_demo
+
+    run_demo(out, seed=seed, n_seeds=n_seeds, method=method, encoder=encoder, quiet=quiet)
+
+
+@app.command()
+def run(
+    counts: Annotated[Path, typer.Argument(help="ST text file, .h5ad or Space Ranger folder with raw counts.")],
+    out: Out,
+    genes: Annotated[
+        list[str] | None, typer.Option("--genes", help="A concept: NAME=GENE or NAME=GENE1,GENE2. May be repeated.")
+    ] = None,
+    gmt: Annotated[Path | None, typer.Option("--gmt", help="Gene sets, one concept a line.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="CSV with a label for each spot; a concept a label.")
+    ] = None,
+    labels_key: Annotated[
+        str | None, typer.Option("--labels-key", help="Column of .obs with labels; a concept a label.")
+    ] = None,
+    layer: Annotated[str | None, typer.Option("--layer", help="Layer of the counts in an .h5ad.")] = None,
+    method: Method = "saliency",
+    encoder: Encoder = "auto",
+    seed: Seed = 0,
+    n_seeds: NSeeds = 1,
+    quiet: Quiet = False,
+) -> None:
+    """Train a gene model on a tissue and map concepts on it."""
+    from stcsm._run import run_counts
+
+    run_counts(
+        counts, out, genes=genes or [], gmt=gmt, labels=labels, labels_key=labels_key, layer=layer, method=method,
+        encoder=encoder, seed=seed, n_seeds=n_seeds, quiet=quiet,
+    )  # fmt: skip
+
+
+@fetch.command("mob")
+def fetch_mob(
+    out: Out,
+    replicate: Annotated[int, typer.Option("--replicate", min=1, max=12, help="Replicate, 1 to 12.")] = 1,
+    quiet: Quiet = False,
+) -> None:
+    """Fetch a replicate of the mouse olfactory bulb (Stahl et al. 2016): counts, picture and transformation."""
+    from stcsm.datasets import fetch_mob as fetch_files
+
+    for path in fetch_files(replicate, out, progress=not quiet):
+        typer.echo(str(path))
+
+
+def main() -> None:
+    """Run the command line; bad input ends with status 2 and one line.
+
+    Set ``STCSM_DEBUG=1`` to see where an error comes from.
+    """
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except Exception as error:
+        if os.environ.get("STCSM_DEBUG"):
+            raise
+        if not (_is_usage(error) or isinstance(error, (ValueError, TypeError, OSError, KeyError, MemoryError))):
+            raise
+        text = error.format_message() if _is_usage(error) else str(error)  # type: ignore[attr-defined]
+        typer.echo(f"stcsm: {' '.join(text.split()) or type(error).__name__}", err=True)
+        sys.exit(2)
+
+
+def _is_usage(error: Exception) -> bool:
+    """Whether the command line itself was wrong (typer may carry its own copy of click)."""
+    return hasattr(error, "format_message") and hasattr(error, "exit_code")

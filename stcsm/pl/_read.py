@@ -1,0 +1,56 @@
+"""Reading what tl wrote, for plots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from anndata import AnnData
+
+from stcsm import _keys
+
+MAKERS = {
+    _keys.CONCEPT_SALIENCY: "stcsm.tl.saliency(adata, model)",
+    _keys.CONCEPT_MAP: "stcsm.tl.concept_map(adata, model)",
+    _keys.CONCEPT_DECODED: "stcsm.tl.decoded(adata, model)",
+    _keys.CONCEPT_SCORE: "stcsm.tl.concepts(adata, model, genes={...})",
+    _keys.EMBEDDING: "stcsm.tl.embed_genes(adata, model)",
+}
+
+
+def stored(adata: AnnData) -> dict[str, Any]:
+    """Concepts as they stand in ``.uns``."""
+    return dict(adata.uns.get(_keys.UNS, {}).get("concepts", {}))
+
+
+def table(adata: AnnData, key: str, concepts: Sequence[str] | str | None, where: str = "obsm") -> pd.DataFrame:
+    """Table of concepts, restricted to some of them; columns are keys.
+
+    Raises
+    ------
+    ValueError
+        If the step that writes it has not run, or if a concept is unknown.
+    """
+    holder = getattr(adata, where)
+    if key not in holder:
+        made = MAKERS.get(key, "the step that writes it")
+        raise ValueError(f"Expected adata.{where}[{key!r}], found none; run {made} first")
+    whole = pd.DataFrame(holder[key])
+    if concepts is None:
+        return whole
+    by_label = {record["label"]: name for name, record in stored(adata).items()}
+    wanted = [concepts] if isinstance(concepts, str) else list(concepts)
+    names = [name if name in whole else by_label.get(name, name) for name in wanted]
+    unknown = [name for name in names if name not in whole]
+    if unknown or not names:
+        raise ValueError(
+            f"Expected concepts among {list(whole)}, found {unknown[0] if unknown else 'none'!r}; "
+            f"if it is new, run {MAKERS.get(key, 'the step that writes it')} again"
+        )
+    return whole[names]
+
+
+def label(adata: AnnData, key: str) -> str:
+    """The concept's name as the user gave it."""
+    return stored(adata).get(key, {}).get("label", key)

@@ -1,0 +1,118 @@
+"""Concept maps on the tissue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from anndata import AnnData
+from matplotlib.figure import Figure
+
+from stcsm import _keys
+from stcsm.pl._read import label, table
+from stcsm.pl._tissue import draw_panels
+
+UNITS = {
+    _keys.CONCEPT_SALIENCY: "saliency",
+    _keys.CONCEPT_MAP: "s.d.",
+    _keys.CONCEPT_DECODED: "log fold",
+}
+
+
+def saliency(
+    adata: AnnData,
+    concepts: Sequence[str] | str | None = None,
+    key: str = _keys.CONCEPT_SALIENCY,
+    *,
+    img: bool = True,
+    size: float | None = None,
+    cmap: str | None = None,
+    percentile: float = 99,
+    symmetric: bool = True,
+    ncols: int = 4,
+    spatial_key: str = _keys.SPATIAL,
+) -> Figure:
+    """Show concepts on the tissue, one panel a concept, on the H&E picture when there is one.
+
+    Parameters
+    ----------
+    adata
+        With maps (:func:`stcsm.tl.saliency`, :func:`stcsm.tl.concept_map` or :func:`stcsm.tl.decoded`).
+    concepts
+        Names; None is all of them.
+    key
+        ``"concept_saliency"``, ``"concept_map"`` or ``"concept_decoded"``: which table of ``.obsm``.
+    img
+        Show the picture under the spots.
+    size
+        Size of the spots: a factor of the true diameter where there is a picture, otherwise the marker's area in
+        points; by default the true diameter, or so large that neighbours touch.
+    cmap
+        Matplotlib colour map; diverging around zero by default.
+    percentile
+        Colour limits lie at this percentile of the absolute values, so that single spots do not decide.
+    symmetric
+        Limits symmetric about zero; otherwise from the ``100 - percentile`` to the ``percentile`` of the values.
+    ncols
+        Panels in a row.
+    spatial_key
+        Key of the coordinates in ``.obsm``.
+
+    Returns
+    -------
+    The figure; nothing of ``adata`` is changed.
+
+    Raises
+    ------
+    ValueError
+        If the maps have not been computed or a concept is unknown.
+    """
+    values = table(adata, key, concepts)
+    return draw_panels(
+        adata, values, [label(adata, str(c)) for c in values], spatial_key=spatial_key, img=img, size=size, cmap=cmap,
+        percentile=percentile, symmetric=symmetric, ncols=ncols, colorbar_label=UNITS.get(key, key),
+    )  # fmt: skip
+
+
+def gene_saliency(
+    adata: AnnData,
+    genes: AnnData,
+    *,
+    img: bool = True,
+    size: float | None = None,
+    cmap: str | None = None,
+    percentile: float = 99,
+    ncols: int = 4,
+    spatial_key: str = _keys.SPATIAL,
+) -> Figure:
+    """Show the saliency map of single genes, one panel a gene.
+
+    Parameters
+    ----------
+    adata
+        The tissue.
+    genes
+        What :func:`stcsm.tl.gene_saliency` returned: genes x spots.
+    img, size, cmap, percentile, ncols, spatial_key
+        As for :func:`saliency`.
+
+    Returns
+    -------
+    The figure.
+
+    Raises
+    ------
+    ValueError
+        If the spots of ``genes`` are not those of ``adata``.
+    """
+    if not genes.var_names.equals(adata.obs_names):
+        raise ValueError(
+            f"Expected genes x spots as stcsm.tl.gene_saliency returns it for this AnnData ({adata.n_obs} spots), "
+            f"found {genes.n_vars} spots with other names"
+        )
+    values = pd.DataFrame(genes.X.T, index=adata.obs_names, columns=genes.obs_names)
+    titles = [f"{name} (score {score:.2g})" for name, score in genes.obs["concept_score"].items()]
+    return draw_panels(
+        adata, values, titles, spatial_key=spatial_key, img=img, size=size, cmap=cmap, percentile=percentile,
+        symmetric=True, ncols=ncols, colorbar_label="saliency",
+    )  # fmt: skip

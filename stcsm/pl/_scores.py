@@ -1,0 +1,132 @@
+"""Genes: their concept scores and their embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from anndata import AnnData
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from stcsm import _keys
+from stcsm.pl._read import MAKERS, label, stored, table
+
+MEMBER, OTHER = "#b2182b", "#4d4d4d"
+
+
+def concept_scores(
+    adata: AnnData, concepts: Sequence[str] | str | None = None, *, n_genes: int = 15, ncols: int = 4
+) -> Figure:
+    """Show the genes of highest score on each concept; those of its definition in red.
+
+    Parameters
+    ----------
+    adata
+        With concepts (:func:`stcsm.tl.concepts`).
+    concepts
+        Names; None is all of them.
+    n_genes
+        Genes a panel.
+    ncols
+        Panels in a row.
+
+    Returns
+    -------
+    The figure.
+
+    Raises
+    ------
+    ValueError
+        If there are no concept scores, a concept is unknown, or ``n_genes`` is below 1.
+    """
+    if n_genes < 1:
+        raise ValueError(f"Expected n_genes of 1 or more, found {n_genes}")
+    scores = table(adata, _keys.CONCEPT_SCORE, concepts, where="varm")
+    records = stored(adata)
+    ncols = min(ncols, scores.shape[1])
+    nrows = -(-scores.shape[1] // ncols)
+    fig, axes = plt.subplots(nrows, ncols, figsize=(2.7 * ncols, (0.6 + 0.19 * n_genes) * nrows), squeeze=False)
+    fig.set_layout_engine("constrained")
+    for ax in axes.flat[scores.shape[1] :]:
+        ax.set_axis_off()
+    for ax, key in zip(axes.flat, scores, strict=False):
+        top = scores[key].dropna().nlargest(n_genes)[::-1]
+        members = set(map(str, records.get(str(key), {}).get("members", ())))
+        colours = [MEMBER if gene in members else OTHER for gene in top.index]
+        ax.hlines(range(len(top)), 0, top, color=colours, lw=1)
+        ax.scatter(top, range(len(top)), c=colours, s=16, zorder=3)
+        ax.set_yticks(range(len(top)), top.index, fontsize=7)
+        ax.tick_params(axis="x", labelsize=7)
+        ax.set_ylim(-0.6, len(top) - 0.4)
+        ax.set_xlim(left=0 if len(top) and top.min() >= 0 else None)
+        ax.margins(x=0.05)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.set_title(label(adata, str(key)), fontsize=10)
+        ax.set_xlabel("concept score", fontsize=8)
+    handles = [
+        Line2D([], [], marker="o", ls="", ms=4, color=c, label=t)
+        for c, t in ((MEMBER, "in its definition"), (OTHER, "other gene"))
+    ]
+    fig.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    return fig
+
+
+def embedding(adata: AnnData, color: str | None = None, *, genes: Sequence[str] = (), cmap: str = "RdBu_r") -> Figure:
+    """Show the gene embedding on its two principal axes.
+
+    Parameters
+    ----------
+    adata
+        With a gene embedding (:func:`stcsm.tl.embed_genes`).
+    color
+        Concept whose scores colour the genes; None for one colour.
+    genes
+        Genes to name in the plot.
+    cmap
+        Matplotlib colour map of the scores.
+
+    Returns
+    -------
+    The figure.
+
+    Raises
+    ------
+    ValueError
+        If there is no embedding, or a concept or gene is unknown.
+    """
+    if _keys.EMBEDDING not in adata.varm:
+        raise ValueError(f"Expected adata.varm[{_keys.EMBEDDING!r}], found none; run {MAKERS[_keys.EMBEDDING]} first")
+    unknown = [g for g in genes if g not in adata.var_names]
+    if unknown:
+        raise ValueError(f"Expected gene names of this AnnData, found {unknown[0]!r}")
+    z = np.asarray(adata.varm[_keys.EMBEDDING], dtype=float)
+    known = np.isfinite(z).all(axis=1)
+    centred = z - z[known].mean(axis=0)
+    _, spread, axes_ = np.linalg.svd(centred[known], full_matrices=False)
+    xy = centred @ axes_[:2].T
+    share = spread**2 / np.sum(spread**2)
+    fig, ax = plt.subplots(figsize=(4.8, 4))
+    fig.set_layout_engine("constrained")
+    kwargs: dict[str, Any] = {"s": 5, "linewidths": 0, "rasterized": True}
+    if color is None:
+        ax.scatter(*xy[known].T, color="#777777", alpha=0.5, **kwargs)
+    else:
+        scores = table(adata, _keys.CONCEPT_SCORE, color, where="varm").iloc[:, 0]
+        values = scores.to_numpy(dtype=float)[known]
+        order = np.argsort(np.abs(values))
+        top = float(np.nanpercentile(np.abs(values), 99)) or 1.0
+        points = ax.scatter(*xy[known][order].T, c=values[order], cmap=cmap, vmin=-top, vmax=top, **kwargs)
+        fig.colorbar(points, ax=ax, shrink=0.6, label="concept score")
+        ax.set_title(label(adata, str(scores.name)), fontsize=10)
+    for gene in genes:
+        x, y = xy[adata.var_names.get_loc(gene)]
+        ax.plot(x, y, "o", ms=4, mfc="none", mec="black")
+        ax.annotate(gene, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
+    ax.set_xlabel(f"axis 1 ({share[0]:.0%} of variance)", fontsize=8)
+    ax.set_ylabel(f"axis 2 ({share[1]:.0%})", fontsize=8)
+    ax.tick_params(labelsize=7)
+    ax.spines[["top", "right"]].set_visible(False)
+    return fig

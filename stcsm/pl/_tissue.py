@@ -1,0 +1,142 @@
+"""Values on the tissue, through squidpy."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize, TwoSlopeNorm
+from matplotlib.figure import Figure
+from scipy.spatial import cKDTree
+
+DIVERGING = "RdBu_r"
+POINTS_PER_INCH = 72
+PANEL, BAR = 3.4, 0.7
+"""Width of a panel, and what its colour bar takes of it, in inches."""
+
+
+def draw_panels(
+    adata: AnnData,
+    values: pd.DataFrame,
+    titles: list[str],
+    *,
+    spatial_key: str,
+    img: bool,
+    size: float | None,
+    cmap: str | None,
+    percentile: float,
+    symmetric: bool,
+    ncols: int,
+    colorbar_label: str,
+) -> Figure:
+    """One panel a column of ``values`` (S, K), on the tissue, with colour limits of its own."""
+    n = values.shape[1]
+    ncols = min(ncols, n)
+    nrows = -(-n // ncols)
+    xy = np.asarray(adata.obsm[spatial_key], dtype=float)[:, :2]
+    spread = np.ptp(xy, axis=0)
+    aspect = float(np.clip(spread[1] / spread[0], 0.4, 2.5)) if (spread > 0).all() else 1.0
+    fig, axes = plt.subplots(
+        nrows, ncols, figsize=(PANEL * ncols, (PANEL - BAR) * aspect * nrows + 0.4 * nrows), squeeze=False
+    )
+    fig.set_layout_engine("constrained")
+    picture = has_picture(adata) and spatial_key == "spatial"
+    shell = AnnData(
+        obs=values.reset_index(drop=True)
+        .set_axis([f"panel_{k}" for k in range(n)], axis=1)
+        .set_axis(adata.obs_names, axis=0),
+        obsm={spatial_key: xy},
+        uns={"spatial": adata.uns["spatial"]} if picture else {},
+    )
+    for k, ax in enumerate(axes.flat):
+        if k >= n:
+            ax.set_axis_off()
+            continue
+        norm = limits(values.iloc[:, k].to_numpy(dtype=float), percentile, symmetric)
+        _panel(shell, f"panel_{k}", ax, norm, cmap or DIVERGING, spatial_key, picture, img, size)
+        ax.set_title(titles[k], fontsize=10)
+        ax.set_xlabel("")
+        ax.set_ylabel("")
+        ax.set_axis_off()
+        bar = fig.colorbar(
+            plt.cm.ScalarMappable(norm=norm, cmap=cmap or DIVERGING), ax=ax, shrink=0.6, pad=0.02, aspect=18
+        )
+        bar.ax.tick_params(labelsize=7)
+        bar.locator = plt.MaxNLocator(3)
+        bar.update_ticks()
+        if (k + 1) % ncols == 0 or k == n - 1:
+            bar.set_label(colorbar_label, fontsize=8)
+    return fig
+
+
+def _panel(
+    shell: AnnData,
+    column: str,
+    ax: Axes,
+    norm: Normalize,
+    cmap: str,
+    spatial_key: str,
+    picture: bool,
+    img: bool,
+    size: float | None,
+) -> None:
+    import squidpy as sq
+
+    common: dict[str, Any] = {
+        "color": column, "ax": ax, "norm": norm, "cmap": cmap, "spatial_key": spatial_key, "colorbar": False,
+        "legend_na": False,
+    }  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if picture:
+            library = next(iter(shell.uns["spatial"]))
+            res = "hires" if "hires" in shell.uns["spatial"][library]["images"] else "lowres"
+            sq.pl.spatial_scatter(
+                shell, library_id=library, img=img, img_res_key=res, size=1.0 if size is None else size, **common
+            )
+        else:
+            points = point_size(shell.obsm[spatial_key]) if size is None else size
+            sq.pl.spatial_scatter(shell, shape=None, size=points, linewidths=0, **common)
+            ax.set_aspect("equal")
+
+
+def has_picture(adata: AnnData) -> bool:
+    """Whether ``.uns["spatial"]`` holds a picture with its scale factors, as Space Ranger and ``read_st`` write it."""
+    for library in dict(adata.uns.get("spatial", {})).values():
+        if not isinstance(library, dict) or not library.get("images"):
+            continue
+        if library.get("metadata", {}).get("picture") == "blank":
+            continue
+        factors = library.get("scalefactors", {})
+        if "spot_diameter_fullres" in factors and any(
+            f"tissue_{res}_scalef" in factors for res in ("hires", "lowres") if res in library["images"]
+        ):
+            return True
+    return False
+
+
+def limits(values: np.ndarray, percentile: float, symmetric: bool) -> Normalize:
+    """Colour limits that a few extreme spots do not decide."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return Normalize(0, 1)
+    if symmetric:
+        top = float(np.percentile(np.abs(finite), percentile)) or float(np.abs(finite).max()) or 1.0
+        return TwoSlopeNorm(0, -top, top)
+    low, high = np.percentile(finite, [100 - percentile, percentile])
+    return Normalize(float(low), float(high) if high > low else float(low) + 1)
+
+
+def point_size(xy: np.ndarray) -> float:
+    """Marker area in points that lets neighbouring spots almost touch in a panel."""
+    if len(xy) < 2:
+        return 100.0
+    nearest: np.ndarray = cKDTree(xy).query(xy, k=2)[0]
+    distance = float(np.median(nearest[:, 1])) or 1.0
+    across = max(float(np.ptp(xy[:, 0])), distance) + 2 * distance
+    return float(np.clip((0.95 * distance / across * (PANEL - BAR) * POINTS_PER_INCH) ** 2, 0.5, 400))

@@ -1,0 +1,79 @@
+"""The map of a concept that a biologist should look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from anndata import AnnData
+
+from stcsm import _keys
+from stcsm.concepts import standardise
+from stcsm.models import GeneVAE
+from stcsm.tl._concepts import check_concepts
+from stcsm.tl._decoded import decoded_maps
+from stcsm.tl._expression import member_expression
+from stcsm.tl._maps import choose_genes
+from stcsm.tl._saliency import saliency_maps
+from stcsm.tl._store import Concept, columns, read_concepts, write_entry
+
+
+def _gradient(adata: AnnData, model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
+    genes = choose_genes(adata, model, concepts, np.empty((adata.n_vars, len(concepts))), "all", 1)
+    return saliency_maps(model, concepts, genes)
+
+
+PARTS: dict[str, Callable[[AnnData, GeneVAE, list[Concept]], np.ndarray]] = {
+    "saliency": _gradient,
+    "decoded": decoded_maps,
+    "expression": member_expression,
+}
+"""What a concept map can be made of; each gives (K, S')."""
+
+
+def concept_map(
+    adata: AnnData,
+    model: GeneVAE,
+    concepts: Sequence[str] | str | None = None,
+    parts: Sequence[str] = ("saliency", "decoded", "expression"),
+) -> None:
+    """Map where each concept lives: the recommended map, made of several views of the concept.
+
+    Each part is brought to mean 0 and standard deviation 1 over the spots; the parts are averaged. Attribution says
+    what the encoder looks at, the decoder what it would draw, and the members' own expression keeps both to the data.
+
+    Parameters
+    ----------
+    adata
+        With concepts (:func:`stcsm.tl.concepts`).
+    model
+        The model that the concepts were made with.
+    concepts
+        Names; None is all of them.
+    parts
+        Any of ``"saliency"`` (gradient averaged over a fixed random 1500 genes), ``"decoded"``
+        (:func:`stcsm.tl.decoded`) and ``"expression"`` (mean standardised log-normalised expression of the members).
+
+    Writes
+    ------
+    ``adata.obsm["concept_map"]``
+        DataFrame (S, K) in standard deviations; NaN at spots without a count. It is made for looking at: statistics
+        and completeness belong to ``.obsm["concept_saliency"]``.
+    ``adata.uns["stcsm"]["concept_map"]``
+        The parts.
+
+    Raises
+    ------
+    ValueError
+        If there are no concepts, they come from another model, a name is unknown, or a part is.
+    """
+    check_concepts(adata, model)
+    chosen = read_concepts(adata, concepts)
+    parts = [parts] if isinstance(parts, str) else list(parts)
+    unknown = [p for p in parts if p not in PARTS]
+    if unknown or not parts:
+        raise ValueError(f"Expected parts among {tuple(PARTS)}, found {unknown[0] if unknown else 'none'!r}")
+    maps = np.mean([standardise(PARTS[p](adata, model, chosen).T) for p in parts], axis=0)
+    maps = standardise(maps)
+    adata.obsm[_keys.CONCEPT_MAP] = columns(chosen, model.to_all_spots(maps.T).T, adata.obs_names)
+    write_entry(adata, "concept_map", {"parts": np.asarray(parts, dtype=object)})
