@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 REPLICATES = range(1, 13)
@@ -47,7 +48,7 @@ def labels_name(replicate: int) -> str:
 
 def check_replicate(replicate: int) -> None:
     """Raise ValueError unless `replicate` is one of the twelve."""
-    if replicate not in REPLICATES:
+    if not isinstance(replicate, Integral) or replicate not in REPLICATES:
         raise ValueError(f"Expected a replicate from 1 to 12, found {replicate!r}.")
 
 

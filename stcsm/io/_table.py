@@ -68,12 +68,12 @@ def read_table(path: Path) -> Table:
                 f"Expected a table with cells separated by tabs, found as its first line {_short(header)!r} "
                 f"in {path}; check that this is the count matrix and not, for instance, a web page saved in its place."
             )
-        names = _cells(header, separator)
+        names = [name.strip() for name in _cells(header, separator)]
         columns: list[str] | None = None
         for n, line in numbered:
             name, *cells = _cells(line, separator)
             if columns is None:  # the first row tells whether the header has a cell above the row names
-                columns = names if len(cells) == len(names) and names[0].strip() else names[1:]
+                columns = names if len(cells) == len(names) and names[0] else names[1:]
             if len(cells) != len(columns):
                 raise ValueError(
                     f"Expected {len(columns)} values, as many as the first line names, found {len(cells)} in line {n} "
@@ -81,7 +81,7 @@ def read_table(path: Path) -> Table:
                 )
             values = _numbers(cells, name, line, n, columns, path)
             kept = np.flatnonzero(values)
-            rows.append(name)
+            rows.append(name.strip())
             lines.append(n)
             indices.append(kept.astype(np.int32))
             data.append(values[kept])
@@ -136,12 +136,12 @@ def _is_number(cell: str) -> bool:
 
 def _check_names(rows: list[str], columns: list[str], lines: list[int], head_line: int, path: Path) -> None:
     for i, name in enumerate(columns):
-        if not name.strip():
+        if not name:
             raise ValueError(
                 f"Expected a name, found an empty one in line {head_line}, column {i + 2} of {path}; name the column."
             )
     for line, name in zip(lines, rows, strict=True):
-        if not name.strip():
+        if not name:
             raise ValueError(
                 f"Expected a name, found an empty one at the beginning of line {line} of {path}; name the row."
             )

@@ -11,7 +11,7 @@ from stcsm.datasets import fetch_mob, mouse_olfactory_bulb
 
 from .conftest import N_GENES, N_SPOTS
 
-# replicate 3 has the usual names, 9 the picture's other name and the misspelt transformation; the shape of neither is known
+# 3 has the usual names, 9 the picture's other name and the misspelt transformation; the shape of neither is known
 OFFICIAL = {3: ("HE_Rep3.jpg", "Rep3_MOB_transformation.txt"), 9: ("HE_Rep9_MOB.jpg", "Rep9_MOB_transformaton.txt")}
 DEAD = "http://127.0.0.1:9/"  # nothing listens there
 
@@ -77,7 +77,7 @@ def test_a_web_page_in_place_of_the_picture(server, cache):
 def test_a_web_page_in_place_of_the_counts(server, cache):
     server.hold(3, *OFFICIAL[3])
     (server.folder / counts_file(3)).write_text("<html>\n<body>moved</body></html>")
-    with pytest.raises(ValueError, match="count matrix of replicate 3 at http.*found something else"):
+    with pytest.raises(ValueError, match=r"count matrix of replicate 3 at http.*found something else"):
         mouse_olfactory_bulb(3, base_url=server.url, progress=False)
     assert not cache.exists()
 
@@ -100,7 +100,7 @@ def test_another_shape_is_refused(server, cache):
 
 
 def test_offline_says_which_file_to_put_where(cache):
-    message = r"no connection\); get Rep5_MOB_count_matrix-1.tsv \(plain or .gz\) elsewhere, put it in a folder .*STCSM_DATA_DIR"
+    message = r"no connection\); get Rep5_MOB_count_matrix-1.tsv \(plain or .gz\) elsewhere, put it .*STCSM_DATA_DIR"
     with pytest.raises(FileNotFoundError, match=message):
         mouse_olfactory_bulb(5, base_url=DEAD, progress=False)
     assert not cache.exists()
@@ -149,7 +149,7 @@ def test_a_bad_picture_beside_the_counts_only_warns(server, tmp_path):
     np.testing.assert_array_equal(adata.obsm["spatial"], adata.obsm["spatial_array"])
 
 
-@pytest.mark.parametrize("replicate", [0, 13, "1", 1.5, None])
+@pytest.mark.parametrize("replicate", [0, 13, "1", 1.0, None])
 def test_there_are_twelve(replicate):
     with pytest.raises(ValueError, match="replicate from 1 to 12"):
         mouse_olfactory_bulb(replicate)

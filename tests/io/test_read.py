@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 
 import anndata as ad
@@ -32,7 +33,7 @@ def test_a_table_has_no_layers(st_file):
 
 
 def test_refuses_what_it_does_not_know(write, tmp_path):
-    with pytest.raises(ValueError, match="unknown kind: .*counts.xlsx"):
+    with pytest.raises(ValueError, match=r"unknown kind: .*counts.xlsx"):
         read(write("PK", "counts.xlsx"))
     with pytest.raises(ValueError, match="HDF5 file, found other content"):
         read(write("text", "a.h5ad"))
@@ -128,7 +129,7 @@ def test_spaceranger_gene_symbols_that_stand_twice(outs):
 @pytest.mark.parametrize("gone", ["filtered_feature_bc_matrix.h5", "spatial/scalefactors_json.json"])
 def test_spaceranger_folder_with_a_file_missing(outs, gone):
     (outs / gone).unlink()
-    with pytest.raises(FileNotFoundError, match=f"found no {gone}"):
+    with pytest.raises(FileNotFoundError, match=f"found no {re.escape(gone)}"):
         read(outs)
 
 
@@ -144,5 +145,5 @@ def test_a_bare_matrix_has_no_coordinates(data_dir):
     folder = data_dir / "visium" / "outs_spaceranger_2"
     with pytest.raises(ValueError, match="bare 10x matrix, which has none"):
         read(folder / "raw_probe_bc_matrix.h5")
-    with pytest.raises(FileNotFoundError, match="found no filtered_feature_bc_matrix.h5"):
+    with pytest.raises(FileNotFoundError, match=r"found no filtered_feature_bc_matrix.h5"):
         read(folder)

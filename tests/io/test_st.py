@@ -28,6 +28,7 @@ LAYOUTS = {
     "byte order mark": {"mark": "\ufeff"},
     "blank lines at the end": {"tail": "\n\n"},
     "no last line end": {"cut": 1},
+    "blanks around cells": {"separator": " , "},
 }
 
 
@@ -155,7 +156,7 @@ def test_refuses_what_is_no_table(write, content, message):
 
 def test_missing_file_and_folder(tmp_path, st_file):
     st_file(name="Rep1_counts.tsv")
-    with pytest.raises(FileNotFoundError, match="similar names there: Rep1_counts.tsv"):
+    with pytest.raises(FileNotFoundError, match=r"similar names there: Rep1_counts.tsv"):
         read_st(tmp_path / "Rep1_count.tsv")
     with pytest.raises(IsADirectoryError, match="found a folder"):
         read_st(tmp_path)
