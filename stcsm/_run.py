@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -119,7 +122,9 @@ def check_out(out: Path) -> None:
     Raises
     ------
     FileExistsError
-        If ``out`` is a file, or holds something that is not a result of ours.
+        If ``out`` is a file.
+    PermissionError
+        If it cannot be written to.
     """
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"Expected a folder for the results, found a file: {out}")
@@ -141,6 +146,11 @@ def analyse(
     n_seeds: int,
 ) -> None:
     """Train a model on ``adata``, map its concepts, write the results."""
+    # Of other libraries' notices, only warnings are for the person at the terminal.
+    for name in ("lightning.pytorch", "scvi"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning)
     console = Console(quiet=quiet)
     started = time.perf_counter()
     GeneVAE.setup_anndata(adata, layer=layer)
@@ -185,7 +195,7 @@ def write_results(adata: AnnData, model: GeneVAE, out: Path) -> None:
             mpl.use("agg")
             figure = pl.saliency(adata, key=_keys.CONCEPT_MAP)
             figure.savefig(scratch / RESULTS[3], bbox_inches="tight")
-            mpl.pyplot.close(figure)
+            plt.close(figure)
             mpl.use(backend)
         adata.write_h5ad(scratch / RESULTS[4])
         model.save(scratch / RESULTS[5])

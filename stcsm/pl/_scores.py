@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -110,15 +109,16 @@ def embedding(adata: AnnData, color: str | None = None, *, genes: Sequence[str] 
     share = spread**2 / np.sum(spread**2)
     fig, ax = plt.subplots(figsize=(4.8, 4))
     fig.set_layout_engine("constrained")
-    kwargs: dict[str, Any] = {"s": 5, "linewidths": 0, "rasterized": True}
     if color is None:
-        ax.scatter(*xy[known].T, color="#777777", alpha=0.5, **kwargs)
+        x, y = xy[known].T
+        ax.scatter(x, y, color="#777777", alpha=0.5, s=5, linewidths=0, rasterized=True)
     else:
         scores = table(adata, _keys.CONCEPT_SCORE, color, where="varm").iloc[:, 0]
         values = scores.to_numpy(dtype=float)[known]
         order = np.argsort(np.abs(values))
         top = float(np.nanpercentile(np.abs(values), 99)) or 1.0
-        points = ax.scatter(*xy[known][order].T, c=values[order], cmap=cmap, vmin=-top, vmax=top, **kwargs)
+        x, y = xy[known][order].T
+        points = ax.scatter(x, y, c=values[order], cmap=cmap, vmin=-top, vmax=top, s=5, linewidths=0, rasterized=True)
         fig.colorbar(points, ax=ax, shrink=0.6, label="concept score")
         ax.set_title(label(adata, str(scores.name)), fontsize=10)
     for gene in genes:

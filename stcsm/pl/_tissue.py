@@ -136,7 +136,7 @@ def point_size(xy: np.ndarray) -> float:
     """Marker area in points that lets neighbouring spots almost touch in a panel."""
     if len(xy) < 2:
         return 100.0
-    nearest: np.ndarray = cKDTree(xy).query(xy, k=2)[0]
+    nearest = np.asarray(cKDTree(xy).query(xy, k=2)[0])
     distance = float(np.median(nearest[:, 1])) or 1.0
     across = max(float(np.ptp(xy[:, 0])), distance) + 2 * distance
     return float(np.clip((0.95 * distance / across * (PANEL - BAR) * POINTS_PER_INCH) ** 2, 0.5, 400))

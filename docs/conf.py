@@ -1,0 +1,31 @@
+"""Sphinx configuration."""
+
+from importlib.metadata import version as _version
+
+project = "stcsm"
+author = "The stcsm developers"
+copyright = "2026, the stcsm developers"
+release = _version("stcsm")
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+]
+autosummary_generate = True
+autosummary_imported_members = True
+autodoc_typehints = "none"
+napoleon_google_docstring = False
+napoleon_custom_sections = [("Writes", "notes_style")]
+napoleon_use_rtype = False
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
+myst_heading_anchors = 3
+# Notebooks are run by the tests, on the simulated tissue; the pages show their text and code.
+nb_execution_mode = "off"
+html_theme = "sphinx_book_theme"
+html_title = "stcsm"
+html_static_path = ["_static"]
+exclude_patterns = ["_build", "**.ipynb_checkpoints"]
+suppress_warnings = ["mystnb.unknown_mime_type", "config.cache"]

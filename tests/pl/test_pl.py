@@ -1,0 +1,85 @@
+"""Plots show what was written, and say what is missing."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+from stcsm import _keys, pl
+
+mpl.use("agg")
+
+
+@pytest.fixture
+def written() -> AnnData:
+    """What tl leaves behind, made by hand."""
+    rng = np.random.default_rng(0)
+    a = AnnData(np.ones((20, 6), dtype=np.float32))
+    a.obs_names = [f"s{i}" for i in range(20)]
+    a.var_names = [f"g{i}" for i in range(6)]
+    a.obsm["spatial"] = np.stack(np.meshgrid(np.arange(5.0), np.arange(4.0)), -1).reshape(-1, 2)
+    maps = rng.normal(size=(20, 2))
+    maps[3] = np.nan
+    a.obsm[_keys.CONCEPT_SALIENCY] = pd.DataFrame(maps, index=a.obs_names, columns=["L2_3", "b"])
+    a.varm[_keys.CONCEPT_SCORE] = pd.DataFrame(rng.normal(size=(6, 2)), index=a.var_names, columns=["L2_3", "b"])
+    a.varm[_keys.EMBEDDING] = rng.normal(size=(6, 3))
+    a.varm[_keys.EMBEDDING][5] = np.nan
+    a.uns["stcsm"] = {"concepts": {"L2_3": {"label": "L2/3", "members": ["g1"]}, "b": {"label": "b", "members": []}}}
+    return a
+
+
+def test_one_panel_a_concept_under_its_label(written):
+    fig = pl.saliency(written)
+    titles = [ax.get_title() for ax in fig.axes if ax.get_title()]
+    assert titles == ["L2/3", "b"]
+
+
+def test_limits_are_symmetric_and_not_set_by_one_spot():
+    from stcsm.pl._tissue import limits
+
+    norm = limits(np.r_[np.linspace(-1, 1, 999), 1000.0, np.nan], 99, True)
+    assert norm.vmin == -norm.vmax
+    assert 0.9 < norm.vmax < 2
+
+
+def test_picture_is_used_when_there_is_one(written):
+    written.obsm["spatial"] = written.obsm["spatial"] * 10 + 10
+    written.uns["spatial"] = {
+        "lib": {
+            "images": {"hires": np.full((60, 70, 3), 200, np.uint8)},
+            "scalefactors": {"tissue_hires_scalef": 1.0, "spot_diameter_fullres": 6.0},
+        }
+    }
+    fig = pl.saliency(written, "L2/3")
+    assert any(ax.images for ax in fig.axes)
+
+
+def test_scores_and_embedding(written):
+    fig = pl.concept_scores(written, n_genes=3)
+    assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == list(
+        written.varm["concept_score"]["L2_3"].nlargest(3).index[::-1]
+    )
+    pl.embedding(written, "b", genes=["g0"])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda a: pl.saliency(a, key="concept_map"), "run stcsm.tl.concept_map"),
+        (lambda a: pl.saliency(a, "nope"), "nope"),
+        (lambda a: pl.concept_scores(a, n_genes=0), "n_genes"),
+        (lambda a: pl.embedding(a, genes=["zz"]), "zz"),
+    ],
+)
+def test_missing_results_are_named(written, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(written)
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    mpl.pyplot.close("all")

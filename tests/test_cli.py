@@ -1,0 +1,95 @@
+"""The command line from files to files."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+import stcsm
+
+
+def stcsm_command(*args) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "stcsm", *map(str, args)], capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def counts(tmp_path_factory):
+    """An ST text file and its labels."""
+    folder = tmp_path_factory.mktemp("counts")
+    a = stcsm.datasets.simulated_bulb(n_spots=150, n_genes=300, seed=1)
+    xy = np.round(a.obsm["spatial"] / np.ptp(a.obsm["spatial"], axis=0) * 25 + 2, 3)
+    names = [f"{x}x{y}" for x, y in xy]
+    table = pd.DataFrame(a.X.toarray().astype(int), index=names, columns=a.var_names)
+    table.to_csv(folder / "counts.tsv", sep="\t")
+    a.obs["layer"].astype(str).set_axis(names).rename_axis("spot").to_csv(folder / "labels.csv")
+    marker = a.var.query("layer == 'Granular Cell Layer'")["strength"].idxmax()
+    return folder, marker, a.obs["layer"].astype(str).set_axis(names)
+
+
+@pytest.fixture(scope="module")
+def results(counts):
+    folder, marker, _ = counts
+    for out in ("one", "two"):
+        done = stcsm_command(
+            "run", folder / "counts.tsv", "--labels", folder / "labels.csv", "--genes", f"g/1={marker}",
+            "--out", folder / out, "--quiet",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def test_same_seed_same_files(results):
+    for name in ("concept_saliency.csv", "concept_map.csv", "concept_scores.csv"):
+        assert (results / "one" / name).read_bytes() == (results / "two" / name).read_bytes()
+
+
+def test_maps_find_their_layers(results, counts):
+    layers = counts[2]
+    table = pd.read_csv(results / "one" / "concept_map.csv", index_col="spot")
+    assert set(table) == {"g/1", *layers.unique()}
+    for layer in layers.unique():
+        assert roc_auc_score(layers[table.index] == layer, table[layer]) > 0.85, layer
+
+
+def test_everything_is_written_and_loads(results):
+    out = results / "one"
+    assert (out / "concept_maps.png").read_bytes()[:4] == b"\x89PNG"
+    adata = ad.read_h5ad(out / "result.h5ad")
+    model = stcsm.models.GeneVAE.load(out / "model", adata)
+    np.testing.assert_array_equal(model.get_latent_representation(), adata.varm["X_stcsm"])
+    assert sorted(p.name for p in out.iterdir()) == sorted(
+        ["concept_saliency.csv", "concept_map.csv", "concept_scores.csv", "concept_maps.png", "result.h5ad", "model"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--genes", "g=NOPE"], "NOPE"),
+        (["--genes", "nothing"], "NAME=GENE1"),
+        ([], "found none"),
+        (["--genes", "g=x", "--genes", "g=y"], "twice"),
+        (["--labels", "absent.csv"], "absent.csv"),
+        (["--labels-key", "absent"], "absent"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(counts, tmp_path, args, message):
+    done = stcsm_command("run", counts[0] / "counts.tsv", "--out", tmp_path / "out", "--quiet", *args)
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("stcsm: ")
+    assert message in last
+    assert not (tmp_path / "out").exists()
+
+
+def test_absent_file_and_unknown_option(tmp_path):
+    for args in (["run", tmp_path / "no.tsv", "--genes", "a=b", "--out", tmp_path / "o"], ["run", "--nonsense"]):
+        done = stcsm_command(*args)
+        assert done.returncode == 2
+        assert done.stderr.strip().splitlines()[-1].startswith("stcsm: ")
