@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import warnings
 from collections.abc import Iterable
@@ -14,7 +13,7 @@ import pandas as pd
 from stcsm import _keys
 from stcsm.io._open import existing_file, open_text
 from stcsm.io._places import is_place
-from stcsm.io._table import SEPARATORS, duplicated
+from stcsm.io._table import SEPARATORS, duplicated, split_cells
 
 MISSING = frozenset({"", "na", "n/a", "nan", "<na>", "null"})
 """Texts, in lower case, that say a spot has no label."""
@@ -57,7 +56,7 @@ def read_labels(path: str | Path, *, column: str | None = None) -> pd.Series:
             if lines
             else f"Expected spot names and labels, found only blank lines in {path}."
         )
-    rows = [(n, [cell.strip() for cell in next(csv.reader([line], delimiter=separator))]) for n, line in lines]
+    rows = [(n, [cell.strip() for cell in split_cells(line, separator, n, path)]) for n, line in lines]
     first = rows[0][1]
     headless = is_place(first[0]) or _BARCODE.fullmatch(first[0]) is not None
     header = (
@@ -70,6 +69,10 @@ def read_labels(path: str | Path, *, column: str | None = None) -> pd.Series:
                 f"Expected {len(header)} cells, as in the first line, found {len(cells)} in line {n} of {path}; "
                 "put labels that hold the separator in quotes."
             )
+    if len(header) < 2:
+        raise ValueError(
+            f"Expected spot names and labels, found one column, {header[0][:60]!r}, in {path}; check its quotes."
+        )
     chosen = _choose(header, column, path)
     names = [cells[0] for _, cells in body]
     if twice := duplicated(names):

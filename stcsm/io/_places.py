@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -12,8 +13,9 @@ _PLACE = re.compile(rf"\s*({_NUMBER})x({_NUMBER})\s*")
 
 
 def is_place(name: str) -> bool:
-    """Whether `name` is two numbers joined by `x`."""
-    return _PLACE.fullmatch(name) is not None
+    """Whether `name` is two finite numbers joined by `x`."""
+    pair = _PLACE.fullmatch(name)
+    return pair is not None and math.isfinite(float(pair[1])) and math.isfinite(float(pair[2]))
 
 
 def share_of_places(names: Sequence[str]) -> float:

@@ -68,10 +68,10 @@ def read_table(path: Path) -> Table:
                 f"Expected a table with cells separated by tabs, found as its first line {_short(header)!r} "
                 f"in {path}; check that this is the count matrix and not, for instance, a web page saved in its place."
             )
-        names = [name.strip() for name in _cells(header, separator)]
+        names = [name.strip() for name in split_cells(header, separator, head_line, path)]
         columns: list[str] | None = None
         for n, line in numbered:
-            name, *cells = _cells(line, separator)
+            name, *cells = split_cells(line, separator, n, path)
             if columns is None:  # the first row tells whether the header has a cell above the row names
                 columns = names if len(cells) == len(names) and names[0] else names[1:]
             if len(cells) != len(columns):
@@ -104,10 +104,22 @@ def duplicated(names: Sequence[str]) -> list[str]:
     return [name for name, n in Counter(names).items() if n > 1]
 
 
-def _cells(line: str, separator: str) -> list[str]:
-    if '"' in line:
+def split_cells(line: str, separator: str, n: int, path: Path) -> list[str]:
+    """Cells of line `n` of a file, without the quotes around them.
+
+    Raises
+    ------
+    ValueError
+        A quote that is not closed runs over all the rest of a long line.
+    """
+    if '"' not in line:
+        return line.split(separator)
+    try:
         return next(csv.reader([line], delimiter=separator))
-    return line.split(separator)
+    except csv.Error as error:
+        raise ValueError(
+            f"Expected quotes in pairs, found one that is not closed in line {n} of {path} ({error}); remove it."
+        ) from error
 
 
 def _numbers(cells: list[str], name: str, line: str, n: int, columns: list[str], path: Path) -> np.ndarray:

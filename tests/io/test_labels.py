@@ -83,10 +83,22 @@ def test_says_nothing_where_all_match(write, adata):
         ("spot,layer\n1x1,\n9x9,L1\n", "without one"),
         ("spot,layer\n", "found none in 0 lines"),
         ("spot layer\n1x1 L1\n", "separated by commas or tabs, found 'spot layer'"),
+        ('"spot,layer"\n"1x1,L1"\n', "found one column, 'spot,layer'"),
         ("\n\n", "blank lines"),
         ("", "empty file"),
     ],
-    ids=["no match", "twice", "cells", "all empty", "all matched empty", "header alone", "blanks", "blank", "empty"],
+    ids=[
+        "no match",
+        "twice",
+        "cells",
+        "all empty",
+        "all matched empty",
+        "header alone",
+        "blanks",
+        "all quoted",
+        "blank",
+        "empty",
+    ],
 )
 def test_refuses_and_changes_nothing(write, adata, text, message):
     before = adata.obs.copy()

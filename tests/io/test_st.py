@@ -88,6 +88,7 @@ def test_places_may_have_exponents_and_signs(write):
 
 BROKEN = {
     "a name that is not a place": ({3: "17y10\t0\t0\t20\t7"}, r"'17y10' in line 3 of .*counts.tsv"),
+    "a place at infinity": ({3: "1e999x10\t0\t0\t20\t7"}, r"'1e999x10' in line 3"),
     "R's X before the name": ({2: "X16.92x9.015\t1\t0\t3\t0"}, r"'X16.92x9.015' in line 2"),
     "text for a number": (
         {4: "2.5x-1\t5\tone\t0\t0"},
@@ -112,6 +113,13 @@ BROKEN = {
 def test_says_where_a_file_is_wrong(st_file, lines, message):
     with pytest.raises(ValueError, match=message):
         read_st(st_file(lines))
+
+
+def test_a_quote_that_is_not_closed(write):
+    names = [f"Gene{i}" for i in range(30_000)]
+    text = table_text(["1x1"], names, [[1] * len(names)]).replace("Gene7\t", '"Gene7\t')
+    with pytest.raises(ValueError, match="one that is not closed in line 1 of"):
+        read_st(write(text))
 
 
 def test_says_which_column_has_a_wrong_place(write):
