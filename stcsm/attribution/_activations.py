@@ -32,6 +32,15 @@ UNRULED = (
     "softshrink",
     "tanhshrink",
     "threshold",
+    # Activations are inside these, out of reach.
+    "gru",
+    "gru_cell",
+    "lstm",
+    "lstm_cell",
+    "rnn_relu",
+    "rnn_relu_cell",
+    "rnn_tanh",
+    "rnn_tanh_cell",
 )
 
 

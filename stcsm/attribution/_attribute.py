@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from stcsm.attribution._check import check_batch_size, check_encoder, home, open_result, read_concepts, read_inputs
 from stcsm.attribution._encoder import Encoder, evaluating
-from stcsm.attribution._method import Batch
+from stcsm.attribution._method import Batch, Method
 from stcsm.attribution._table import make_method
 
 __all__ = ["attribute"]
@@ -80,31 +80,48 @@ def attribute(
     chosen = make_method(method, params)
     rows_per_pass = check_batch_size(batch_size)
     check_encoder(encoder)
-    x = read_inputs(inputs, encoder)
-    vectors, single = read_concepts(concepts, x)
-    device = home(encoder, x)
-    vectors = vectors.to(device)
-    shape = (len(x), len(vectors), *x.shape[1:])
-    given = open_result(out, (shape[0], *shape[2:]) if single else shape, x)
-    result = given.unsqueeze(1) if single else given
-
-    with evaluating(encoder, device):
+    with torch.inference_mode(False):
+        x = read_inputs(inputs, encoder)
+        vectors, single = read_concepts(concepts, x)
         chosen = chosen.prepared(x)
-        running = Encoder(encoder, vectors.shape[1], device, rows_per_pass, reference=chosen.reference)
-        starts = range(0, len(x), rows_per_pass)
-        for start in tqdm(starts, desc=method, unit="batch", disable=not progress):
-            stop = min(start + rows_per_pass, len(x))
-            batch = Batch(x[start:stop].to(device).contiguous(), start, stop)
-            if chosen.linear:
-                _through_latents(chosen, running, batch, vectors, result[start:stop])
-            else:
-                chosen.fill(running, batch, vectors, result[start:stop])
+        shape = (len(x), *x.shape[1:]) if single else (len(x), len(vectors), *x.shape[1:])
+        given = open_result(out, shape, x)
+        device = home(encoder, x)
+        with evaluating(encoder, device):
+            result = given.unsqueeze(1) if single else given
+            _run(encoder, x, vectors.to(device), chosen, rows_per_pass, result, progress)
     if out is not None:
         return out
     return given if isinstance(inputs, Tensor) else given.numpy()
 
 
-def _through_latents(method: Any, encoder: Encoder, batch: Batch, vectors: Tensor, into: Tensor) -> None:
+def _run(
+    module: nn.Module,
+    x: Tensor,
+    vectors: Tensor,
+    method: Method,
+    batch_size: int,
+    result: Tensor,
+    progress: bool,
+) -> None:
+    """Fill ``result``, (N, K, ...), batch by batch."""
+    starts = range(0, len(x), batch_size)
+    variants = method.variants(tuple(x.shape[1:]))
+    with tqdm(total=len(starts) * variants, desc=type(method).__name__, unit="pass", disable=not progress) as shown:
+        encoder = Encoder(
+            module, vectors.shape[1], vectors.device, batch_size, reference=method.reference, advance=shown.update
+        )
+        for number, start in enumerate(starts, 1):
+            stop = min(start + batch_size, len(x))
+            batch = Batch(x[start:stop].to(vectors.device).contiguous(), start, stop)
+            if method.linear:
+                _through_latents(method, encoder, batch, vectors, result[start:stop])
+            else:
+                method.fill(encoder, batch, vectors, result[start:stop])
+            shown.update(number * variants - shown.n)
+
+
+def _through_latents(method: Method, encoder: Encoder, batch: Batch, vectors: Tensor, into: Tensor) -> None:
     """Attribute the latents once and multiply by the concepts, or the concepts themselves where they are fewer."""
     concepts, latents = vectors.shape
     few = concepts <= latents

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from stcsm.attribution._sites import Site
 __all__ = ["Encoder", "evaluating"]
 
 T = TypeVar("T")
+Point = Callable[[int], Tensor]
 
 
 @contextmanager
@@ -57,13 +58,22 @@ class Encoder:
         Most rows of one pass.
     reference
         Whether activations that the published code does not override keep their gradient under a rule.
+    advance
+        Told how many variants of a batch are done (a progress bar).
     """
 
     def __init__(
-        self, module: nn.Module, latent_dim: int, device: torch.device, batch_size: int, *, reference: bool
+        self,
+        module: nn.Module,
+        latent_dim: int,
+        device: torch.device,
+        batch_size: int,
+        *,
+        reference: bool,
+        advance: Callable[[int], object] = bool,
     ) -> None:
         self.module, self.latent_dim, self.device = module, latent_dim, device
-        self.batch_size, self.reference = batch_size, reference
+        self.batch_size, self.reference, self.advance = batch_size, reference, advance
         self._sites: list[Site] | None = None
         self._tied_to_rows = False
 
@@ -107,10 +117,11 @@ class Encoder:
         # A copy, because an encoder may begin with an operation in place, which autograd refuses on a leaf.
         return self.module(leaf.clone())
 
-    def pre_activations(self, rows: Tensor) -> list[Tensor]:
-        """Return what enters every activation of a pass, in order."""
-        with torch.no_grad(), BaselineMode() as mode:
-            self.module(rows.detach().clone())
+    def pre_activations(self, rows: Tensor) -> list[tuple[str, Tensor]]:
+        """Return name and argument of every activation of a pass, in order."""
+        with BaselineMode() as mode:
+            # With autograd, because what a call is may hang on whether an operand carries a gradient.
+            self._call(rows.detach().clone().requires_grad_())
         return mode.inputs
 
     def latents(self, rows: Tensor) -> Tensor:
@@ -147,40 +158,46 @@ class Encoder:
                 raise ValueError(no_gradient("no path leads from the latents back to the inputs"))
             yield signal
 
-    def points(self, points: Sequence[Tensor]) -> Iterator[tuple[range, Tensor, Tensor]]:
+    def points(self, rows: int, count: int, point: Point) -> Iterator[tuple[range, Tensor, Tensor]]:
         """Run many variants of one batch, several variants a pass as far as the batch size goes.
 
         Parameters
         ----------
-        points
-            Variants, each (n, ...).
+        rows
+            Samples of the batch, n.
+        count
+            How many variants there are.
+        point
+            Makes one of them, (n, ...), from its index; the same each time.
 
         Yields
         ------
         which, leaf, latents
             Indices of the variants of the pass, and the pass, their rows one variant after another.
         """
-        for which, (leaf, latents) in self._packed(points, self):
+        for which, (leaf, latents) in self._packed(rows, count, point, self):
             yield which, leaf, latents
 
-    def many_latents(self, points: Sequence[Tensor]) -> Iterator[Tensor]:
+    def many_latents(self, rows: int, count: int, point: Point) -> Iterator[Tensor]:
         """Latents of many variants of one batch, (n, L) for each, without autograd."""
-        for which, latents in self._packed(points, self.latents):
-            yield from latents.unflatten(0, (len(which), -1))
+        for which, latents in self._packed(rows, count, point, self.latents):
+            yield from latents.unflatten(0, (len(which), rows))
 
-    def _packed(self, points: Sequence[Tensor], run: Callable[[Tensor], T]) -> Iterator[tuple[range, T]]:
-        done, n = 0, points[0].shape[0]
-        while done < len(points):
-            many = 1 if self._tied_to_rows else min(max(1, self.batch_size // n), len(points) - done)
+    def _packed(self, rows: int, count: int, point: Point, run: Callable[[Tensor], T]) -> Iterator[tuple[range, T]]:
+        done = 0
+        while done < count:
+            many = 1 if self._tied_to_rows else min(max(1, self.batch_size // rows), count - done)
+            which = range(done, done + many)
             try:
-                result = run(torch.cat(list(points[done : done + many])))
+                result = run(torch.cat([point(i) for i in which]))
             except (RuntimeError, ValueError):
                 # An encoder may hold something for each row (a fixed draw of noise): then one variant at a time.
                 if many == 1:
                     raise
                 self._tied_to_rows = True
                 continue
-            yield range(done, done + many), result
+            yield which, result
+            self.advance(many)
             done += many
 
     def _checked(self, latents: Any, leaf: Tensor | None, rows: int | None = None) -> Tensor:
@@ -268,14 +285,11 @@ class Encoder:
     def _compare_shapes(self, sites: list[Site], rows: Tensor) -> None:
         n = rows.shape[0]
         try:
-            with torch.no_grad():
-                mode = BaselineMode()
-                with mode:
-                    self.module(rows[: n - 1].detach().clone())
+            inputs = self.pre_activations(rows[: n - 1])
         except Exception:
             return  # the encoder takes this number of rows only: the first dimension it is
         for site in sites:
-            fewer = tuple(mode.inputs[site.index].shape)
+            fewer = tuple(inputs[site.index][1].shape)
             changed = [d for d, (a, b) in enumerate(zip(site.shape, fewer, strict=True)) if a != b]
             if len(changed) != 1 or (changed[0] and site.shape[changed[0]] != n):
                 raise ValueError(_no_batch(site, n))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,13 +18,13 @@ __all__ = ["InputXGradient", "IntegratedGradients", "Saliency", "SmoothGrad"]
 
 
 def _add_gradients(
-    encoder: Encoder, points: list[Tensor], weights: list[float], directions: Tensor, into: Tensor
+    encoder: Encoder, point: Callable[[int], Tensor], weights: list[float], directions: Tensor, into: Tensor
 ) -> None:
     """Add the weighted gradients at several variants of a batch, each (n, ...), to ``into``, (n, D, ...).
 
     One addition after another, so that the order, and with it the rounding, does not depend on the batch size.
     """
-    for which, leaf, latents in encoder.points(points):
+    for which, leaf, latents in encoder.points(len(into), len(weights), point):
         for d, signal in enumerate(encoder.backward(leaf, latents, directions)):
             for i, gradient in zip(which, signal.unflatten(0, (len(which), -1)), strict=True):
                 into[:, d].add_(gradient, alpha=weights[i])
@@ -84,19 +85,23 @@ class IntegratedGradients(Method):
         given = 0.0 if self.baseline is None else self.baseline
         return dataclasses.replace(self, baseline=sample_like(given, inputs, "baseline"))
 
+    def variants(self, shape: tuple[int, ...]) -> int:
+        """One for each step."""
+        return self.steps
+
     def fill(self, encoder: Encoder, batch: Batch, directions: Tensor, into: Tensor) -> None:
         """Gauss-Legendre quadrature; the published code takes a right Riemann sum on the path from zero."""
         baseline = batch.part_of(self.baseline)
         way = batch.x - baseline
         if self.reference:
-            places = [(i + 1) / self.steps for i in range(self.steps)]
-            weights = [1 / self.steps] * self.steps
-            points = [batch.x * place for place in places]
+            places, weights = [(i + 1) / self.steps for i in range(self.steps)], [1 / self.steps] * self.steps
+            start = torch.zeros_like(way)
         else:
             nodes, mass = np.polynomial.legendre.leggauss(self.steps)
             places, weights = ((nodes + 1) / 2).tolist(), (mass / 2).tolist()
-            points = [baseline + way * place for place in places]
-        _add_gradients(encoder, points, weights, directions, into)
+            start = baseline
+        path = batch.x - start
+        _add_gradients(encoder, lambda i: start + path * places[i], weights, directions, into)
         into.mul_(way[:, None])
 
 
@@ -133,6 +138,8 @@ class SmoothGrad(Method):
             raise ValueError(f"Expected noise_level to be finite and at least 0, found {self.noise_level}.")
         if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)):
             raise TypeError(f"Expected seed to be an integer, found {self.seed!r}.")
+        if not 0 <= self.seed < 2**128:
+            raise ValueError(f"Expected seed to be at least 0 and below 2**128, found {self.seed}.")
 
     def prepared(self, inputs: Tensor) -> SmoothGrad:
         """Read given noise, or find how wide the noise shall be."""
@@ -148,28 +155,37 @@ class SmoothGrad(Method):
             return dataclasses.replace(self, noise=noise, samples=len(noise))
         return dataclasses.replace(self, noise=_Noise(inputs, self))
 
+    def variants(self, shape: tuple[int, ...]) -> int:
+        """One for each noisy copy."""
+        return self.samples
+
     def fill(self, encoder: Encoder, batch: Batch, directions: Tensor, into: Tensor) -> None:
         """Mean gradient over the noisy copies."""
-        noise = self.noise[:, batch.start : batch.stop] if isinstance(self.noise, Tensor) else self.noise.rows(batch)
-        points = [batch.x + draw for draw in noise.to(batch.x)]
-        _add_gradients(encoder, points, [1 / self.samples] * self.samples, directions, into)
+        noise = self.noise
+        if isinstance(noise, Tensor):
+            rows = noise[:, batch.start : batch.stop].to(batch.x)
+            point = lambda i: batch.x + rows[i]  # noqa: E731
+        else:
+            point = lambda i: batch.x + noise.draw(i, batch)  # noqa: E731
+        _add_gradients(encoder, point, [1 / self.samples] * self.samples, directions, into)
 
 
 class _Noise:
-    """Normal noise, drawn sample by sample so that batches do not change it."""
+    """Normal noise that depends on seed, copy and sample alone, so that batches do not change it."""
 
     def __init__(self, inputs: Tensor, method: SmoothGrad) -> None:
-        self._generator = torch.Generator().manual_seed(int(method.seed))
-        self._samples = method.samples
+        self._seed = int(method.seed)
         flat = inputs.flatten(1)
         # The published code takes the range of the whole batch, so that a map depends on the other samples.
         spread = flat.max() - flat.min() if method.reference else flat.amax(1) - flat.amin(1)
-        self._width = (method.noise_level * spread).cpu().expand(len(inputs))
+        self._width = (method.noise_level * spread).expand(len(inputs))
 
-    def rows(self, batch: Batch) -> Tensor:
-        shape = (self._samples, *batch.x.shape[1:])
-        draws = [
-            torch.randn(shape, generator=self._generator, dtype=batch.x.dtype) * self._width[i]
-            for i in range(batch.start, batch.stop)
-        ]
-        return torch.stack(draws, dim=1)
+    def draw(self, copy: int, batch: Batch) -> Tensor:
+        """Noise of one copy of a batch, (n, ...)."""
+        shape, double = tuple(batch.x.shape[1:]), batch.x.dtype == torch.float64
+        draws = []
+        for sample in range(batch.start, batch.stop):
+            stream = np.random.Philox(key=self._seed, counter=[0, 0, copy, sample])
+            draws.append(np.random.Generator(stream).standard_normal(shape, np.float64 if double else np.float32))
+        width = self._width[batch.start : batch.stop].to(batch.x)
+        return torch.from_numpy(np.stack(draws)).to(batch.x) * width.reshape(-1, *[1] * len(shape))

@@ -76,6 +76,10 @@ class Method:
         """
         return self
 
+    def variants(self, shape: tuple[int, ...]) -> int:
+        """How many variants of every sample of that shape the encoder runs on."""
+        return 1
+
     def fill(self, encoder: Encoder, batch: Batch, directions: Tensor, into: Tensor) -> None:
         """Write the attributions of a batch.
 

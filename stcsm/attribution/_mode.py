@@ -163,16 +163,16 @@ class BaselineMode(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.inputs: list[Tensor] = []
+        self.inputs: list[tuple[str, Tensor]] = []
 
     def __torch_function__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Keep a copy of an activation's argument; the call may change it in place."""
+        """Keep a copy of an activation's argument, which the encoder may change in place."""
         kwargs = kwargs or {}
         call = recognise(func, args, kwargs)
         if call is not None:
-            self.inputs.append(call.input.detach().clone() if call.inplace else call.input.detach())
+            self.inputs.append((call.name, call.input.detach().clone()))
         return func(*args, **kwargs)
 
 

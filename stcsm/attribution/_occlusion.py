@@ -17,8 +17,6 @@ from stcsm.attribution._method import Batch, Method, positive_integer, sample_li
 
 __all__ = ["Occlusion"]
 
-_AT_ONCE = 256  # covered copies that exist together; they are views of nothing, so few
-
 
 @dataclass(frozen=True, kw_only=True)
 class Occlusion(Method):
@@ -77,20 +75,22 @@ class Occlusion(Method):
             along.append([slice(start, min(start + window, size)) for start in starts])
         return list(itertools.product(*along))
 
+    def variants(self, shape: tuple[int, ...]) -> int:
+        """One for each window."""
+        return len(self.windows(shape))
+
     def fill(self, encoder: Encoder, batch: Batch, directions: Tensor, into: Tensor) -> None:
         """Cover one window after another; cells that none covers get NaN."""
         x, cover = batch.x, batch.part_of(self.baseline)
         scores = encoder.latents(x) @ directions.T
         coverage = torch.zeros(x.shape[1:], dtype=x.dtype, device=x.device)
         windows = self.windows(tuple(x.shape[1:]))
-        for first in range(0, len(windows), _AT_ONCE):
-            some = windows[first : first + _AT_ONCE]
-            points = [_covered(x, cover, window) for window in some]
-            for window, latents in zip(some, encoder.many_latents(points), strict=True):
-                lost = scores - latents @ directions.T
-                cells = int(np.prod([w.stop - w.start for w in window]))
-                into[(slice(None), slice(None), *window)] += (lost / cells).reshape(*lost.shape, *[1] * len(window))
-                coverage[window] += 1
+        many = encoder.many_latents(len(x), len(windows), lambda i: _covered(x, cover, windows[i]))
+        for window, latents in zip(windows, many, strict=True):
+            lost = scores - latents @ directions.T
+            cells = int(np.prod([w.stop - w.start for w in window]))
+            into[(slice(None), slice(None), *window)] += (lost / cells).reshape(*lost.shape, *[1] * len(window))
+            coverage[window] += 1
         into.div_(coverage)
 
 

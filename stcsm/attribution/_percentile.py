@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["highest_useful_percentile", "percentile_rank", "percentile_threshold"]
+from stcsm.attribution._selection import Selection, select_in_parallel
+
+__all__ = ["highest_useful_percentile", "keep_above_percentile", "percentile_rank", "percentile_threshold"]
 
 
 def percentile_rank(size: int, q: float) -> int:
@@ -63,8 +65,43 @@ def percentile_threshold(values: Tensor, q: float) -> Tensor:
     rank = percentile_rank(size, q)
     if rank == 0:
         return values.amax(dim=1)
-    # Selection, not sorting: torch.quantile sorts, and refuses more than 2**24 values.
+    if _selects(values):
+        return torch.from_numpy(_selection(values, rank).threshold)
     return torch.kthvalue(values, size - rank, dim=1).values
+
+
+def keep_above_percentile(importance: Tensor, signal: Tensor, q: float) -> Tensor:
+    """Signal where the importance exceeds its row's percentile, zero elsewhere.
+
+    Parameters
+    ----------
+    importance, signal
+        (n, d).
+    q
+        Percentile in [0, 100).
+
+    Returns
+    -------
+    torch.Tensor
+        (n, d).
+    """
+    rank = percentile_rank(importance.shape[1], q)
+    if rank == 0:
+        return torch.zeros_like(signal)
+    if not _selects(importance):
+        return torch.where(importance > percentile_threshold(importance, q)[:, None], signal, 0.0)
+    above = torch.from_numpy(_selection(importance, rank).above)
+    kept = torch.zeros_like(signal, memory_format=torch.contiguous_format)
+    kept.view(-1)[above] = signal.reshape(-1)[above]
+    return kept
+
+
+def _selects(values: Tensor) -> bool:
+    return values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64)
+
+
+def _selection(values: Tensor, rank: int) -> Selection:
+    return select_in_parallel(values.detach().contiguous().numpy(), rank, torch.get_num_threads())
 
 
 def check_percentile(q: float) -> None:

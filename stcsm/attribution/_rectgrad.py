@@ -63,7 +63,8 @@ class RectGradModifiedMethod(RectGradMethod):
 
     def rule(self) -> Rule:
         """Return the rule on magnitudes."""
-        return RectGradModified(self.percentile, masks_borders=self.reference, signed_layers=tuple(self.signed_layers))
+        layers = tuple(name if isinstance(name, str) else int(name) for name in self.signed_layers)
+        return RectGradModified(self.percentile, masks_borders=self.reference, signed_layers=layers)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stcsm.attribution._activations import Call
-from stcsm.attribution._percentile import percentile_rank, percentile_threshold
+from stcsm.attribution._percentile import keep_above_percentile
 from stcsm.attribution._sites import Site
 
 __all__ = [
@@ -73,7 +73,7 @@ class GuidedBackprop(Rule):
     def backward(self, R: Tensor, kept: Tensor | None, site: Site) -> Tensor:
         """Clip the signal at zero and gate it."""
         assert kept is not None
-        return R.clamp(min=0) * kept
+        return torch.where(kept, R.clamp(min=0), 0.0)
 
 
 def _private(call: Call, a: Tensor) -> Tensor:
@@ -101,11 +101,8 @@ class RectGrad(Rule):
     def backward(self, R: Tensor, kept: Tensor | None, site: Site) -> Tensor:
         """Pass what matters most in every sample."""
         assert kept is not None
-        cells = site.by_sample(self.importance(R, kept, site))
-        if percentile_rank(cells.shape[1], self.percentile) == 0:
-            return torch.zeros_like(R)
-        passes = cells > percentile_threshold(cells, self.percentile)[:, None]
-        return R * site.from_sample(passes, R)
+        importance = site.by_sample(self.importance(R, kept, site))
+        return site.from_sample(keep_above_percentile(importance, site.by_sample(R), self.percentile), R)
 
 
 @dataclass(frozen=True)
@@ -134,7 +131,7 @@ class RectGradConstant(Rule):
     def backward(self, R: Tensor, kept: Tensor | None, site: Site) -> Tensor:
         """Pass what exceeds the constant."""
         assert kept is not None
-        return R * (kept * R > self.tau)
+        return torch.where(kept * R > self.tau, R, 0.0)
 
 
 @dataclass(frozen=True)
@@ -160,12 +157,18 @@ class Rescale(Rule):
     Where the pre-activations differ by no more than 1e-5 the gradient halfway between them stands in.
     """
 
-    at_baseline: list[Tensor]
+    at_baseline: list[tuple[str, Tensor]]
     smallest_difference: float = 1e-5
 
     def keep(self, call: Call, x: Tensor, a: Tensor, site: Site) -> Tensor:
         """Return the multiplier."""
-        x0 = self.at_baseline[site.index]
+        name, x0 = self.at_baseline[site.index] if site.index < len(self.at_baseline) else ("nothing", x[:0])
+        if name != call.name or x0.shape != x.shape:
+            raise ValueError(
+                f"Expected the encoder to call the same activations for the baseline as for the samples, found {name} "
+                f"of shape {tuple(x0.shape)} in place of {site.where} of shape {tuple(x.shape)}; pass an encoder "
+                "whose control flow does not depend on the data."
+            )
         dx, da = x - x0, a - call.plain(x0)
         middle = (0.5 * (x + x0)).detach()
         with torch.enable_grad():
