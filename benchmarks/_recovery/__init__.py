@@ -1,0 +1,1 @@
+"""Recovery benchmark: does a concept find its tissue? (EVALUATION.md)."""

@@ -1,0 +1,106 @@
+"""How well smoothed counts predict counts that were held out: the yardstick by which smoothing is chosen."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from stcsm.space._counts import thin_counts
+
+SHARE = 0.7
+"""Share of the counts that are smoothed; the rest is predicted."""
+VALUES = 2_500_000
+"""Spots x genes that are scored; more genes than fit are drawn at random."""
+
+
+class HeldOutCounts:
+    """Counts thinned 70/30, and the score of a prediction of the 30% from the 70%.
+
+    A smoother turns the 70% of gene g into ``x`` (S,) and the spots' shares of all counts d (S,) into ``e``. The
+    predicted share of the gene's held-out counts at spot s is proportional to ``d_s * (x_gs + a) / (n_g e_s + a)``, n_g
+    the gene's counts among the 70%: relative expression around one, shrunk towards one by ``a`` counts. The score is
+    the gain in log-likelihood, in nats a held-out count, over the profile d alone. ``a`` is taken where the score is
+    best, so that no smoother is favoured by an amount of shrinkage that happens to suit it.
+
+    Parameters
+    ----------
+    counts
+        Whole numbers, shape (S, G).
+    seed
+        Of the thinning and of the genes that are scored.
+    values
+        Most spots x genes to score.
+
+    Attributes
+    ----------
+    kept
+        The 70% of ALL genes, sparse (S, G): what a graph may be built on.
+    training
+        The 70% of the scored genes, dense (S, g) float32.
+    depth
+        Spots' shares of the 70%, (S,).
+    """
+
+    def __init__(self, counts: csr_array, *, seed: int = 0, values: int = VALUES) -> None:
+        rng = np.random.default_rng(seed)
+        self.kept, held = thin_counts(counts, SHARE, rng)
+        seen = np.flatnonzero(
+            (np.asarray(self.kept.sum(axis=0)).ravel() > 0) & (np.asarray(held.sum(axis=0)).ravel() > 0)
+        )
+        if not len(seen):
+            raise ValueError("Expected genes with at least two counts, found none: too few counts to hold some out")
+        most = max(values // counts.shape[0], 1)
+        if len(seen) > most:
+            seen = np.sort(rng.choice(seen, most, replace=False))
+        depth = np.asarray(self.kept.sum(axis=1, dtype=np.float64)).ravel()
+        self.depth = depth / depth.sum()
+        self.training = self.kept[:, seen].toarray()
+        coo = held[:, seen].tocoo()
+        # A spot without a count among the 70% is given no rate, so its held-out counts cannot be scored.
+        usable = self.depth[coo.row] > 0
+        self._row, self._column = coo.row[usable], coo.col[usable]
+        self._count = coo.data[usable].astype(np.float64)
+        self._gene_counts = np.bincount(self._column, weights=self._count, minlength=len(seen))
+        self._total = float(self._count.sum())
+        if self._total == 0:
+            raise ValueError("Expected counts to hold out, found none at spots that keep counts; the section is too sparse")
+        self._gene_training = self.training.sum(axis=0, dtype=np.float64)
+        self._prior = 0.3
+
+    def gain(self, smoothed: NDArray[np.floating], depth: NDArray[np.floating]) -> tuple[float, float]:
+        """Score a smoother.
+
+        Parameters
+        ----------
+        smoothed
+            The smoother's ``x``: :attr:`training` smoothed, (S, g).
+        depth
+            Its ``e``: :attr:`depth` smoothed the same way, (S,).
+
+        Returns
+        -------
+        gain, prior
+            Nats a held-out count over the depth profile, and the ``a`` that gave it.
+        """
+        scores: dict[float, float] = {}
+
+        def at(prior: float) -> float:
+            if prior not in scores:
+                scores[prior] = self._gain_at(smoothed, depth, prior)
+            return scores[prior]
+
+        # The score is unimodal in log a: climb from where the last smoother had its best.
+        best = self._prior
+        for factor in (2.0, 0.5):
+            while 1e-3 <= best * factor <= 1e3 and at(best * factor) > at(best):
+                best *= factor
+        self._prior = best
+        return at(best), best
+
+    def _gain_at(self, smoothed: NDArray[np.floating], depth: NDArray[np.floating], prior: float) -> float:
+        expected = np.outer(depth, self._gene_training).astype(np.float32)
+        relative = (smoothed + np.float32(prior)) / (expected + np.float32(prior))
+        norm = self.depth @ relative
+        observed = np.log(np.maximum(relative[self._row, self._column], 1e-30), dtype=np.float64)
+        return float((self._count @ observed - self._gene_counts @ np.log(norm)) / self._total)

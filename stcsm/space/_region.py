@@ -1,0 +1,141 @@
+"""How wide a region is: what the places around a place say about it, and whether a place is one cell or many."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.spatial import cKDTree
+
+from stcsm.space._components import spot_components
+from stcsm.space._counts import log_normalise, thin_counts
+from stcsm.space._filter import spatial_filter
+
+WIDTHS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0)
+"""Widths that are tried, in nearest-neighbour distances."""
+N_COMPONENTS = 10
+"""Leading components that are predicted, weighted by their variance."""
+TOLERANCE = 0.01
+"""The widest width whose R2 lies within this share of the best is taken: it averages the most counts for the same R2."""
+REGULAR = 0.15
+"""Coefficient of variation of nearest-neighbour distances below which places stand on a lattice (ST 0.05, Visium 0.001,
+cells and beads 0.2 to 0.4, a Poisson process 0.52)."""
+SHARED = 0.4
+"""Share of a component's real variance that surroundings must explain for a place to be more than one cell (measured:
+spots of many cells 0.5 to 0.9, single cells 0 to 0.35; docs/grid_and_graph.md)."""
+
+Cells = Literal["one", "many"]
+
+
+@dataclass(frozen=True)
+class RegionWidth:
+    """The width of a region and what it rests on.
+
+    Attributes
+    ----------
+    width
+        Width for maps and for the graph: half of ``best`` where a place holds many cells, all of it where one.
+    best
+        Width at which neighbours, the place itself left out, predict its leading components best.
+    cells
+        ``"many"`` if the places stand on a lattice and surroundings explain a component well, else ``"one"``.
+    irregularity
+        Coefficient of variation of the nearest-neighbour distances.
+    shared
+        Largest share, over the five leading components, of the real variance (of thinned halves in common) that
+        neighbours explain.
+    widths, r2
+        The curve: widths tried, and R2 over the ten leading components.
+    """
+
+    width: float
+    best: float
+    cells: Cells
+    irregularity: float
+    shared: float
+    widths: NDArray[np.float64]
+    r2: NDArray[np.float64]
+
+
+def irregularity(coords: NDArray[np.float64]) -> float:
+    """Coefficient of variation of the distances to the nearest other place: 0 on a lattice."""
+    places = np.unique(coords, axis=0)
+    distance = np.asarray(cKDTree(places).query(places, k=2)[0])[:, 1]
+    return float(distance.std() / distance.mean())
+
+
+def region_width(
+    counts: csr_array,
+    coords: NDArray[np.float64],
+    *,
+    unit: float,
+    irregular: float,
+    cells: Literal["auto", "one", "many"] = "auto",
+    seed: int = 0,
+) -> RegionWidth:
+    """Choose the width of a region without labels (METHOD.md, "two scales, two questions").
+
+    Each place's leading principal components are predicted by a Gaussian mean of its neighbours, itself left out; R2 by
+    width says how far a region reaches. A spot of many cells is an average over a region already, so half of that width
+    is right for it; a single cell is not, and needs all of it. Which of the two holds is read from two facts: arrays of
+    spots are lattices while cells are not; and the surroundings of a spot explain most of what is real in it, while a
+    cell's type is mostly its own.
+
+    Parameters
+    ----------
+    counts
+        Whole numbers (S, G).
+    coords
+        Coordinates (S, 2 or 3).
+    unit
+        The nearest-neighbour distance (of the whole section, where this is a part of it).
+    irregular
+        :func:`irregularity` of the whole section.
+    cells
+        ``"one"`` or ``"many"`` where it is known how many cells a place holds.
+    seed
+        Of the thinning that measures how much of a component is real.
+    """
+    values = log_normalise(counts)
+    n = max(min(N_COMPONENTS, min(values.shape) - 1), 1)
+    scores = spot_components(values, n, seed=seed)
+    variance = np.square(scores).sum(axis=0)
+    curve = np.array([_explained(scores, coords, width, unit) for width in WIDTHS])
+    total = curve @ variance / variance.sum()
+    top = float(total.max())
+    best = WIDTHS[int(np.flatnonzero(total >= top - TOLERANCE * abs(top)).max())]
+    shared = float(np.max((curve.max(axis=0) / _reality(counts, values, scores, seed))[:5]))
+    kind: Cells = cells if cells != "auto" else ("many" if irregular < REGULAR and shared > SHARED else "one")
+    return RegionWidth(best / 2 if kind == "many" else best, best, kind, irregular, shared, np.array(WIDTHS), total)
+
+
+def _explained(
+    scores: NDArray[np.float64], coords: NDArray[np.float64], width: float, unit: float
+) -> NDArray[np.float64]:
+    """R2 of each component by the neighbours of each place; a place without neighbours in reach gets the mean (0)."""
+    neighbours = spatial_filter(coords, width, include_self=False, unit=unit)
+    return 1 - np.square(scores - neighbours @ scores).sum(axis=0) / np.maximum(np.square(scores).sum(axis=0), 1e-300)
+
+
+def _reality(
+    counts: csr_array, values: csr_array, scores: NDArray[np.float64], seed: int
+) -> NDArray[np.float64]:
+    """Share of each component's variance that is not counting noise.
+
+    The correlation between the components of two thinned halves, corrected to the whole (Spearman-Brown).
+    """
+    # Genes' loadings, from the scores: the halves are projected on the same directions.
+    mean = np.asarray(values.mean(axis=0)).ravel()
+    loadings = values.T @ scores - np.outer(mean, scores.sum(axis=0))
+    halves = []
+    for half in thin_counts(counts, 0.5, np.random.default_rng(seed)):
+        projected = log_normalise(half) @ loadings
+        halves.append(projected - projected.mean(axis=0))
+    a, b = halves
+    together = (a * b).sum(axis=0)
+    size = np.sqrt(np.square(a).sum(axis=0) * np.square(b).sum(axis=0))
+    correlation = np.clip(together / np.maximum(size, 1e-300), 0.05, 1)
+    return 2 * correlation / (1 + correlation)
