@@ -92,7 +92,7 @@ def write_entry(adata: AnnData, name: str, value: dict[str, Any]) -> None:
 
 def write_concepts(adata: AnnData, concepts: Sequence[Concept], fingerprint: str) -> None:
     """Store concepts beside those that are there; one of the same key is replaced."""
-    stored = entry(adata, "concepts")
+    stored = _in_order(adata)
     if entry(adata, "concepts_model").get("fingerprint") != fingerprint:
         stored = {}
     for c in concepts:
@@ -106,7 +106,14 @@ def write_concepts(adata: AnnData, concepts: Sequence[Concept], fingerprint: str
             "info": dict(c.info),
         }
     write_entry(adata, "concepts", stored)
-    write_entry(adata, "concepts_model", {"fingerprint": fingerprint})
+    # HDF5 gives the keys of a group back in alphabetical order; the user's order is kept beside them.
+    write_entry(adata, "concepts_model", {"fingerprint": fingerprint, "order": np.asarray(list(stored), dtype=object)})
+
+
+def _in_order(adata: AnnData) -> dict[str, Any]:
+    stored = entry(adata, "concepts")
+    order = entry(adata, "concepts_model").get("order", ())
+    return {key: stored[key] for key in (*order, *stored) if key in stored}
 
 
 def read_concepts(adata: AnnData, names: Sequence[str] | str | None = None) -> list[Concept]:
@@ -117,7 +124,7 @@ def read_concepts(adata: AnnData, names: Sequence[str] | str | None = None) -> l
     ValueError
         If there are none, or if a name is unknown.
     """
-    stored = entry(adata, "concepts")
+    stored = _in_order(adata)
     if not stored:
         raise ValueError("Expected concepts, found none; name some first: stcsm.tl.concepts(adata, model, genes={...})")
     by_name = {**{v["label"]: k for k, v in stored.items()}, **{k: k for k in stored}}

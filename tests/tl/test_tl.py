@@ -99,7 +99,7 @@ def test_nothing_but_our_keys_is_written(tissue, model):
 
 @pytest.mark.parametrize("kind", ["csc", "dense", "csr_array"])
 def test_kind_of_matrix_does_not_matter(trained, kind):
-    adata, model = trained
+    adata, _ = trained
     other = adata.copy()
     other.X = {"csc": sparse.csc_matrix, "dense": lambda x: x.toarray(), "csr_array": sparse.csr_array}[kind](adata.X)
     GeneVAE.setup_anndata(other)
