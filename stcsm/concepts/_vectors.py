@@ -87,10 +87,22 @@ def concept_vectors(latent: ArrayLike, weights: ArrayLike | sparse.sparray, esti
 
 def _vectors(z: FloatArray, usable: np.ndarray, rows: sparse.csr_array, estimator: str) -> FloatArray:
     chosen = get_estimator(estimator)
-    if not np.isfinite(rows.data).all():
-        row = int(np.searchsorted(rows.indptr, np.flatnonzero(~np.isfinite(rows.data))[0], side="right")) - 1
-        gene = int(rows.indices[np.flatnonzero(~np.isfinite(rows.data))[0]])
-        raise ValueError(f"Expected finite weights, found NaN or infinity for gene {gene} of concept {row}.")
+    up, down = usable_sides(rows, usable, needs_rest=chosen.needs_rest)
+    vectors = chosen.vectors(z[usable], up, down)
+    refuse_zero(vectors, z[usable])
+    return vectors
+
+
+def usable_sides(
+    rows: sparse.csr_array, usable: np.ndarray, *, needs_rest: bool
+) -> tuple[sparse.csr_array, sparse.csr_array]:
+    """Up and down weights (K, n) over the usable genes, after the checks that `concept_vector` promises."""
+    bad = np.flatnonzero(~np.isfinite(rows.data))
+    if bad.size:
+        row = int(np.searchsorted(rows.indptr, bad[0], side="right")) - 1
+        raise ValueError(
+            f"Expected finite weights, found NaN or infinity for gene {int(rows.indices[bad[0]])} of concept {row}."
+        )
     inside = sparse.csr_array(rows[:, usable])
     inside.eliminate_zeros()
     n_used = np.diff(inside.indptr)
@@ -102,20 +114,22 @@ def _vectors(z: FloatArray, usable: np.ndarray, rows: sparse.csr_array, estimato
     up, down = split_signs(inside)
     one_sided = (np.diff(up.indptr) == 0) | (np.diff(down.indptr) == 0)
     covers = one_sided & (n_used == inside.shape[1])
-    if chosen.needs_rest and covers.any():
+    if needs_rest and covers.any():
         raise ValueError(
             f"Expected genes outside concept {int(np.flatnonzero(covers)[0])} to compare it with, found a set of all "
             f"{inside.shape[1]} genes; use a smaller set, or estimator='mean'."
         )
-    vectors = chosen.vectors(z[usable], up, down)
-    # Rounding leaves about 1e-16 of the coordinates' size where a difference of means is zero.
-    zero = np.abs(vectors).max(axis=1) <= 1e-12 * np.abs(z[usable]).max()
+    return up, down
+
+
+def refuse_zero(vectors: FloatArray, latent: FloatArray) -> None:
+    """Refuse vectors that are zero up to the rounding of a difference of means (about 1e-16 of the coordinates)."""
+    zero = np.abs(vectors).max(axis=1) <= 1e-12 * np.abs(latent).max()
     if zero.any():
         raise ValueError(
             f"Expected a concept with a direction, found a zero vector for concept {int(np.flatnonzero(zero)[0])}: its "
             f"members' mean is the mean of what they are compared with."
         )
-    return vectors
 
 
 def split_signs(weights: sparse.csr_array) -> tuple[sparse.csr_array, sparse.csr_array]:
