@@ -78,14 +78,18 @@ def make_task(adata: AnnData, labels: NDArray[np.str_], ks: tuple[int, ...], dra
     sc.tl.rank_genes_groups(first, "layer", method="t-test", n_genes=min(N_MARKERS, first.n_vars))
     seen = np.asarray(b.sum(axis=0)).ravel() > 0
     names = adata.var_names.astype(str)
-    half = AnnData(b[:, seen], obs=adata.obs[[]].copy(), var=adata.var[[]].loc[np.asarray(adata.var_names)[seen]].copy())
+    half = AnnData(
+        b[:, seen], obs=adata.obs[[]].copy(), var=adata.var[[]].loc[np.asarray(adata.var_names)[seen]].copy()
+    )
     half.obsm["spatial"] = np.asarray(adata.obsm["spatial"], dtype=float)[:, :3]
     visible = set(names[seen])
     asked: list[Draw] = []
     for layer in layers:
         markers = [str(g) for g in first.uns["rank_genes_groups"]["names"][layer] if str(g) in visible]
         if len(markers) < max(ks):
-            raise ValueError(f"Expected at least {max(ks)} markers of {layer} with counts in half B, found {len(markers)}")
+            raise ValueError(
+                f"Expected at least {max(ks)} markers of {layer} with counts in half B, found {len(markers)}"
+            )
         for k in ks:
             asked += [Draw(layer, k, tuple(rng.choice(markers, k, replace=False))) for _ in range(draws)]
     return Task(half, labels, layers, tuple(asked))

@@ -1,6 +1,9 @@
-"""Draws simulated faces: shapes as signed distances, so that edges are anti-aliased at any size, painted from back to front.
+"""Draws simulated faces: shapes as signed distances, so that edges are anti-aliased at any size.
 
-Every shape is a formula over all pixels of a batch at once; what a later shape covers is taken out of the masks of the earlier ones, so a mask
+Painted from back to front.
+
+Every shape is a formula over all pixels of a batch at once; what a later shape covers is taken out of the masks of
+the earlier ones, so a mask
 holds the pixels where its attribute is what one sees.
 """
 
@@ -21,7 +24,10 @@ _YAW = 7.0  # pixels by which a fully turned head moves its features
 
 
 def landmarks(scene: Scene) -> NDArray[np.int64]:
-    """Return CelebA's ten landmark numbers (x, y of left eye, right eye, nose, left and right mouth corner), shape (n, 10)."""
+    """Return CelebA's ten landmark numbers (x, y of left eye, right eye, nose, left and right mouth corner).
+
+    Shape (n, 10).
+    """
     shift = scene.yaw * _YAW
     wide = np.where(scene.has[:, _SMILE], scene.smile_wide, 1.0) * scene.mouth_w
     lift = np.where(scene.has[:, _SMILE], -scene.smile_bend, scene.mouth_bend)
@@ -55,7 +61,8 @@ def draw(
 
     Returns
     -------
-    Pixels (n, height, width, 3), 0 to 255, and masks (n, attributes, height, width), true where at least half of what is seen is the attribute;
+    Pixels (n, height, width, 3), 0 to 255, and masks (n, attributes, height, width), true where at least half of
+    what is seen is the attribute;
     None in their place with ``masks=False``, which is faster.
     """
     return _Painter(scene, boxes, size, masks).paint_all(noise)
@@ -78,7 +85,10 @@ def _box(u: Floats, v: Floats, hu: Floats | float, hv: Floats | float, corner: F
 def _stroke(
     u: Floats, v: Floats, half: Floats | float, bend: Floats | float, width: Floats | float, tilt: Floats | float = 0.0
 ) -> Floats:
-    """Distance to a bent stroke ``v = bend (u / half)^2 + tilt u / half`` of a width, ``u`` within ``half``; positive bend lifts no end."""
+    """Distance to a bent stroke ``v = bend (u / half)^2 + tilt u / half`` of a width, ``u`` within ``half``.
+
+    Positive bend lifts no end.
+    """
     t = u / half
     curve = bend * t * t + tilt * t
     slope = (2 * bend * t + tilt) / half
@@ -248,7 +258,11 @@ class _Painter:
         lips = _ellipse(self.face_u, self.v - s("mouth_v"), s("mouth_w") * 1.1, s("lip") + 2.5)
         shape = np.maximum(shape, -lips)
         curls = 1 + 0.2 * np.sin(1.3 * self.u + 2 * np.sin(0.9 * self.v)) * np.sin(1.1 * self.v + s("strands"))
-        colour = self.scene.hair[:, None, None] * (s("beard_shade") * curls)[..., None]
+        # the skin below shades it: a beard is darker than its face even where the hair is fair
+        light = np.array([0.3, 0.59, 0.11], np.float32)
+        hair, skin = self.scene.hair @ light, self.scene.skin @ light
+        shade = np.minimum(self.scene.beard_shade, 0.6 * skin / hair)[:, None, None] * curls
+        colour = self.scene.hair[:, None, None] * shade[..., None]
         self._paint(s("beard_cover") * self._cover(shape, 2.5), colour, _BEARD)
 
     def _earrings(self) -> None:

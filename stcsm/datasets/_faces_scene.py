@@ -1,19 +1,21 @@
 """What stands in a simulated face: every number that a drawing needs, drawn at random, one row a picture.
 
-Lengths are in pixels of CelebA's aligned 178 x 218 pictures, in the head's own frame: ``u`` to the right and ``v`` down from the middle of
+Lengths are in pixels of CelebA's aligned 178 x 218 pictures, in the head's own frame: ``u`` to the right and ``v``
+down from the middle of
 the face, before the head is scaled, rolled and moved.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["ATTRIBUTES", "Scene", "draw_scenes"]
 
-Floats = NDArray[np.float32]
+Floats = NDArray[Any]
 
 #: The attributes that are drawn, in the order of the tables and masks.
 ATTRIBUTES = ("Wearing_Hat", "Eyeglasses", "Smiling", "Beard", "Wearing_Earrings")
@@ -131,7 +133,11 @@ def draw_scenes(indices: NDArray[np.intp], seed: int, prevalence: float) -> Scen
         draw.between(-0.06, 0.06),
     )
     # behind
-    t["back_a"], other, part = draw.colour((0.0, 0.5), (0.3, 1.0)), draw.colour((0.0, 0.5), (0.3, 1.0)), draw.between(0.1, 0.6)
+    t["back_a"], other, part = (
+        draw.colour((0.0, 0.5), (0.3, 1.0)),
+        draw.colour((0.0, 0.5), (0.3, 1.0)),
+        draw.between(0.1, 0.6),
+    )
     t["back_b"] = t["back_a"] + part[:, None] * (other - t["back_a"])
     t["back_angle"], t["blob_x"], t["blob_y"] = draw.between(0, 2 * np.pi), draw.between(0, 178), draw.between(0, 218)
     t["blob_r"], t["blob"] = draw.between(10, 50), draw.colour((0.0, 0.5), (0.3, 1.0))

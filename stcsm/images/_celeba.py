@@ -59,7 +59,11 @@ class Inventory:
             "with an empty crop": self.empty,
             "with a clipped crop": self.clipped,
         }
-        told = [f"{len(names)} {what} ({names[0]}{', ...' if len(names) > 1 else ''})" for what, names in kinds.items() if names]
+        told = [
+            f"{len(names)} {what} ({names[0]}{', ...' if len(names) > 1 else ''})"
+            for what, names in kinds.items()
+            if names
+        ]
         return f"{self.used} of {self.listed} pictures used" + "".join(f"; {text}" for text in told)
 
 
@@ -129,7 +133,9 @@ class PictureFolder(Pictures):
             raise ValueError(_no_overlap(table.index, list(files), folder))
         lost = {"missing": tuple(table.index[~whole])}
         if lost["missing"] and missing == "error":
-            raise ValueError(f"Expected a picture for every row, found none for {len(lost['missing'])}, first {lost['missing'][0]}.")
+            raise ValueError(
+                f"Expected a picture for every row, found none for {len(lost['missing'])}, first {lost['missing'][0]}."
+            )
         extra = tuple(pd.Index(list(files)).difference(table.index))
         used = table[whole]
         self._boxes: NDArray[np.int64] | None = None
@@ -144,12 +150,16 @@ class PictureFolder(Pictures):
             raise ValueError(f"Expected pictures to be left, found none: {self.inventory}.")
         super().__init__(used, None if parts is None else parts.reindex(used.index), size)
 
-    def _place(self, table: pd.DataFrame, landmarks: pd.DataFrame, outside: str) -> tuple[pd.DataFrame, dict[str, tuple[str, ...]]]:
+    def _place(
+        self, table: pd.DataFrame, landmarks: pd.DataFrame, outside: str
+    ) -> tuple[pd.DataFrame, dict[str, tuple[str, ...]]]:
         """Set the crop of every picture, and leave those without one out."""
         known = table.index.isin(landmarks.index)
         placed = table[known]
         if not len(placed):
-            raise ValueError(f"Expected landmarks of {table.index[0]} and the like, found {landmarks.index[0]} and the like.")
+            raise ValueError(
+                f"Expected landmarks of {table.index[0]} and the like, found {landmarks.index[0]} and the like."
+            )
         first = open_picture(self.folder / str(placed.index[0]))
         self._whole = (first.height, first.width)
         boxes, fate = fit_boxes(crop_boxes(landmarks.loc[placed.index].to_numpy()), *self._whole, outside)
@@ -184,11 +194,12 @@ class CelebA(PictureFolder):
     size
         Crops are resized to ``size`` x ``size`` pixels.
     crop
-        Whether to crop by landmarks (see `crop_boxes`). Folders that `crop_faces` wrote are crops already and are read as they are.
+        Whether to crop by landmarks (see `crop_boxes`). Folders that `crop_faces` wrote are crops already and are
+        read as they are.
     outside
-        Crops that leave their picture: "clip" keeps what lies inside, "skip" leaves the picture out, "reference" cuts by
-        python slices as the published code did, where most crops that start outside come out empty. Empty ones are left
-        out, and counted.
+        Crops that leave their picture: "clip" keeps what lies inside, "skip" leaves the picture out, "reference" cuts
+        by python slices as the published code did, where most crops that start outside come out empty.
+        Empty ones are left out, and counted.
     resample
         "nearest" (published) or "bilinear".
     pictures, attributes, landmarks, partition
@@ -210,8 +221,10 @@ class CelebA(PictureFolder):
 
     Notes
     -----
-    Nothing but the tables, the names of the files and one picture is read until pictures are asked for. CelebA: Liu et al.,
-    Deep Learning Face Attributes in the Wild, ICCV 2015; its licence does not allow to pass it on, so nothing here fetches it.
+    Nothing but the tables, the names of the files and one picture is read until pictures are asked for. CelebA: Liu
+    et al.,
+    Deep Learning Face Attributes in the Wild, ICCV 2015; its licence does not allow to pass it on, so nothing here
+    fetches it.
     """
 
     def __init__(
@@ -235,7 +248,8 @@ class CelebA(PictureFolder):
         done = (Path(pictures).parent / CROP_SETTINGS).is_file()
         if crop and not done and landmarks is None:
             raise FileNotFoundError(
-                f"Expected list_landmarks_align_celeba.txt or .csv in {root} to crop by, found neither; give landmarks= its path, or crop=False."
+                f"Expected list_landmarks_align_celeba.txt or .csv in {root} to crop by, found "
+                f"neither; give landmarks= its path, or crop=False."
             )
         points = Path(cast("str | Path", landmarks)) if crop and not done else None
         self._open(Path(pictures), attributes, partition, points, size, resample, outside, missing)
@@ -245,5 +259,10 @@ def _no_overlap(names: pd.Index, files: list[str], folder: Path) -> str:
     if not files:
         return f"Expected pictures ({', '.join(SUFFIXES)}) in {folder}, found none."
     stem = {Path(f).stem: f for f in files}
-    near = stem.get(Path(str(names[0])).stem) or next(iter(difflib.get_close_matches(str(names[0]), files, n=1)), files[0])
-    return f"Expected {folder} to hold the pictures that the table names, such as {names[0]}, found others, such as {near}."
+    near = stem.get(Path(str(names[0])).stem) or next(
+        iter(difflib.get_close_matches(str(names[0]), files, n=1)), files[0]
+    )
+    return (
+        f"Expected {folder} to hold the pictures that the table names, such as {names[0]}, "
+        f"found others, such as {near}."
+    )

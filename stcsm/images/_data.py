@@ -88,7 +88,9 @@ class Pictures(Dataset[Tensor]):
         if name not in PARTITIONS:
             raise ValueError(f"Expected one of {', '.join(PARTITIONS)}, found {name!r}.")
         if self.partition is None:
-            raise ValueError("Expected a partition of the pictures, found none; put list_eval_partition beside the pictures.")
+            raise ValueError(
+                "Expected a partition of the pictures, found none; put list_eval_partition beside the pictures."
+            )
         chosen = (self.partition == name).to_numpy()
         if not chosen.any():
             raise ValueError(f"Expected pictures in the part {name!r}, found none among {len(self)}.")
@@ -122,13 +124,17 @@ class PictureArray(Pictures):
         if array.ndim == 3:
             array = np.repeat(array[..., None], 3, axis=-1)
         if array.ndim != 4 or array.shape[-1] != 3 or array.shape[1] != array.shape[2]:
-            raise ValueError(f"Expected square pictures, (n, size, size, 3) or (n, size, size), found shape {np.shape(pixels)}.")
+            raise ValueError(
+                f"Expected square pictures, (n, size, size, 3) or (n, size, size), found shape {np.shape(pixels)}."
+            )
         if array.dtype != np.uint8:
             if not np.issubdtype(array.dtype, np.floating) or not ((array >= 0) & (array <= 1)).all():
                 raise ValueError(f"Expected uint8 pixels, or floats between 0 and 1, found {array.dtype} beyond that.")
             array = np.rint(array * 255).astype(np.uint8)
         if len(attributes) != len(array) or (partition is not None and len(partition) != len(array)):
-            raise ValueError(f"Expected attributes (and a partition) of {len(array)} pictures, found {len(attributes)}.")
+            raise ValueError(
+                f"Expected attributes (and a partition) of {len(array)} pictures, found {len(attributes)}."
+            )
         super().__init__(attributes_from(attributes), partition, array.shape[1])
         self._array = array
 
@@ -141,4 +147,6 @@ class PictureArray(Pictures):
     def stack(self, rows: ArrayLike) -> Tensor:
         """Return some pictures as one uint8 tensor (n, 3, size, size)."""
         chosen = np.atleast_1d(np.asarray(rows, dtype=np.intp))
-        return torch.from_numpy(np.ascontiguousarray(self._array[chosen].transpose(0, 3, 1, 2)))
+        return torch.from_numpy(self._array[chosen]).permute(
+            0, 3, 1, 2
+        )  # channels last in memory, as the model likes it

@@ -47,7 +47,8 @@ def find_layout(root: str | Path, pictures: str | Path | None = None, attributes
     table = found["attributes"] if attributes is None else Path(attributes)
     if table is None:
         raise FileNotFoundError(
-            f"Expected list_attr_celeba.txt or .csv in {root} or the folders in it, found neither; put it there, or give "
+            f"Expected list_attr_celeba.txt or .csv in {root} or the folders in it, found neither; "
+            f"put it there, or give "
             f"attributes= its path."
         )
     folder = _find_pictures(root, folders) if pictures is None else Path(pictures)
@@ -62,7 +63,10 @@ def list_pictures(folder: Path) -> dict[str, int]:
 
 
 def _folders(root: Path) -> list[Path]:
-    """Return root and the folders in it, nearest first; folders of many pictures are looked into once, never deeper than needed."""
+    """Return root and the folders in it, nearest first; folders of many pictures are looked into once.
+
+    Never deeper than needed.
+    """
     level, found = [root], [root]
     for _ in range(_DEPTH):
         below: list[Path] = []
@@ -89,5 +93,9 @@ def _find_pictures(root: Path, folders: list[Path]) -> Path:
             if any(e.name.lower().endswith(SUFFIXES) for e in entries):
                 return folder
     packed = [f / "img_align_celeba.zip" for f in folders if (f / "img_align_celeba.zip").is_file()]
-    fix = f"unpack {packed[0]} first" if packed else "put the pictures into img_align_celeba, or give pictures= their folder"
+    fix = (
+        f"unpack {packed[0]} first"
+        if packed
+        else "put the pictures into img_align_celeba, or give pictures= their folder"
+    )
     raise FileNotFoundError(f"Expected pictures in a folder img_align_celeba of {root}, found none; {fix}.")

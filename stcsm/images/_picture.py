@@ -45,7 +45,9 @@ def crop_boxes(landmarks: ArrayLike) -> NDArray[np.int64]:
     return np.stack([points[:, 5] - 105, points[:, 7] + 35, points[:, 0] - 50, points[:, 2] + 50], axis=1)
 
 
-def fit_boxes(boxes: NDArray[np.int64], height: int, width: int, outside: str = "clip") -> tuple[NDArray[np.int64], NDArray[np.str_]]:
+def fit_boxes(
+    boxes: NDArray[np.int64], height: int, width: int, outside: str = "clip"
+) -> tuple[NDArray[np.int64], NDArray[np.str_]]:
     """Fit crops into a picture of a size.
 
     Parameters
@@ -59,7 +61,8 @@ def fit_boxes(boxes: NDArray[np.int64], height: int, width: int, outside: str = 
 
     Returns
     -------
-    The boxes as they will be cut, and for each ``"inside"``, ``"clipped"`` (part of it lay outside) or ``"empty"`` (nothing is left, or
+    The boxes as they will be cut, and for each ``"inside"``, ``"clipped"`` (part of it lay outside) or
+    ``"empty"`` (nothing is left, or
     it is to be skipped).
     """
     if outside not in OUTSIDE:
@@ -85,7 +88,9 @@ def open_picture(path: str | Path) -> Image.Image:
     try:
         with Image.open(path) as picture:
             if picture.mode not in _MODES:
-                raise PictureError(f"Expected 8 bits a channel in {path}, found mode {picture.mode!r}; convert it first.")
+                raise PictureError(
+                    f"Expected 8 bits a channel in {path}, found mode {picture.mode!r}; convert it first."
+                )
             picture.load()
             if picture.mode == "RGB":
                 return picture.copy()

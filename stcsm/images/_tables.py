@@ -1,4 +1,7 @@
-"""CelebA's tables, text or csv, as people have them: attributes, landmarks, partition; and anyone's own attribute table."""
+"""CelebA's tables, text or csv, as people have them: attributes, landmarks, partition.
+
+And anyone's own attribute table.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,9 @@ def read_landmarks(path: str | Path) -> pd.DataFrame:
 
 
 def read_partition(path: str | Path) -> pd.Series:
-    """Read ``list_eval_partition`` (.txt without a header, or .csv): each picture's part, ``train``, ``valid`` or ``test``.
+    """Read ``list_eval_partition`` (.txt without a header, or .csv): each picture's part, ``train``.
+
+    ``valid`` or ``test``.
 
     Raises
     ------
@@ -112,7 +117,9 @@ def attributes_from(table: pd.DataFrame, source: str = "the attribute table") ->
     mixed = (values == -1).any(axis=0) & (values == 0).any(axis=0)
     if mixed.any():
         name = table.columns[int(np.argmax(mixed))]
-        raise ValueError(f"Expected either -1/1 or 0/1 in a column of {source}, found -1 and 0 in {name!r}; 0 may mean unknown.")
+        raise ValueError(
+            f"Expected either -1/1 or 0/1 in a column of {source}, found -1 and 0 in {name!r}; 0 may mean unknown."
+        )
     return pd.DataFrame(values > 0, index=numbers.index, columns=numbers.columns)
 
 
@@ -124,7 +131,9 @@ def _read(path: str | Path) -> pd.DataFrame:
     if path.suffix.lower() not in separators:
         return _read_text(path, header=True)
     try:
-        table = pd.read_csv(path, sep=separators[path.suffix.lower()], dtype={0: str, "image_id": str}, skipinitialspace=True)
+        table = pd.read_csv(
+            path, sep=separators[path.suffix.lower()], dtype={0: str, "image_id": str}, skipinitialspace=True
+        )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"Expected a table in {path}, found a damaged file: {error}") from error
     # Some copies carry a nameless column of row numbers before the names.
@@ -147,26 +156,36 @@ def _read_text(path: Path, header: bool) -> pd.DataFrame:
             names, skip = line, skip + 1
         first = next(lines, "").split()
     if len(first) < 2:
-        raise ValueError(f"Expected lines such as '000001.jpg -1 1' in {path}, found {' '.join(first)!r} as the first of them.")
+        raise ValueError(
+            f"Expected lines such as '000001.jpg -1 1' in {path}, found {' '.join(first)!r} as the first of them."
+        )
     names = [str(k) for k in range(len(first) - 1)] if names is None else names
     names = names[1:] if len(names) == len(first) else names  # a header that names the column of file names, too
     if len(names) != len(first) - 1:
         raise ValueError(f"Expected one value for each of the {len(names)} names in {path}, found {len(first) - 1}.")
     try:
-        table = pd.read_csv(path, sep=r"\s+", skiprows=skip, header=None, names=["image_id", *names], dtype={"image_id": str})
+        table = pd.read_csv(
+            path, sep=r"\s+", skiprows=skip, header=None, names=["image_id", *names], dtype={"image_id": str}
+        )
     except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise ValueError(f"Expected {len(names) + 1} entries a line in {path}, found a damaged file: {error}") from error
+        raise ValueError(
+            f"Expected {len(names) + 1} entries a line in {path}, found a damaged file: {error}"
+        ) from error
     if isinstance(table.index, pd.MultiIndex) or not isinstance(table.index, pd.RangeIndex):
         raise ValueError(f"Expected {len(names) + 1} entries a line in {path}, found more.")
     if count is not None and count != len(table):
-        raise ValueError(f"Expected the {count} pictures that {path} announces, found {len(table)}; is the file complete?")
+        raise ValueError(
+            f"Expected the {count} pictures that {path} announces, found {len(table)}; is the file complete?"
+        )
     return table.set_index("image_id")
 
 
 def _distinct(table: pd.DataFrame, source: str) -> pd.DataFrame:
     index = table.index
     if index.hasnans:
-        raise ValueError(f"Expected a name in every row of {source}, found row {int(np.argmax(index.isna())) + 1} without one.")
+        raise ValueError(
+            f"Expected a name in every row of {source}, found row {int(np.argmax(index.isna())) + 1} without one."
+        )
     if index.has_duplicates:
         raise ValueError(f"Expected distinct pictures in {source}, found {index[index.duplicated()][0]} twice.")
     return table.set_axis(index.astype(str))
@@ -181,5 +200,7 @@ def _numbers(table: pd.DataFrame, source: str) -> pd.DataFrame:
     if strange.any():
         row, column = np.argwhere(strange)[0]
         found = table.iloc[row, column]
-        raise ValueError(f"Expected whole numbers in {source}, found {found!r} for {table.columns[column]!r} of {table.index[row]}.")
+        raise ValueError(
+            f"Expected whole numbers in {source}, found {found!r} for {table.columns[column]!r} of {table.index[row]}."
+        )
     return pd.DataFrame(values.astype(np.int64), index=table.index, columns=table.columns)

@@ -12,7 +12,9 @@ _DENSE_VALUES = 50_000_000  # smoothed values that may be held densely (200 MB i
 _DENSE_SIDE = 2_000  # beyond this the small side's eigenproblem costs more than Lanczos steps
 
 
-def spot_components(values: csr_array, n: int, smoother: csr_array | None = None, *, seed: int = 0) -> NDArray[np.float64]:
+def spot_components(
+    values: csr_array, n: int, smoother: csr_array | None = None, *, seed: int = 0
+) -> NDArray[np.float64]:
     """Principal components of the spots of ``smoother @ values``, genes centred.
 
     Parameters
@@ -64,9 +66,11 @@ def _by_lanczos(values: csr_array, n: int, smoother: csr_array | None, seed: int
         return (out if smoother is None else smoother @ out) - mean @ v
 
     def backward(u: NDArray[np.float64]) -> NDArray[np.float64]:
-        return transposed @ (u if back is None else back @ u) - (mean * u.sum() if u.ndim == 1 else np.outer(mean, u.sum(0)))
+        return transposed @ (u if back is None else back @ u) - (
+            mean * u.sum() if u.ndim == 1 else np.outer(mean, u.sum(0))
+        )
 
-    operator = LinearOperator(
+    operator: LinearOperator = LinearOperator(
         (spots, genes), matvec=forward, rmatvec=backward, matmat=forward, rmatmat=backward, dtype=np.float64
     )
     start = np.random.default_rng(seed).normal(size=min(spots, genes))

@@ -64,7 +64,9 @@ class HeldOutCounts:
         self._gene_counts = np.bincount(self._column, weights=self._count, minlength=len(seen))
         self._total = float(self._count.sum())
         if self._total == 0:
-            raise ValueError("Expected counts to hold out, found none at spots that keep counts; the section is too sparse")
+            raise ValueError(
+                "Expected counts to hold out, found none at spots that keep counts; the section is too sparse"
+            )
         self._gene_training = self.training.sum(axis=0, dtype=np.float64)
         self._prior = 0.3
 

@@ -19,7 +19,10 @@ WIDTHS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0)
 N_COMPONENTS = 10
 """Leading components that are predicted, weighted by their variance."""
 TOLERANCE = 0.01
-"""The widest width whose R2 lies within this share of the best is taken: it averages the most counts for the same R2."""
+"""The widest width whose R2 lies within this share of the best is taken.
+
+It averages the most counts for the same R2.
+"""
 REGULAR = 0.15
 """Coefficient of variation of nearest-neighbour distances below which places stand on a lattice (ST 0.05, Visium 0.001,
 cells and beads 0.2 to 0.4, a Poisson process 0.52)."""
@@ -120,9 +123,7 @@ def _explained(
     return 1 - np.square(scores - neighbours @ scores).sum(axis=0) / np.maximum(np.square(scores).sum(axis=0), 1e-300)
 
 
-def _reality(
-    counts: csr_array, values: csr_array, scores: NDArray[np.float64], seed: int
-) -> NDArray[np.float64]:
+def _reality(counts: csr_array, values: csr_array, scores: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
     """Share of each component's variance that is not counting noise.
 
     The correlation between the components of two thinned halves, corrected to the whole (Spearman-Brown).

@@ -40,9 +40,7 @@ def nearest_spots(features: NDArray[np.floating], k: int) -> Neighbours:
         raise ValueError(f"Expected 1 to {spots - 1} neighbours of {spots} spots, found {k}")
     if not np.isfinite(points).all():
         raise ValueError("Expected finite features, found NaN or infinite ones")
-    require_memory(
-        spots * (k + 1) * 32.0, f"{spots} spots x {k + 1} neighbours x 32 bytes", "ask for fewer neighbours"
-    )
+    require_memory(spots * (k + 1) * 32.0, f"{spots} spots x {k + 1} neighbours x 32 bytes", "ask for fewer neighbours")
     distances, indices = cKDTree(points).query(points, k=k + 1, workers=-1)
     return np.asarray(distances), np.asarray(indices)
 
@@ -111,11 +109,12 @@ def diffuse(graph: Any, maps: NDArray[np.floating], steps: int) -> NDArray[np.fl
     values = np.asarray(maps)
     if values.dtype != np.float32:
         values = values.astype(np.float64)
-    if not issparse(graph) or graph.shape[0] != graph.shape[1]:
-        raise ValueError(f"Expected a square sparse graph, found {type(graph).__name__} {getattr(graph, 'shape', '')}")
-    if values.ndim not in (1, 2) or len(values) != graph.shape[0]:
+    shape: tuple[int, ...] = getattr(graph, "shape", ())
+    if not issparse(graph) or shape[0] != shape[1]:
+        raise ValueError(f"Expected a square sparse graph, found {type(graph).__name__} {shape}")
+    if values.ndim not in (1, 2) or len(values) != shape[0]:
         raise ValueError(
-            f"Expected maps of shape ({graph.shape[0]},) or ({graph.shape[0]}, K) for this graph, found {values.shape}"
+            f"Expected maps of shape ({shape[0]},) or ({shape[0]}, K) for this graph, found {values.shape}"
         )
     if isinstance(steps, bool) or int(steps) != steps or steps < 0:
         raise ValueError(f"Expected a whole number of steps, 0 or more, found {steps!r}")

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from stcsm.attribution._table import TABLE
 from stcsm.nets import Conv2dSame
@@ -43,7 +43,7 @@ class BatchNorm(nn.Module):
             self.register_buffer(key, value)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.batch_norm(x, self.mean, self.var, self.gamma, self.beta, training=False, eps=self.eps)
+        return functional.batch_norm(x, self.mean, self.var, self.gamma, self.beta, training=False, eps=self.eps)
 
 
 class FlattenChannelsLast(nn.Module):
@@ -63,8 +63,8 @@ class MaxPoolSame(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         top, bottom, left, right = self.pads
         if any(self.pads):
-            x = F.pad(x, (left, right, top, bottom), value=-torch.inf)
-        return F.max_pool2d(x, self.kernel, self.stride)
+            x = functional.pad(x, (left, right, top, bottom), value=-torch.inf)
+        return functional.max_pool2d(x, self.kernel, self.stride)
 
 
 class Sampled(nn.Module):

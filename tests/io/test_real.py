@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from stcsm.io import add_labels, read, read_st
 
 
-@pytest.mark.parametrize("replicate", [1, 2, 11, 12])
+@pytest.mark.parametrize("replicate", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 11, 12))])
 def test_bulb_is_what_pandas_reads(data_dir, replicate):
     path = data_dir / "mob" / f"Rep{replicate}_MOB_count_matrix-1.tsv.gz"
     adata, table = read_st(path), pd.read_csv(path, sep="\t", index_col=0)

@@ -1,0 +1,271 @@
+"""The variational autoencoder of face images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stcsm.nets import Conv2dSame
+from stcsm.nets._conv_transpose import ConvTranspose2dSame
+
+from ._architecture import ACTIVATIONS, PRESETS, Architecture
+from ._save import read_model, write_model
+
+__all__ = ["ImageVAE", "Loss", "as_pixels"]
+
+_BN: dict[str, Any] = {"eps": 1e-3, "momentum": 0.01}  # TensorFlow's defaults; its momentum 0.99 is torch's 0.01
+
+
+class Loss(NamedTuple):
+    """Of a batch: ``total`` = ``reconstruction`` + kl_weight * ``divergence``."""
+
+    total: Tensor
+    reconstruction: Tensor
+    divergence: Tensor
+
+
+def as_pixels(pictures: Tensor | NDArray[np.generic]) -> Tensor:
+    """Turn uint8 (0 to 255) or float (0 to 1) pictures (n, 3, size, size) into floats between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If the shape is another, or floats lie beyond 0 and 1.
+    """
+    given = torch.as_tensor(pictures)
+    if given.ndim != 4 or given.shape[1] != 3:
+        raise ValueError(f"Expected pictures of shape (n, 3, size, size), found {tuple(given.shape)}.")
+    if given.dtype == torch.uint8:
+        return given.float().div_(255)
+    if not given.is_floating_point():
+        raise ValueError(f"Expected uint8 pictures, or floats between 0 and 1, found {given.dtype}.")
+    if given.numel() and not (float(given.min()) >= 0 and float(given.max()) <= 1):
+        raise ValueError(
+            f"Expected floats between 0 and 1, found {float(given.min()):g} to "
+            f"{float(given.max()):g}; divide by 255, or pass uint8."
+        )
+    return given
+
+
+class ImageVAE(nn.Module):
+    """Variational autoencoder of square RGB pictures (Brocki & Chung 2019, arXiv 1910.13140).
+
+    Convolutions that halve the picture, each followed by its activation and then batch normalisation, a dense layer
+    and two heads; a
+    decoder that mirrors them. Padding, batch normalisation and initial weights are TensorFlow's, as published.
+
+    Parameters
+    ----------
+    architecture
+        Its sizes; by default the published one, 128 x 128 pixels, 43,405,347 parameters.
+    seed
+        Of the initial weights.
+
+    Attributes
+    ----------
+    architecture
+        As given.
+    """
+
+    def __init__(self, architecture: Architecture | None = None, *, seed: int = 0) -> None:
+        super().__init__()
+        arch = Architecture() if architecture is None else architecture
+        self.architecture = arch
+        # torch draws weights when it makes a layer; leave the user's generator alone
+        with torch.random.fork_rng(devices=[]):
+            self.trunk, width = _trunk(arch)
+            self.z_mean = nn.Linear(width, arch.latent)
+            self.z_log_var = nn.Linear(width, arch.latent)
+            self.decoder = _decoder(arch)
+        _initialise(self, seed)
+        # several times faster on CPU
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @classmethod
+    def preset(cls, size: int = 128, *, seed: int = 0) -> ImageVAE:
+        """Return the model for pictures of a size: 128 (published), 64 or 32."""
+        if size not in PRESETS:
+            raise ValueError(
+                f"Expected a size out of {', '.join(map(str, PRESETS))}, found {size}; or pass an Architecture."
+            )
+        return cls(PRESETS[size], seed=seed)
+
+    # ---------------------------------------------------------------- parts
+
+    @property
+    def encoder(self) -> nn.Module:
+        """Pictures (n, 3, size, size) between 0 and 1 -> latent means (n, latent).
+
+        What the attribution engine takes.
+        """
+        return nn.Sequential(self.trunk, self.z_mean)
+
+    def sampled_encoder(self, seed: int = 0) -> nn.Module:
+        """Return the encoder as published: a draw from the posterior, with one fixed noise vector for all pictures.
+
+        The published code's output is z_mean + exp(z_log_var) * eps, also when it explains, so its gradients flow
+        through both heads.
+        """
+        return _SampledEncoder(self, seed)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.z_mean.weight.device
+
+    def n_parameters(self, trainable: bool = False) -> int:
+        """Count parameters as Keras does: running means and variances count.
+
+        Unless only ``trainable`` ones are asked for.
+        """
+        total = sum(p.numel() for p in self.parameters())
+        if not trainable:
+            total += sum(b.numel() for name, b in self.named_buffers() if not name.endswith("num_batches_tracked"))
+        return total
+
+    # ---------------------------------------------------------------- passes
+
+    def posterior(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance (n, latent) of pictures between 0 and 1.
+
+        The published model calls it so; it draws with standard deviation exp(log variance), not exp(log variance / 2).
+        """
+        self._check(pixels)
+        hidden = self.trunk(pixels.contiguous(memory_format=torch.channels_last))
+        return self.z_mean(hidden).float(), self.z_log_var(hidden).float()
+
+    def logits(self, latents: Tensor) -> Tensor:
+        """Decode latents (n, latent) to pictures before the sigmoid, (n, 3, size, size)."""
+        return self.decoder(latents)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode latents (n, latent) to pictures between 0 and 1, (n, 3, size, size)."""
+        return torch.sigmoid(self.logits(latents).float())
+
+    def forward(self, pixels: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Encode, draw, decode: logits, mean, log variance. Without ``noise`` (n.
+
+        Latent) the mean itself is decoded.
+        """
+        mean, log_var = self.posterior(pixels)
+        latents = mean if noise is None else mean + torch.exp(log_var) * noise
+        return self.logits(latents), mean, log_var
+
+    def loss(self, pixels: Tensor, noise: Tensor | None = None) -> Loss:
+        """Return the published loss, in nats.
+
+        Mean binary cross-entropy over pixels and channels, minus kl_weight times the mean over latents of
+        1 + log_var - mean^2 - exp(log_var). Both are means, and the usual 1/2 is absent.
+        """
+        logits, mean, log_var = self(pixels, noise)
+        reconstruction = F.binary_cross_entropy_with_logits(logits.float(), pixels)
+        divergence = -(1 + log_var - mean.square() - log_var.exp()).mean()
+        return Loss(reconstruction + self.architecture.kl_weight * divergence, reconstruction, divergence)
+
+    def _check(self, pixels: Tensor) -> None:
+        size = self.architecture.size
+        if pixels.ndim != 4 or tuple(pixels.shape[1:]) != (3, size, size):
+            raise ValueError(
+                f"Expected pictures of shape (n, 3, {size}, {size}), found {tuple(pixels.shape)}; read "
+                f"them with size={size}."
+            )
+
+    # ---------------------------------------------------------------- files
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write ``model.safetensors`` and ``model.json`` into a new folder, whole or not at all.
+
+        Raises
+        ------
+        FileExistsError
+            If it exists and ``overwrite`` is false, or holds other things.
+        """
+        write_model(
+            folder, self.state_dict(), {"kind": "ImageVAE", "architecture": self.architecture.to_json()}, overwrite
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path) -> ImageVAE:
+        """Read a model that `save` wrote, in evaluation mode; nothing is unpickled.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder holds no model.
+        ValueError
+            If its files are damaged or hold another kind of model.
+        """
+        tensors, settings = read_model(folder)
+        if settings.get("kind") != "ImageVAE":
+            raise ValueError(
+                f"Expected an ImageVAE in {folder}, found {settings.get('kind', 'another kind of model')!r}."
+            )
+        try:
+            model = cls(Architecture.from_json(settings["architecture"]))
+            model.load_state_dict(tensors)
+        except (KeyError, TypeError, RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"Expected a whole ImageVAE in {folder}, found files that do not fit each other: {error}"
+            ) from error
+        return model.eval()
+
+
+def _trunk(arch: Architecture) -> tuple[nn.Sequential, int]:
+    """Pictures -> the dense layer that both heads read, and its width."""
+    act, layers, before = ACTIVATIONS[arch.activation], list[nn.Module](), 3
+    for channels, kernel in zip(arch.channels, arch.kernels, strict=True):
+        layers += [Conv2dSame(before, channels, kernel, stride=2), act(), nn.BatchNorm2d(channels, **_BN)]
+        before = channels
+    # TensorFlow flattens height, width, channel in this order, and published dense kernels expect it
+    layers += [_ChannelsLast(), nn.Flatten(), nn.Linear(arch.cells**2 * before, arch.hidden)]
+    return nn.Sequential(*layers, act(), nn.BatchNorm1d(arch.hidden, **_BN)), arch.hidden
+
+
+def _decoder(arch: Architecture) -> nn.Sequential:
+    act, cells, before = ACTIVATIONS[arch.activation], arch.cells, arch.channels[-1]
+    layers: list[nn.Module] = [nn.Linear(arch.latent, cells * cells * before), act()]
+    layers += [nn.Unflatten(1, (cells, cells, before)), _ChannelsFirst(), nn.BatchNorm2d(before, **_BN)]
+    for channels, kernel in zip(reversed(arch.channels), reversed(arch.kernels), strict=True):
+        layers += [ConvTranspose2dSame(before, channels, kernel, stride=2), act(), nn.BatchNorm2d(channels, **_BN)]
+        before = channels
+    return nn.Sequential(*layers, Conv2dSame(before, 3, arch.output_kernel))
+
+
+class _ChannelsLast(nn.Module):
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.permute(0, 2, 3, 1)
+
+
+class _ChannelsFirst(nn.Module):
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.permute(0, 3, 1, 2)
+
+
+class _SampledEncoder(nn.Module):
+    noise: Tensor
+
+    def __init__(self, model: ImageVAE, seed: int) -> None:
+        super().__init__()
+        self.trunk, self.z_mean, self.z_log_var = model.trunk, model.z_mean, model.z_log_var
+        draw = np.random.default_rng(seed).standard_normal(model.architecture.latent, dtype=np.float32)
+        self.register_buffer("noise", torch.from_numpy(draw).to(model.device))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        hidden = self.trunk(pixels)
+        return self.z_mean(hidden) + torch.exp(self.z_log_var(hidden)) * self.noise
+
+
+def _initialise(model: nn.Module, seed: int) -> None:
+    """Draw Keras's initial weights: uniform after Glorot, biases zero."""
+    generator = torch.Generator().manual_seed(seed)
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight, generator=generator)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
