@@ -55,7 +55,7 @@ def percentile_threshold(values: Tensor, q: float) -> Tensor:
 
     References
     ----------
-    .. [1] Kim et al. (2019), *Why are saliency maps noisy? Cause of and solution to noisy saliency maps*.
+    Kim et al. (2019), *Why are saliency maps noisy? Cause of and solution to noisy saliency maps*.
     """
     if values.ndim != 2 or values.shape[1] == 0:
         raise ValueError(f"Expected values of shape (rows, at least one column), found {tuple(values.shape)}.")
