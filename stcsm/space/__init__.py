@@ -1,6 +1,30 @@
 """Grid, neighbour and filter arithmetic on plain arrays."""
 
+from stcsm.space._choose import COMPONENTS, NEIGHBOURS, SPOT_WIDTHS, STEPS, GraphSetting, choose_graph, some_spots
+from stcsm.space._components import spot_components
 from stcsm.space._coords import check_coords, nearest_neighbour_distance
+from stcsm.space._counts import log_normalise, thin_counts
 from stcsm.space._filter import spatial_filter
+from stcsm.space._region import irregularity, region_width
+from stcsm.space._similarity import diffuse, nearest_spots, similarity_graph
 
-__all__ = ["check_coords", "nearest_neighbour_distance", "spatial_filter"]
+__all__ = [
+    "COMPONENTS",
+    "NEIGHBOURS",
+    "SPOT_WIDTHS",
+    "STEPS",
+    "GraphSetting",
+    "check_coords",
+    "choose_graph",
+    "diffuse",
+    "irregularity",
+    "log_normalise",
+    "nearest_neighbour_distance",
+    "nearest_spots",
+    "region_width",
+    "similarity_graph",
+    "some_spots",
+    "spatial_filter",
+    "spot_components",
+    "thin_counts",
+]
