@@ -30,7 +30,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no report.")]
 def demo(
     out: Out = Path("stcsm_demo"),
     seed: Seed = 0,
-    n_seeds: NSeeds = 1,
+    n_seeds: NSeeds = 2,
     method: Method = "saliency",
     encoder: Encoder = "auto",
     quiet: Quiet = False,
@@ -59,7 +59,7 @@ def run(
     method: Method = "saliency",
     encoder: Encoder = "auto",
     seed: Seed = 0,
-    n_seeds: NSeeds = 1,
+    n_seeds: NSeeds = 2,
     quiet: Quiet = False,
 ) -> None:
     """Train a gene model on a tissue and map concepts on it."""

@@ -32,8 +32,10 @@ def negative_binomial(counts: Tensor, totals: Tensor, log_share: Tensor, log_the
     log_mean = torch.log(totals) + log_share
     theta = log_theta.exp()
     log_sum = torch.logaddexp(log_theta.expand_as(log_mean), log_mean)
-    gammas = torch.lgamma(counts + theta) - torch.lgamma(theta) - torch.lgamma(counts + 1)
-    return (theta * (log_theta - log_sum) + counts * (log_mean - log_sum) + gammas).sum(dim=-1)
+    at_spots = (theta * log_theta - torch.lgamma(theta)).sum()
+    sizes = counts + theta
+    at_counts = counts * log_mean - sizes * log_sum + torch.lgamma(sizes) - torch.lgamma(counts + 1)
+    return at_counts.sum(dim=-1) + at_spots
 
 
 def multinomial(counts: Tensor, log_share: Tensor) -> Tensor:

@@ -6,16 +6,19 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from anndata import AnnData
+from scipy.sparse import csr_array
 
 from stcsm import _keys
 from stcsm.concepts import standardise
 from stcsm.models import GeneVAE
+from stcsm.pp import spot_graph
+from stcsm.space import diffuse, spatial_filter
 from stcsm.tl._concepts import check_concepts
 from stcsm.tl._decoded import decoded_maps
 from stcsm.tl._expression import member_expression
 from stcsm.tl._maps import choose_genes
 from stcsm.tl._saliency import saliency_maps
-from stcsm.tl._store import Concept, columns, read_concepts, write_entry
+from stcsm.tl._store import Concept, columns, entry, read_concepts, write_entry
 
 
 def _gradient(adata: AnnData, model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
@@ -36,11 +39,13 @@ def concept_map(
     model: GeneVAE,
     concepts: Sequence[str] | str | None = None,
     parts: Sequence[str] = ("saliency", "decoded", "expression"),
+    graph: bool = True,
 ) -> None:
     """Map where each concept lives: the recommended map, made of several views of the concept.
 
-    Each part is brought to mean 0 and standard deviation 1 over the spots; the parts are averaged. Attribution says
-    what the encoder looks at, the decoder what it would draw, and the members' own expression keeps both to the data.
+    Each part is brought to mean 0 and standard deviation 1 over the spots; the parts are averaged and carried over the
+    spot graph, so that spots that look alike get alike values. Attribution says what the encoder looks at, the decoder
+    what it would draw, and the members' own expression keeps both to the data.
 
     Parameters
     ----------
@@ -52,7 +57,11 @@ def concept_map(
         Names; None is all of them.
     parts
         Any of ``"saliency"`` (gradient averaged over a fixed random 1500 genes), ``"decoded"``
-        (:func:`stcsm.tl.decoded`) and ``"expression"`` (mean standardised log-normalised expression of the members).
+        (:func:`stcsm.tl.decoded`) and ``"expression"`` (mean standardised log-normalised expression of the members,
+        smoothed over space with the graph's width).
+    graph
+        Carry the map over the spot graph (:func:`stcsm.pp.spot_graph`), which is made with its defaults where
+        ``adata.obsp["stcsm_spot_graph"]`` is absent.
 
     Writes
     ------
@@ -60,7 +69,9 @@ def concept_map(
         DataFrame (S, K) in standard deviations; NaN at spots without a count. It is made for looking at: statistics
         and completeness belong to ``.obsm["concept_saliency"]``.
     ``adata.uns["stcsm"]["concept_map"]``
-        The parts.
+        The parts, and the steps over the graph (0: none).
+    ``adata.obsp["stcsm_spot_graph"]``
+        Where it was absent and is used.
 
     Raises
     ------
@@ -73,7 +84,18 @@ def concept_map(
     unknown = [p for p in parts if p not in PARTS]
     if unknown or not parts:
         raise ValueError(f"Expected parts among {tuple(PARTS)}, found {unknown[0] if unknown else 'none'!r}")
-    maps = np.mean([standardise(PARTS[p](adata, model, chosen).T) for p in parts], axis=0)
+    if graph and _keys.SPOT_GRAPH not in adata.obsp:
+        spot_graph(adata, layer=model.setup.layer, spatial_key=model.setup.spatial_key, seed=model.settings["seed"])
+    settings = entry(adata, "spot_graph") if graph else {}
+    views = {p: PARTS[p](adata, model, chosen).T for p in parts}
+    if "expression" in views and settings.get("width"):
+        coords = np.asarray(adata.obsm[model.setup.spatial_key], dtype=float)[model.spots]
+        views["expression"] = spatial_filter(coords, settings["width"]) @ views["expression"]
+    maps = np.mean([standardise(view) for view in views.values()], axis=0)
+    steps = int(settings.get("steps", 1)) if graph else 0
+    if steps:
+        among = csr_array(adata.obsp[_keys.SPOT_GRAPH])[model.spots][:, model.spots]
+        maps = diffuse(among, maps, steps)
     maps = standardise(maps)
     adata.obsm[_keys.CONCEPT_MAP] = columns(chosen, model.to_all_spots(maps.T).T, adata.obs_names)
-    write_entry(adata, "concept_map", {"parts": np.asarray(parts, dtype=object)})
+    write_entry(adata, "concept_map", {"parts": np.asarray(parts, dtype=object), "steps": steps})

@@ -95,6 +95,7 @@ def test_nothing_but_our_keys_is_written(tissue, model):
     pd.testing.assert_frame_equal(tissue.var, before.var)
     assert set(tissue.uns) == {"stcsm"}
     assert set(tissue.obsm) == {"spatial", "concept_saliency", "concept_map"}
+    assert set(tissue.obsp) == {"stcsm_spot_graph"}
 
 
 @pytest.mark.parametrize("kind", ["csc", "dense", "csr_array"])
