@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
+import importlib
 import logging
-from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -15,26 +14,24 @@ from anndata import AnnData
 from scvi.data import AnnDataManager
 from scvi.data.fields import ObsmField
 from scvi.model.base import BaseModelClass
-from scvi.train import TrainRunner
 from torch import Tensor, nn
 
-from stcsm.models._data import GeneDataModule
-from stcsm.models._module import LIKELIHOODS, GeneVAEModule
-from stcsm.models._plan import OneCyclePlan
+from stcsm.models._module import GeneVAEModule
 from stcsm.models._reader import GeneReader
-from stcsm.models._save import read_model, write_model
+from stcsm.models._saving import SavingMixin
+from stcsm.models._settings import check_settings
 from stcsm.models._setup import Setup, check_anndata, check_coordinates, counts_matrix, read_setup, write_setup
+from stcsm.models._training import TrainingMixin, quiet
 from stcsm.nets._mlp import SpatialFilter
 from stcsm.space import spatial_filter
 
 logger = logging.getLogger(__name__)
 
-ENCODERS = ("auto", "mlp")
 ENCODE_BATCH = 512
 """Genes encoded together; fixed, so that results cannot depend on it."""
 
 
-class GeneVAE(BaseModelClass):
+class GeneVAE(TrainingMixin, SavingMixin, BaseModelClass):
     """Variational autoencoder of gene profiles over the spots of a tissue.
 
     The input of gene g at spot s is ``u_gs = log1p(x_gs / (n_g d_s + 1/2))``, with n_g the gene's counts and d_s the
@@ -98,7 +95,7 @@ class GeneVAE(BaseModelClass):
             "n_hidden": n_hidden,
             "seed": int(seed if seed is not None else scvi.settings.seed or 0),
         }
-        _check_settings(settings)
+        check_settings(settings)
         setup = read_setup(adata)
         self._attach(adata, setup, settings)
         trained = np.flatnonzero(self.reader.gene_totals >= min_counts)
@@ -136,7 +133,8 @@ class GeneVAE(BaseModelClass):
                 cls=type(self), adata=None, layer=setup.layer, spatial_key=setup.spatial_key
             ),
         )
-        manager.register_fields(shell)
+        with quiet("scvi", logging.WARNING):
+            manager.register_fields(shell)
         self.register_manager(manager)
         super().__init__(shell)
         self._user_adata = adata
@@ -212,77 +210,21 @@ class GeneVAE(BaseModelClass):
         """Indices (S',) of the spots that the model knows: those with at least one count."""
         return self.reader.spots
 
-    def train(
-        self,
-        max_epochs: int | None = None,
-        lr: float = 2e-3,
-        batch_size: int | None = None,
-        early_stopping: bool = False,
-        held_out: float = 0.1,
-        accelerator: str = "auto",
-        devices: int | list[int] | str = "auto",
-        progress: bool = True,
-        plan_kwargs: dict[str, Any] | None = None,
-        **trainer_kwargs: Any,
-    ) -> None:
-        """Train all members, through scvi-tools' plan and runner.
-
-        Every gene with ``min_counts`` counts is trained on; none is held out.
-
-        Parameters
-        ----------
-        max_epochs
-            Passes over the genes; by default as many as make about 3,500 steps, at least 40 and at most 100.
-        lr
-            Highest learning rate of the one-cycle schedule.
-        batch_size
-            Genes a batch; by default 128, or 64 where fewer than 2,000 genes are trained on.
-        early_stopping
-            Keep ``held_out`` of every gene's counts aside (binomial thinning) and stop when their ELBO stops improving.
-        held_out
-            Share of the counts kept aside for early stopping; not used without it.
-        accelerator, devices
-            Passed to Lightning; ``"auto"`` takes a GPU where there is one.
-        progress
-            Show a progress bar.
-        plan_kwargs
-            Passed to the training plan (``weight_decay``, ``kl_warmup``, ...).
-        **trainer_kwargs
-            Passed to :class:`scvi.train.Trainer`.
+    def view_anndata_setup(self, adata: AnnData | None = None, hide_state_registries: bool = False) -> None:
+        """Print how the AnnData was set up (scvi-tools' table).
 
         Raises
         ------
         ValueError
-            If a setting is out of range.
+            If ``adata`` is another than the model's.
         """
-        n = len(self.trained_genes)
-        batch_size = batch_size or (128 if n >= 2000 else 64)
-        if batch_size < 1 or not 0 < held_out < 1:
+        if adata is not None and adata is not self.adata:
             raise ValueError(
-                f"Expected batch_size of 1 or more and held_out between 0 and 1, found {batch_size} and {held_out}"
+                "Expected the AnnData of this model, found another; use GeneVAE.load(folder, adata) for it"
             )
-        data = GeneDataModule(
-            self.reader, self.trained_genes, batch_size, self.settings["seed"], held_out if early_stopping else 0.0
-        )
-        if max_epochs is None:
-            max_epochs = int(np.clip(round(3500 / data.steps_per_epoch), 40, 100))
-        plan = OneCyclePlan(self.module, total_steps=max_epochs * data.steps_per_epoch, lr=lr, **(plan_kwargs or {}))
-        if early_stopping:
-            trainer_kwargs.setdefault("early_stopping_patience", 10)
-        self.module.reset_noise()
-        # Data loaders draw from the global generator; what the user has seeded stays as it was.
-        with torch.random.fork_rng(devices=[]):
-            TrainRunner(
-                self,
-                training_plan=plan,
-                data_splitter=data,
-                max_epochs=max_epochs,
-                accelerator=accelerator,
-                devices=devices,
-                early_stopping=early_stopping,
-                enable_progress_bar=progress,
-                **trainer_kwargs,
-            )()
+        # scvi-tools uses rich.pretty without importing it.
+        importlib.import_module("rich.pretty")
+        self.adata_manager.view_registry(hide_state_registries=hide_state_registries)
 
     def inputs(self, genes: Any = None) -> Tensor:
         """Encoder inputs of some genes.
@@ -392,73 +334,6 @@ class GeneVAE(BaseModelClass):
             "n_spots_without_counts": int(self.reader.n_all_spots - self.reader.n_spots),
         }
 
-    def fingerprint(self) -> str:
-        """Short hash of the weights: two models with the same fingerprint give the same embedding."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.module.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
-
-    def save(self, dir_path: str | Path, overwrite: bool = False, **_: Any) -> None:
-        """Write weights (safetensors) and settings (JSON) into a folder, whole or not at all.
-
-        Raises
-        ------
-        FileExistsError
-            If the folder exists and ``overwrite`` is false, or if it holds anything but a model.
-        """
-        write_model(
-            dir_path,
-            self.module.state_dict(),
-            {
-                "class": type(self).__name__,
-                "settings": self.settings,
-                "setup": {"layer": self.setup.layer, "spatial_key": self.setup.spatial_key},
-                "is_trained": self.is_trained_,
-                "spots": self._adata.obs_names.tolist(),
-                "model_spots": self.spots.tolist(),
-                "trained_genes": self._adata.var_names[self.trained_genes].tolist(),
-            },
-            overwrite,
-        )
-
-    @classmethod
-    def load(cls, dir_path: str | Path, adata: AnnData, accelerator: str = "auto", **_: Any) -> GeneVAE:
-        """Read a model that :meth:`save` wrote; no code is unpickled.
-
-        Parameters
-        ----------
-        dir_path
-            The folder.
-        adata
-            The AnnData it was trained on, or another with the same spots in the same order.
-        accelerator
-            ``"auto"`` takes a GPU where there is one.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is no model.
-        ValueError
-            If its files are damaged, or if ``adata`` has other spots.
-        """
-        tensors, saved = read_model(dir_path)
-        _check_same_spots(adata, saved["spots"])
-        setup = Setup(**saved["setup"])
-        check_anndata(adata, setup)
-        model = cls.__new__(cls)
-        model._attach(adata, setup, saved["settings"], np.asarray(saved["model_spots"], dtype=np.int64))
-        model.trained_genes = np.flatnonzero(adata.var_names.isin(saved["trained_genes"]))
-        model.module = model._build_module(tensors["depth"])
-        model.module.load_state_dict(tensors)
-        model.module.eval()
-        model.is_trained_ = saved["is_trained"]
-        model._model_summary_string = model._summary()
-        if accelerator != "cpu" and torch.cuda.is_available():
-            model.to_device("cuda:0")
-        return model
-
     def _gene_index(self, genes: Any) -> np.ndarray:
         if genes is None:
             return np.arange(self.reader.n_genes)
@@ -478,32 +353,3 @@ class GeneVAE(BaseModelClass):
             f"fewer than {s['min_counts']} counts embedded only, {s['n_genes_without_counts']} without a count (NaN); "
             f"{s['n_spots']} spots"
         )
-
-
-def _check_settings(s: dict[str, Any]) -> None:
-    if s["encoder"] not in ENCODERS:
-        raise ValueError(f"Expected encoder to be one of {ENCODERS}, found {s['encoder']!r}")
-    if s["likelihood"] not in LIKELIHOODS:
-        raise ValueError(f"Expected likelihood to be one of {LIKELIHOODS}, found {s['likelihood']!r}")
-    for name in ("n_latent", "n_seeds", "min_counts", "n_hidden"):
-        if not isinstance(s[name], (int, np.integer)) or s[name] < 1:
-            raise ValueError(f"Expected {name} to be a whole number of 1 or more, found {s[name]!r}")
-        s[name] = int(s[name])
-    if not np.isfinite(s["smoothing"]) or s["smoothing"] < 0:
-        raise ValueError(f"Expected smoothing of 0 or more, found {s['smoothing']!r}")
-
-
-def _check_same_spots(adata: AnnData, spots: list[str]) -> None:
-    names = adata.obs_names
-    if list(names) == spots:
-        return
-    common = len(names.intersection(spots))
-    if common == len(spots) == len(names):
-        raise ValueError(
-            "Expected the spots in the order that the model was trained with, found another order; "
-            "reorder them: adata = adata[model_spots].copy()"
-        )
-    raise ValueError(
-        f"Expected the {len(spots)} spots that the model was trained on, found {len(names)} spots of which {common} "
-        "are the same; a model is tied to its spots: train another for this section"
-    )

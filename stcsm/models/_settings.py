@@ -1,0 +1,31 @@
+"""Settings of a gene model, checked before any work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from stcsm.models._module import LIKELIHOODS
+
+ENCODERS = ("auto", "mlp")
+
+
+def check_settings(s: dict[str, Any]) -> None:
+    """Refuse settings out of range; whole numbers become plain ``int`` (they are written as JSON).
+
+    Raises
+    ------
+    ValueError
+        Naming the setting.
+    """
+    if s["encoder"] not in ENCODERS:
+        raise ValueError(f"Expected encoder to be one of {ENCODERS}, found {s['encoder']!r}")
+    if s["likelihood"] not in LIKELIHOODS:
+        raise ValueError(f"Expected likelihood to be one of {LIKELIHOODS}, found {s['likelihood']!r}")
+    for name in ("n_latent", "n_seeds", "min_counts", "n_hidden"):
+        if not isinstance(s[name], (int, np.integer)) or s[name] < 1:
+            raise ValueError(f"Expected {name} to be a whole number of 1 or more, found {s[name]!r}")
+        s[name] = int(s[name])
+    if not np.isfinite(s["smoothing"]) or s["smoothing"] < 0:
+        raise ValueError(f"Expected smoothing of 0 or more, found {s['smoothing']!r}")

@@ -1,0 +1,117 @@
+"""Training a gene model through scvi-tools' plan and runner."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from scvi.train import TrainRunner
+
+from stcsm.models._data import GeneDataModule
+from stcsm.models._module import GeneVAEModule
+from stcsm.models._plan import OneCyclePlan
+from stcsm.models._reader import GeneReader
+
+STEPS = 3500
+"""Optimisation steps that a training aims at."""
+
+
+class TrainingMixin:
+    """``train`` for a model that has a module, a reader, settings and genes to train on."""
+
+    module: GeneVAEModule
+    reader: GeneReader
+    settings: dict[str, Any]
+    trained_genes: np.ndarray
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        lr: float = 2e-3,
+        batch_size: int | None = None,
+        early_stopping: bool = False,
+        held_out: float = 0.1,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        progress: bool = True,
+        plan_kwargs: dict[str, Any] | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train all members, through scvi-tools' plan and runner.
+
+        Every gene with ``min_counts`` counts is trained on; none is held out.
+
+        Parameters
+        ----------
+        max_epochs
+            Passes over the genes; by default as many as make about 3,500 steps, at least 40 and at most 100.
+        lr
+            Highest learning rate of the one-cycle schedule.
+        batch_size
+            Genes a batch; by default 128, or 64 where fewer than 2,000 genes are trained on.
+        early_stopping
+            Keep ``held_out`` of every gene's counts aside (binomial thinning) and stop when their ELBO stops improving.
+        held_out
+            Share of the counts kept aside for early stopping; not used without it.
+        accelerator, devices
+            Passed to Lightning; ``"auto"`` takes a GPU where there is one.
+        progress
+            Show a progress bar.
+        plan_kwargs
+            Passed to the training plan (``weight_decay``, ``kl_warmup``, ...).
+        **trainer_kwargs
+            Passed to :class:`scvi.train.Trainer`.
+
+        Raises
+        ------
+        ValueError
+            If a setting is out of range.
+        """
+        n = len(self.trained_genes)
+        batch_size = batch_size or (128 if n >= 2000 else 64)
+        if batch_size < 1 or not 0 < held_out < 1:
+            raise ValueError(
+                f"Expected batch_size of 1 or more and held_out between 0 and 1, found {batch_size} and {held_out}"
+            )
+        data = GeneDataModule(
+            self.reader, self.trained_genes, batch_size, self.settings["seed"], held_out if early_stopping else 0.0
+        )
+        if max_epochs is None:
+            max_epochs = int(np.clip(round(STEPS / data.steps_per_epoch), 40, 100))
+        plan = OneCyclePlan(self.module, total_steps=max_epochs * data.steps_per_epoch, lr=lr, **(plan_kwargs or {}))
+        if early_stopping:
+            trainer_kwargs.setdefault("early_stopping_patience", 10)
+        trainer_kwargs.setdefault("log_every_n_steps", min(10, data.steps_per_epoch))
+        self.module.reset_noise()
+        # Data loaders draw from the global generator; what the user has seeded stays as it was.
+        with (
+            torch.random.fork_rng(devices=[]),
+            quiet("lightning.pytorch", logging.INFO if progress else logging.ERROR),
+        ):
+            TrainRunner(
+                self,
+                training_plan=plan,
+                data_splitter=data,
+                max_epochs=max_epochs,
+                accelerator=accelerator,
+                devices=devices,
+                early_stopping=early_stopping,
+                enable_progress_bar=progress,
+                **trainer_kwargs,
+            )()
+
+
+@contextmanager
+def quiet(name: str, level: int) -> Iterator[None]:
+    """Keep a library's notices below a level to itself."""
+    library = logging.getLogger(name)
+    before = library.level
+    library.setLevel(level)
+    try:
+        yield
+    finally:
+        library.setLevel(before)
