@@ -34,9 +34,9 @@ class SavingMixin:
             self, adata: AnnData, setup: Setup, settings: dict[str, Any], spots: np.ndarray | None = None
         ) -> None: ...
 
-        def _build_module(self, depth: Tensor) -> GeneVAEModule: ...  # type: ignore[empty-body]
+        def _build_module(self, depth: Tensor) -> GeneVAEModule: ...
 
-        def _summary(self) -> str: ...  # type: ignore[empty-body]
+        def _summary(self) -> str: ...
 
     def fingerprint(self) -> str:
         """Short hash of the weights: two models with the same fingerprint give the same embedding."""
