@@ -22,8 +22,11 @@ napoleon_custom_sections = [("Writes", "notes_style")]
 napoleon_use_rtype = False
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
-# Notebooks are run by the tests, on the simulated tissue; the pages show their text and code.
-nb_execution_mode = "off"
+# Tutorials are executed when the pages are built, on the simulated tissue; an error in one fails the build.
+nb_execution_mode = "auto"
+nb_execution_timeout = 900
+nb_execution_raise_on_error = True
+nb_merge_streams = True
 html_theme = "sphinx_book_theme"
 html_title = "stcsm"
 html_static_path = ["_static"]

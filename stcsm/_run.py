@@ -171,12 +171,11 @@ def analyse(
 
 def check_steps(adata: AnnData, model: GeneVAE, steps: list[dict[str, Any]]) -> None:
     """Try the concepts on a stand-in embedding, so that a bad one fails in a second and not after the training."""
-    trial = AnnData(adata.X, obs=adata.obs, var=adata.var[[]].copy(), layers=dict(adata.layers))
+    trial = AnnData(adata.X, obs=adata.obs, var=adata.var, layers=dict(adata.layers))
     rng = np.random.default_rng(0)
     z = rng.normal(size=(adata.n_vars, 3)).astype(np.float32)
     z[model.reader.gene_totals == 0] = np.nan
     trial.varm[_keys.EMBEDDING] = z
-    trial.var = adata.var
     trial.uns[_keys.UNS] = {"setup": adata.uns[_keys.UNS]["setup"], "embedding_model": {"fingerprint": "trial"}}
     for step in steps:
         tl.concepts(trial, **step)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
@@ -33,9 +35,10 @@ def gene_abundance_dispersion(counts: ArrayLike | sparse.sparray) -> tuple[Float
     dispersion
         (G,) :math:`\phi`, 0 for Poisson; NaN for genes without a count.
     """
-    x = sparse.csc_array(counts).astype(np.float64)
-    total = np.asarray(x.sum(axis=0)).ravel()
-    depth = np.asarray(x.sum(axis=1)).ravel()
+    given: Any = counts
+    x = sparse.csc_array(given).astype(np.float64)
+    total: FloatArray = np.asarray(x.sum(axis=0), dtype=np.float64).ravel()
+    depth: FloatArray = np.asarray(x.sum(axis=1), dtype=np.float64).ravel()
     if not depth.sum() > 0:
         raise ValueError(f"Expected counts, found a matrix of shape {x.shape} without a single one.")
     depth /= depth.sum()
