@@ -149,8 +149,8 @@ def analyse(
     # Of other libraries' notices, only warnings are for the person at the terminal.
     for name in ("lightning.pytorch", "scvi"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-    warnings.filterwarnings("ignore", category=FutureWarning)
+    for kind in (DeprecationWarning, FutureWarning, SyntaxWarning):
+        warnings.filterwarnings("ignore", category=kind)
     console = Console(quiet=quiet)
     started = time.perf_counter()
     GeneVAE.setup_anndata(adata, layer=layer)

@@ -69,7 +69,6 @@ class OneCyclePlan(TrainingPlan):
     def _add(self, out: LossOutput) -> None:
         n = out.n_obs_minibatch
         for name, value in (
-            ("train_loss", out.loss.detach() * n),
             ("reconstruction_loss_train", out.reconstruction_loss_sum),
             ("kl_local_train", out.kl_local_sum),
         ):
@@ -77,12 +76,12 @@ class OneCyclePlan(TrainingPlan):
         self._n_seen += n
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's means under scvi-tools' names."""
+        """Log the epoch's means over genes and members, under scvi-tools' names."""
         means = {name: value / self._n_seen for name, value in self._sums.items()}
         means["elbo_train"] = means["reconstruction_loss_train"] + means["kl_local_train"]
-        means["kl_weight"] = torch.as_tensor(self.loss_kwargs["kl_weight"])
-        bar = means.pop("train_loss")
-        self.log("train_loss", bar, prog_bar=True, sync_dist=self.use_sync_dist)
+        kl_weight = means["kl_weight"] = torch.as_tensor(self.loss_kwargs["kl_weight"])
+        loss = means["reconstruction_loss_train"] + kl_weight * means["kl_local_train"]
+        self.log("train_loss", loss, prog_bar=True, sync_dist=self.use_sync_dist)
         self.log_dict(means, sync_dist=self.use_sync_dist)
         self._sums, self._n_seen = {}, 0
 

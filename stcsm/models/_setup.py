@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from anndata import AnnData
+from anndata import AnnData, ImplicitModificationWarning
 from scipy import sparse
 
 from stcsm import _keys
@@ -29,7 +30,10 @@ def write_setup(adata: AnnData, setup: Setup) -> None:
     entry = {"spatial_key": setup.spatial_key}
     if setup.layer is not None:
         entry["layer"] = setup.layer
-    adata.uns[_keys.UNS] = {**adata.uns.get(_keys.UNS, {}), "setup": entry}
+    with warnings.catch_warnings():
+        # A view becomes an object of its own when something is written into it, which is what is wanted here.
+        warnings.simplefilter("ignore", ImplicitModificationWarning)
+        adata.uns[_keys.UNS] = {**adata.uns.get(_keys.UNS, {}), "setup": entry}
 
 
 def read_setup(adata: AnnData) -> Setup:

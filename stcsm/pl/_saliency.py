@@ -54,7 +54,7 @@ def saliency(
     symmetric
         Limits symmetric about zero; otherwise from the ``100 - percentile`` to the ``percentile`` of the values.
     ncols
-        Panels in a row.
+        Most panels in a row.
     spatial_key
         Key of the coordinates in ``.obsm``.
 

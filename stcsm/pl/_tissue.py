@@ -36,8 +36,8 @@ def draw_panels(
 ) -> Figure:
     """One panel a column of ``values`` (S, K), on the tissue, with colour limits of its own."""
     n = values.shape[1]
-    ncols = min(ncols, n)
     nrows = -(-n // ncols)
+    ncols = -(-n // nrows)  # rows of even length: five panels are three and two, not four and one
     xy = np.asarray(adata.obsm[spatial_key], dtype=float)[:, :2]
     spread = np.ptp(xy, axis=0)
     aspect = float(np.clip(spread[1] / spread[0], 0.4, 2.5)) if (spread > 0).all() else 1.0
@@ -99,10 +99,27 @@ def _panel(
             sq.pl.spatial_scatter(
                 shell, library_id=library, img=img, img_res_key=res, size=1.0 if size is None else size, **common
             )
+            _crop(ax, shell.obsm[spatial_key] * shell.uns["spatial"][library]["scalefactors"][f"tissue_{res}_scalef"])
         else:
             points = point_size(shell.obsm[spatial_key]) if size is None else size
-            sq.pl.spatial_scatter(shell, shape=None, size=points, linewidths=0, **common)
+            sq.pl.spatial_scatter(shell, shape=None, size=points, linewidths=0, library_id="spots", **common)
             ax.set_aspect("equal")
+
+
+def _crop(ax: Axes, xy: np.ndarray) -> None:
+    """Show the spots and a margin around them, not the whole slide."""
+    margin = 2.5 * _spacing(xy)
+    (left, top), (right, bottom) = xy.min(axis=0) - margin, xy.max(axis=0) + margin
+    ax.set_xlim(left, right)
+    ax.set_ylim(bottom, top)
+
+
+def _spacing(xy: np.ndarray) -> float:
+    """Median distance of a spot to its nearest neighbour."""
+    if len(xy) < 2:
+        return 1.0
+    nearest = np.asarray(cKDTree(xy).query(xy, k=2)[0])
+    return float(np.median(nearest[:, 1])) or 1.0
 
 
 def has_picture(adata: AnnData) -> bool:
@@ -134,9 +151,6 @@ def limits(values: np.ndarray, percentile: float, symmetric: bool) -> Normalize:
 
 def point_size(xy: np.ndarray) -> float:
     """Marker area in points that lets neighbouring spots almost touch in a panel."""
-    if len(xy) < 2:
-        return 100.0
-    nearest = np.asarray(cKDTree(xy).query(xy, k=2)[0])
-    distance = float(np.median(nearest[:, 1])) or 1.0
+    distance = _spacing(xy)
     across = max(float(np.ptp(xy[:, 0])), distance) + 2 * distance
-    return float(np.clip((0.95 * distance / across * (PANEL - BAR) * POINTS_PER_INCH) ** 2, 0.5, 400))
+    return float(np.clip((1.05 * distance / across * (PANEL - BAR) * POINTS_PER_INCH) ** 2, 0.5, 400))
