@@ -253,6 +253,8 @@ class Encoder:
             )
         ruled = [site for site in mode.sites if site.ruled]
         if not ruled:
+            if torch.autograd.grad(latents.sum(), leaf, allow_unused=True)[0] is None:
+                raise ValueError(no_gradient("no path leads from the latents back to the inputs"))
             raise ValueError(
                 f"Expected at least one activation between inputs and latents, found none in "
                 f"{type(self.module).__name__}; a rule would change nothing: use input_x_gradient or saliency."
