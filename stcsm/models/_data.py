@@ -20,45 +20,28 @@ class GeneBatches(Dataset):
     Parameters
     ----------
     reader
-        Where the counts are.
+        Counts that are encoded.
     genes
         Indices of the genes that belong to this set, (n,).
-    held_out
-        Share of every gene's counts that is held out by binomial thinning (0: none).
-    part
-        Which side of the thinning is seen: ``"train"`` shows what is left, ``"validation"`` encodes what is left and
-        has the held-out counts as target.
-    seed
-        Seed of the thinning; a gene is always split the same way.
+    target
+        Counts that are to be predicted, where they are others.
     """
 
-    def __init__(
-        self, reader: GeneReader, genes: np.ndarray, held_out: float = 0.0, part: str = "train", seed: int = 0
-    ):
+    def __init__(self, reader: GeneReader, genes: np.ndarray, target: GeneReader | None = None):
         self.reader = reader
         self.genes = genes
-        self.held_out = held_out
-        self.part = part
-        self.seed = seed
+        self.target = target
 
     def __len__(self) -> int:
         return len(self.genes)
 
     def __getitem__(self, batch: list[int]) -> dict[str, Tensor]:
         genes = self.genes[batch]
-        counts = self.reader.profiles(genes)
-        if not self.held_out:
-            return self._tensors(counts)
-        held = np.empty_like(counts)
-        for i, gene in enumerate(genes):
-            # One generator a gene: the split depends neither on the batch nor on the epoch.
-            rng = np.random.default_rng([self.seed, int(gene)])
-            held[i] = rng.binomial(counts[i].astype(np.int64), self.held_out)
-        kept = self._tensors(counts - held)
-        if self.part == "validation":
-            target = self._tensors(held)
-            kept |= {"target": target["counts"], "target_totals": target["totals"]}
-        return kept
+        tensors = self._tensors(self.reader.profiles(genes))
+        if self.target is not None:
+            target = self._tensors(self.target.profiles(genes))
+            tensors |= {"target": target["counts"], "target_totals": target["totals"]}
+        return tensors
 
     @staticmethod
     def _tensors(counts: np.ndarray) -> dict[str, Tensor]:
@@ -86,11 +69,14 @@ class GeneDataModule(pl.LightningDataModule):
 
     def __init__(self, reader: GeneReader, genes: np.ndarray, batch_size: int, seed: int, held_out: float = 0.0):
         super().__init__()
-        self.reader = reader
         self.genes = genes
         self.batch_size = batch_size
         self.seed = seed
         self.held_out = held_out
+        self.left: GeneReader = reader
+        self.taken: GeneReader | None = None
+        if held_out:
+            self.left, self.taken = reader.thinned(genes, held_out, seed)
         self.n_train = len(genes)
         self.n_val = min(len(genes), HELD_OUT_GENES) if held_out else 0
 
@@ -102,7 +88,7 @@ class GeneDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Genes in random order."""
         order = torch.Generator().manual_seed(self.seed)
-        data = GeneBatches(self.reader, self.genes, self.held_out, "train", self.seed)
+        data = GeneBatches(self.left, self.genes)
         sampler = BatchSampler(RandomSampler(data, generator=order), self.batch_size, drop_last=False)
         return DataLoader(data, sampler=sampler, batch_size=None)
 
@@ -112,6 +98,6 @@ class GeneDataModule(pl.LightningDataModule):
             return []
         rng = np.random.default_rng(self.seed)
         genes = np.sort(rng.choice(self.genes, self.n_val, replace=False))
-        data = GeneBatches(self.reader, genes, self.held_out, "validation", self.seed)
+        data = GeneBatches(self.left, genes, self.taken)
         sampler = BatchSampler(SequentialSampler(data), self.batch_size, drop_last=False)
         return DataLoader(data, sampler=sampler, batch_size=None)

@@ -93,7 +93,7 @@ class GeneVAE(TrainingMixin, SavingMixin, BaseModelClass):
             "min_counts": min_counts,
             "smoothing": smoothing,
             "n_hidden": n_hidden,
-            "seed": int(seed if seed is not None else scvi.settings.seed or 0),
+            "seed": seed if seed is not None else scvi.settings.seed or 0,
         }
         check_settings(settings)
         setup = read_setup(adata)
@@ -142,7 +142,7 @@ class GeneVAE(TrainingMixin, SavingMixin, BaseModelClass):
         self.settings = settings
 
     @classmethod
-    def setup_anndata(cls, adata: AnnData, layer: str | None = None, spatial_key: str = "spatial", **_: Any) -> None:
+    def setup_anndata(cls, adata: AnnData, layer: str | None = None, spatial_key: str = "spatial") -> None:
         """Check ``adata`` and record where its counts and coordinates are.
 
         Only ``adata.uns["stcsm"]["setup"]`` is written.
@@ -189,6 +189,16 @@ class GeneVAE(TrainingMixin, SavingMixin, BaseModelClass):
     def adata(self) -> AnnData:
         """The user's AnnData."""
         return self._user_adata
+
+    @property
+    def spot_names(self) -> pd.Index:
+        """Names (S,) of the spots of the AnnData, as they were when the model was made."""
+        return self._adata.obs_names
+
+    @property
+    def gene_names(self) -> pd.Index:
+        """Names (G,) of the genes of the AnnData, as they were when the model was made."""
+        return self._adata.var_names
 
     @property
     def n_members(self) -> int:
@@ -277,8 +287,7 @@ class GeneVAE(TrainingMixin, SavingMixin, BaseModelClass):
             If there is no such member.
         """
         self._check_if_trained(warn=True)
-        if not 0 <= member < self.n_members:
-            raise ValueError(f"Expected a member from 0 to {self.n_members - 1}, found {member}")
+        self._check_member(member)
         self.module.eval()
         encoder = self.module.member(member).encoder
         shape = (self.reader.n_genes, self.settings["n_latent"])
@@ -308,8 +317,9 @@ class GeneVAE(TrainingMixin, SavingMixin, BaseModelClass):
         Raises
         ------
         ValueError
-            If ``z`` is not of shape (N, L).
+            If ``z`` is not of shape (N, L), or there is no such member.
         """
+        self._check_member(member)
         z = torch.as_tensor(np.asarray(z), dtype=torch.float32)
         if z.ndim != 2 or z.shape[1] != self.settings["n_latent"]:
             raise ValueError(f"Expected latents of shape (N, {self.settings['n_latent']}), found {tuple(z.shape)}")
@@ -334,13 +344,24 @@ class GeneVAE(TrainingMixin, SavingMixin, BaseModelClass):
             "n_spots_without_counts": int(self.reader.n_all_spots - self.reader.n_spots),
         }
 
+    def _check_member(self, member: int) -> None:
+        if not 0 <= member < self.n_members:
+            raise ValueError(f"Expected a member from 0 to {self.n_members - 1}, found {member}")
+
     def _gene_index(self, genes: Any) -> np.ndarray:
         if genes is None:
             return np.arange(self.reader.n_genes)
         genes = np.atleast_1d(np.asarray(genes))
+        if genes.dtype == bool:
+            if genes.shape != (self.reader.n_genes,):
+                raise ValueError(f"Expected a mask of {self.reader.n_genes} genes, found shape {genes.shape}")
+            return np.flatnonzero(genes)
         if genes.dtype.kind in "iu":
+            outside = (genes < 0) | (genes >= self.reader.n_genes)
+            if outside.any():
+                raise ValueError(f"Expected indices from 0 to {self.reader.n_genes - 1}, found {genes[outside][0]}")
             return genes
-        index = self._adata.var_names.get_indexer(genes)
+        index = self.gene_names.get_indexer(genes)
         if (index < 0).any():
             raise ValueError(f"Expected gene names of this AnnData, found {genes[index < 0][0]!r}")
         return index

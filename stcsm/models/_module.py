@@ -13,6 +13,8 @@ from stcsm.models import _likelihood
 from stcsm.nets._mlp import SpatialFilter, SpotDecoder, SpotEncoder
 
 LIKELIHOODS = ("nb", "multinomial")
+RANK_STRIDE = 1_000_003
+"""Between the noise seeds of processes; far more than there are members."""
 
 
 class GeneMember(nn.Module):
@@ -79,14 +81,17 @@ class GeneVAEModule(BaseModuleClass):
         """One member of the ensemble."""
         return cast(GeneMember, self.members[m])
 
-    def reset_noise(self) -> None:
-        """Start every member's noise afresh from its seed."""
+    def reset_noise(self, rank: int = 0) -> None:
+        """Start every member's noise afresh from its seed and the rank of the process."""
+        self._rank = rank
         self._generators: dict[tuple[int, torch.device], torch.Generator] = {}
 
     def _noise(self, member: int, like: Tensor) -> Tensor:
         key = (member, like.device)
         if key not in self._generators:
-            self._generators[key] = torch.Generator(like.device).manual_seed(self.seeds[member])
+            self._generators[key] = torch.Generator(like.device).manual_seed(
+                self.seeds[member] + RANK_STRIDE * self._rank
+            )
         return torch.randn(like.shape, generator=self._generators[key], device=like.device, dtype=like.dtype)
 
     def transform(self, counts: Tensor, totals: Tensor) -> Tensor:

@@ -26,8 +26,6 @@ class OneCyclePlan(TrainingPlan):
     ----------
     module
         The gene module.
-    total_steps
-        Optimisation steps of the whole training.
     lr
         Highest learning rate.
     weight_decay
@@ -40,7 +38,6 @@ class OneCyclePlan(TrainingPlan):
         self,
         module: Any,
         *,
-        total_steps: int,
         lr: float = 2e-3,
         weight_decay: float = 0.1,
         kl_warmup: float = 0.3,
@@ -52,12 +49,16 @@ class OneCyclePlan(TrainingPlan):
             optimizer_creator=partial(_adamw, lr=lr, weight_decay=weight_decay),
             lr=lr,
             n_epochs_kl_warmup=None,
-            n_steps_kl_warmup=max(1, round(kl_warmup * total_steps)),
+            n_steps_kl_warmup=1,  # set when the number of steps is known
             **kwargs,
         )
-        self.total_steps = total_steps
+        self.kl_warmup = kl_warmup
         self._sums: dict[str, Tensor] = {}
         self._n_seen = 0
+
+    def on_fit_start(self) -> None:
+        """Give every process noise of its own."""
+        self.module.reset_noise(self.global_rank)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Loss of a batch; scvi-tools' metric objects, updated at every step, would take longer than the step."""
@@ -88,8 +89,9 @@ class OneCyclePlan(TrainingPlan):
     def configure_optimizers(self) -> dict[str, Any]:
         """Optimizer with its schedule, stepped after every batch."""
         config = super().configure_optimizers()
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            config["optimizer"], max_lr=self.lr, total_steps=max(self.total_steps, 2)
-        )
+        # The trainer knows how many steps this process takes, also where several share the batches.
+        steps = int(self.trainer.estimated_stepping_batches)
+        self.n_steps_kl_warmup = max(1, round(self.kl_warmup * steps))
+        schedule = torch.optim.lr_scheduler.OneCycleLR(config["optimizer"], max_lr=self.lr, total_steps=max(steps, 2))
         config["lr_scheduler"] = {"scheduler": schedule, "interval": "step"}
         return config

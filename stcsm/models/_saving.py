@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stcsm.models._module import GeneVAEModule
 from stcsm.models._save import read_model, write_model
+from stcsm.models._settings import check_settings
 from stcsm.models._setup import Setup, check_anndata
 
 
@@ -44,9 +45,13 @@ class SavingMixin:
         for name, tensor in sorted(self.module.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        # The filter is made from the coordinates and is no part of the state.
+        for name, tensor in sorted(self.module.named_buffers()):
+            if "spatial_filter" in name:
+                digest.update(tensor.detach().cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    def save(self, dir_path: str | Path, overwrite: bool = False, **_: Any) -> None:
+    def save(self, dir_path: str | Path, overwrite: bool = False) -> None:
         """Write weights (safetensors) and settings (JSON) into a folder, whole or not at all.
 
         Raises
@@ -70,7 +75,7 @@ class SavingMixin:
         )
 
     @classmethod
-    def load(cls, dir_path: str | Path, adata: AnnData, accelerator: str = "auto", **_: Any) -> Self:
+    def load(cls, dir_path: str | Path, adata: AnnData, accelerator: str = "auto") -> Self:
         """Read a model that :meth:`save` wrote; no code is unpickled.
 
         Parameters
@@ -90,16 +95,31 @@ class SavingMixin:
             If its files are damaged, or if ``adata`` has other spots.
         """
         tensors, saved = read_model(dir_path)
-        _check_same_spots(adata, saved["spots"])
-        setup = Setup(**saved["setup"])
+        try:
+            setup, spots = Setup(**saved["setup"]), np.asarray(saved["model_spots"], dtype=np.int64)
+            names, trained, settings = saved["spots"], saved["trained_genes"], dict(saved["settings"])
+            check_settings(settings)
+            depth, is_trained = tensors["depth"], bool(saved["is_trained"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"Expected a whole model in {dir_path}, found settings without {error}") from error
+        _check_same_spots(adata, names)
         check_anndata(adata, setup)
+        genes = np.flatnonzero(adata.var_names.isin(trained))
+        if not len(genes):
+            raise ValueError(
+                f"Expected genes of the {len(trained)} that the model was trained on (such as {trained[0]!r}), found "
+                f"none among {adata.n_vars} (such as {adata.var_names[0]!r}); are these symbols and Ensembl identifiers?"
+            )
         model = cls.__new__(cls)
-        model._attach(adata, setup, saved["settings"], np.asarray(saved["model_spots"], dtype=np.int64))
-        model.trained_genes = np.flatnonzero(adata.var_names.isin(saved["trained_genes"]))
-        model.module = model._build_module(tensors["depth"])
-        model.module.load_state_dict(tensors)
+        model._attach(adata, setup, settings, spots)
+        model.trained_genes = genes
+        model.module = model._build_module(depth)
+        try:
+            model.module.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise ValueError(f"Expected weights that fit the settings in {dir_path}, found others: {error}") from error
         model.module.eval()
-        model.is_trained_ = saved["is_trained"]
+        model.is_trained_ = is_trained
         model._model_summary_string = model._summary()
         if accelerator != "cpu" and torch.cuda.is_available():
             model.module.to("cuda:0")

@@ -27,5 +27,12 @@ def check_settings(s: dict[str, Any]) -> None:
         if not isinstance(s[name], (int, np.integer)) or s[name] < 1:
             raise ValueError(f"Expected {name} to be a whole number of 1 or more, found {s[name]!r}")
         s[name] = int(s[name])
-    if not np.isfinite(s["smoothing"]) or s["smoothing"] < 0:
-        raise ValueError(f"Expected smoothing of 0 or more, found {s['smoothing']!r}")
+    seed = s["seed"]
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f"Expected seed to be a whole number of 0 or more, found {seed!r}")
+    smoothing = s["smoothing"]
+    if isinstance(smoothing, bool) or not isinstance(smoothing, (int, float, np.integer, np.floating)):
+        raise ValueError(f"Expected smoothing to be a number of 0 or more, found {smoothing!r}")
+    if not np.isfinite(smoothing) or smoothing < 0:
+        raise ValueError(f"Expected smoothing of 0 or more, found {smoothing!r}")
+    s["seed"], s["smoothing"] = int(seed), float(smoothing)

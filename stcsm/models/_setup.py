@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from anndata import AnnData, ImplicitModificationWarning
-from scipy import sparse
 
 from stcsm import _keys
-
-CHUNK = 2048
-"""Rows that are looked at together when a matrix is checked; bounds the memory of the check."""
+from stcsm.space import check_counts
 
 
 @dataclass(frozen=True)
@@ -98,7 +94,7 @@ def check_anndata(adata: AnnData, setup: Setup) -> None:
                 f"(such as {twice[0]!r}); make them unique: {fix}"
             )
     check_coordinates(adata, setup.spatial_key)
-    check_counts(counts_matrix(adata, setup.layer), adata)
+    check_counts(counts_matrix(adata, setup.layer), adata.obs_names, adata.var_names)
 
 
 def check_coordinates(adata: AnnData, spatial_key: str) -> np.ndarray:
@@ -130,85 +126,3 @@ def check_coordinates(adata: AnnData, spatial_key: str) -> np.ndarray:
             f"adata.obsm[{spatial_key!r}] (first: {adata.obs_names[bad.argmax()]!r}); drop them or fill them in"
         )
     return coordinates
-
-
-def row_blocks(matrix: Any, size: int = CHUNK) -> Iterator[tuple[int, Any]]:
-    """Blocks of rows, read one at a time, of a dense, sparse or backed matrix."""
-    for start in range(0, matrix.shape[0], size):
-        block = matrix[start : start + size]
-        yield start, block if sparse.issparse(block) else np.asarray(block)
-
-
-def check_counts(matrix: Any, adata: AnnData) -> None:
-    """Refuse a matrix that does not hold counts; say what it holds, where and how often.
-
-    Raises
-    ------
-    ValueError
-        If a value is NaN, infinite, negative or fractional, or if there is no count at all.
-    """
-    if getattr(matrix, "dtype", None) is not None and matrix.dtype.kind not in "iufb":
-        raise ValueError(f"Expected numbers as counts, found a matrix of {matrix.dtype}")
-    faults = {"NaN or infinite": 0, "negative": 0, "fractional": 0}
-    first: dict[str, str] = {}
-    total = 0.0
-    for start, block in row_blocks(matrix):
-        values = _values(block)
-        finite = np.isfinite(values)
-        total += float(values[finite].sum(dtype=np.float64))
-        for kind, bad in (
-            ("NaN or infinite", ~finite),
-            ("negative", finite & (values < 0)),
-            ("fractional", finite & (values != np.rint(values))),
-        ):
-            n = int(np.count_nonzero(bad))
-            if n and kind not in first:
-                spot, gene = _locate(block, bad)
-                value = values.flat[int(np.flatnonzero(bad)[0])]
-                first[kind] = f"{value:.4g} at spot {adata.obs_names[start + spot]!r}, gene {adata.var_names[gene]!r}"
-            faults[kind] += n
-    found = [f"{n} {kind} (first: {first[kind]})" for kind, n in faults.items() if n]
-    if found:
-        hint = "point to the raw counts: layer=..."
-        if faults["fractional"] and not faults["negative"] and not faults["NaN or infinite"]:
-            hint = _what_it_is(matrix) + hint
-        raise ValueError(f"Expected counts (whole numbers, 0 or more), found {'; '.join(found)}; {hint}")
-    if total == 0:
-        raise ValueError("Expected counts, found only zeros; is this the right layer?")
-
-
-def _values(block: Any) -> np.ndarray:
-    return block if isinstance(block, np.ndarray) else block.data
-
-
-def _locate(block: Any, bad: np.ndarray) -> tuple[int, int]:
-    """Row and column of the first bad value of a block."""
-    if isinstance(block, np.ndarray):
-        row, column = np.argwhere(bad)[0]
-        return int(row), int(column)
-    # Compressed by rows or by columns: the pointer array says in which the stored value lies.
-    k = int(np.flatnonzero(bad)[0])
-    major = int(np.searchsorted(block.indptr, k, side="right")) - 1
-    minor = int(block.indices[k])
-    return (major, minor) if block.format == "csr" else (minor, major)
-
-
-def _what_it_is(matrix: Any) -> str:
-    """Name normalised data for what it is: within a spot, all values are multiples of one size factor."""
-    block: Any = matrix[: min(64, matrix.shape[0])]
-    rows = np.asarray(block if isinstance(block, np.ndarray) else block.toarray())
-    logged: list[float] = []
-    scaled: list[float] = []
-    for row in rows.astype(np.float64):
-        values = row[row > 0]
-        if len(values) < 2:
-            continue
-        for undone, votes in ((np.expm1(np.minimum(values, 50.0)), logged), (values, scaled)):
-            ratio = undone / undone.min()
-            small = ratio[ratio < 50]
-            votes.append(float(np.mean(np.abs(small - np.rint(small)) < 0.01 * small)))
-    if logged and np.median(logged) > 0.95 and np.median(logged) > np.median(scaled):
-        return "these are log-normalised values (scanpy's normalize_total and log1p), not counts; "
-    if scaled and np.median(scaled) > 0.95:
-        return "these are normalised values (scanpy's normalize_total), not counts; "
-    return ""

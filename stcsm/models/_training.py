@@ -72,7 +72,8 @@ class TrainingMixin:
             If a setting is out of range.
         """
         n = len(self.trained_genes)
-        batch_size = batch_size or (128 if n >= 2000 else 64)
+        if batch_size is None:
+            batch_size = 128 if n >= 2000 else 64
         if batch_size < 1 or not 0 < held_out < 1:
             raise ValueError(
                 f"Expected batch_size of 1 or more and held_out between 0 and 1, found {batch_size} and {held_out}"
@@ -82,11 +83,10 @@ class TrainingMixin:
         )
         if max_epochs is None:
             max_epochs = int(np.clip(round(STEPS / data.steps_per_epoch), 40, 100))
-        plan = OneCyclePlan(self.module, total_steps=max_epochs * data.steps_per_epoch, lr=lr, **(plan_kwargs or {}))
+        plan = OneCyclePlan(self.module, lr=lr, **(plan_kwargs or {}))
         if early_stopping:
             trainer_kwargs.setdefault("early_stopping_patience", 10)
         trainer_kwargs.setdefault("log_every_n_steps", min(10, data.steps_per_epoch))
-        self.module.reset_noise()
         # Data loaders draw from the global generator; what the user has seeded stays as it was.
         with (
             torch.random.fork_rng(devices=[]),

@@ -1,5 +1,6 @@
 """Grid, neighbour and filter arithmetic on plain arrays."""
 
+from stcsm.space._check_counts import check_counts, row_blocks
 from stcsm.space._choose import COMPONENTS, NEIGHBOURS, SPOT_WIDTHS, STEPS, GraphSetting, choose_graph, some_spots
 from stcsm.space._components import spot_components
 from stcsm.space._coords import check_coords, nearest_neighbour_distance
@@ -15,6 +16,7 @@ __all__ = [
     "STEPS",
     "GraphSetting",
     "check_coords",
+    "check_counts",
     "choose_graph",
     "diffuse",
     "irregularity",
@@ -22,6 +24,7 @@ __all__ = [
     "nearest_neighbour_distance",
     "nearest_spots",
     "region_width",
+    "row_blocks",
     "similarity_graph",
     "some_spots",
     "spatial_filter",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import version
 
 from anndata import AnnData
@@ -40,10 +41,11 @@ def embed_genes(adata: AnnData, model: GeneVAE) -> None:
         mean, var = model.get_latent_representation(give_var=True, member=member)
         arrays[_keys.embedding(member)] = mean
         arrays[_keys.embedding_var(member)] = var
-    for key in [k for k in adata.varm if k == _keys.EMBEDDING or k.startswith(f"{_keys.EMBEDDING}_")]:
-        del adata.varm[key]
     for key, array in arrays.items():
         adata.varm[key] = array
+    # Members that an earlier, larger ensemble left behind; other keys that begin alike are the user's.
+    for key in [k for k in adata.varm if re.fullmatch(rf"{_keys.EMBEDDING}(_\d+)?(_var)?", k) and k not in arrays]:
+        del adata.varm[key]
     write_entry(adata, "model", {**model.describe(), "stcsm": version("stcsm"), "scvi-tools": version("scvi-tools")})
     write_entry(adata, "embedding_model", {"fingerprint": model.fingerprint()})
 
@@ -62,15 +64,13 @@ def check_fits(adata: AnnData, model: GeneVAE) -> None:
         raise TypeError(f"Expected a stcsm.models.GeneVAE, found {type(model).__name__}")
     if not model.is_trained:
         raise ValueError("Expected a trained model, found one that is not; call model.train() first")
-    if adata is model.adata:
-        return
     for axis, mine, theirs in (
-        ("spots", adata.obs_names, model.adata.obs_names),
-        ("genes", adata.var_names, model.adata.var_names),
+        ("spots", adata.obs_names, model.spot_names),
+        ("genes", adata.var_names, model.gene_names),
     ):
         if not mine.equals(theirs):
             raise ValueError(
                 f"Expected an AnnData with the {axis} of the model's ({len(theirs)}), found {len(mine)} {axis}, of "
-                f"which {len(mine.intersection(theirs))} are the same; load the model for this AnnData: "
-                "GeneVAE.load(folder, adata)"
+                f"which {len(mine.intersection(theirs))} are the same; spots or genes were dropped, renamed or reordered "
+                "after the model was made: train another, or GeneVAE.load(folder, adata) if only genes changed"
             )

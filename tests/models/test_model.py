@@ -160,16 +160,16 @@ def test_early_stopping_on_held_out_counts_loses_no_gene(counts):
 
 
 def test_thinning_splits_counts_and_depends_on_the_gene_alone(counts):
-    from stcsm.models._data import GeneBatches
     from stcsm.models._reader import GeneReader
 
     reader = GeneReader(counts.X)
-    data = GeneBatches(reader, np.arange(40), held_out=0.3, part="validation", seed=1)
-    batch, single = data[[2, 3, 5]], data[[3]]
-    whole = reader.profiles(np.array([2, 3, 5]))
-    np.testing.assert_array_equal((batch["counts"] + batch["target"]).numpy(), whole)
-    assert torch.equal(batch["target"][1], single["target"][0])
-    assert 0.2 < batch["target"].sum() / whole.sum() < 0.4
+    genes = np.array([2, 3, 5])
+    left, taken = reader.thinned(genes, 0.3, seed=1)
+    whole = reader.profiles(genes)
+    np.testing.assert_array_equal(left.profiles(genes) + taken.profiles(genes), whole)
+    np.testing.assert_array_equal(reader.thinned(genes[1:2], 0.3, seed=1)[1].profiles([3]), taken.profiles([3]))
+    assert 0.2 < taken.profiles(genes).sum() / whole.sum() < 0.4
+    assert taken.profiles(np.array([4])).sum() == 0
 
 
 def test_smoothing_filters_input_and_output(counts):
