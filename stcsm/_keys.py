@@ -28,6 +28,14 @@ CONCEPT_MAP: Final = "concept_map"
 """``.obsm``: DataFrame spots x concepts, the recommended map."""
 CONCEPT_DECODED: Final = "concept_decoded"
 """``.obsm``: DataFrame spots x concepts, decoder at the concept minus decoder at the mean gene."""
+CONCEPT_TABLES: Final = (
+    CONCEPT_SALIENCY,
+    CONCEPT_SALIENCY_PVAL,
+    CONCEPT_SALIENCY_QVAL,
+    CONCEPT_MAP,
+    CONCEPT_DECODED,
+)
+"""``.obsm``: all tables with a column a concept."""
 SPOT_GRAPH: Final = "stcsm_spot_graph"
 """``.obsp``: sparse spot graph whose rows sum to one."""
 

@@ -21,8 +21,9 @@ from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
 from stcsm import _keys, io, pl, tl
+from stcsm.attribution import METHODS
 from stcsm.datasets import simulated_bulb
-from stcsm.models import GeneVAE
+from stcsm.models import GeneVAE, holds_only_a_model
 
 RESULTS = (
     "concept_saliency.csv",
@@ -117,12 +118,12 @@ def parse_genes(items: list[str]) -> dict[str, list[str]]:
 
 
 def check_out(out: Path) -> None:
-    """Refuse, before any work, a folder that cannot take the results.
+    """Refuse, before any work, a folder that cannot take the results or where one would replace what is not ours.
 
     Raises
     ------
     FileExistsError
-        If ``out`` is a file.
+        If ``out`` is a file, or if something that we did not write stands where a result is due.
     PermissionError
         If it cannot be written to.
     """
@@ -131,6 +132,12 @@ def check_out(out: Path) -> None:
     nearest = next(p for p in (out, *out.resolve().parents) if p.exists())
     if not os.access(nearest, os.W_OK):
         raise PermissionError(f"Expected a folder that can be written to, found one that cannot: {nearest}")
+    for name in RESULTS[:-1]:
+        if (out / name).is_dir():
+            raise FileExistsError(f"Expected to write a file, found a folder: {out / name}; choose another --out")
+    model = out / RESULTS[-1]
+    if model.exists() and not holds_only_a_model(model):
+        raise FileExistsError(f"Expected room for the model, found something else in {model}; choose another --out")
 
 
 def analyse(
@@ -153,6 +160,8 @@ def analyse(
         warnings.filterwarnings("ignore", category=kind)
     console = Console(quiet=quiet)
     started = time.perf_counter()
+    if method not in METHODS:
+        raise ValueError(f"Expected --method to be one of {', '.join(METHODS)}, found {method!r}")
     GeneVAE.setup_anndata(adata, layer=layer)
     model = GeneVAE(adata, encoder=encoder, seed=seed, n_seeds=n_seeds)
     console.print(model.summary_string.splitlines()[1])
@@ -170,15 +179,29 @@ def analyse(
 
 
 def check_steps(adata: AnnData, model: GeneVAE, steps: list[dict[str, Any]]) -> None:
-    """Try the concepts on a stand-in embedding, so that a bad one fails in a second and not after the training."""
-    trial = AnnData(adata.X, obs=adata.obs, var=adata.var, layers=dict(adata.layers))
+    """Try the concepts on a stand-in embedding, so that a bad one fails in a second and not after the training.
+
+    Raises
+    ------
+    ValueError
+        If a concept cannot be, or two of them have one name.
+    """
     rng = np.random.default_rng(0)
     z = rng.normal(size=(adata.n_vars, 3)).astype(np.float32)
     z[model.reader.gene_totals == 0] = np.nan
-    trial.varm[_keys.EMBEDDING] = z
-    trial.uns[_keys.UNS] = {"setup": adata.uns[_keys.UNS]["setup"], "embedding_model": {"fingerprint": "trial"}}
+    taken: dict[str, str] = {}
     for step in steps:
+        trial = AnnData(adata.X, obs=adata.obs, var=adata.var, layers=dict(adata.layers))
+        trial.varm[_keys.EMBEDDING] = z
+        trial.uns[_keys.UNS] = {"setup": adata.uns[_keys.UNS]["setup"], "embedding_model": {"fingerprint": "trial"}}
         tl.concepts(trial, **step)
+        for key, record in trial.uns[_keys.UNS]["concepts"].items():
+            if key in taken:
+                raise ValueError(
+                    f"Expected concepts of different names, found {taken[key]!r} and {record['label']!r}, which are both "
+                    f"stored as {key!r}; rename one of them"
+                )
+            taken[key] = record["label"]
 
 
 def write_results(adata: AnnData, model: GeneVAE, out: Path) -> None:
@@ -198,11 +221,12 @@ def write_results(adata: AnnData, model: GeneVAE, out: Path) -> None:
             mpl.use(backend)
         adata.write_h5ad(scratch / RESULTS[4])
         model.save(scratch / RESULTS[5])
+        old = scratch / "old"
+        old.mkdir()
         for name in RESULTS:
-            target = out / name
-            if target.is_dir():
-                shutil.rmtree(target)
-            os.replace(scratch / name, target)
+            if (out / name).exists():
+                os.replace(out / name, old / name)
+            os.replace(scratch / name, out / name)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

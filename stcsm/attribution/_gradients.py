@@ -119,12 +119,15 @@ class SmoothGrad(Method):
         Given noise, (samples, N, ...), in place of a draw.
     seed
         Of the draw, which does not depend on the batch size.
+    first
+        Number of the first sample where the inputs are part of a larger set: a sample's noise depends on its number.
     """
 
     samples: int = 25
     noise_level: float = 0.1
     noise: Any = None
     seed: int = 0
+    first: int = 0
     linear: ClassVar[bool] = True
     family: ClassVar[str] = "gradients"
     published: ClassVar[str] = "smoothgrad"
@@ -138,6 +141,8 @@ class SmoothGrad(Method):
             raise ValueError(f"Expected noise_level to be finite and at least 0, found {self.noise_level}.")
         if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)):
             raise TypeError(f"Expected seed to be an integer, found {self.seed!r}.")
+        if isinstance(self.first, bool) or not isinstance(self.first, (int, np.integer)) or self.first < 0:
+            raise ValueError(f"Expected first to be a whole number of 0 or more, found {self.first!r}.")
         if not 0 <= self.seed < 2**128:
             raise ValueError(f"Expected seed to be at least 0 and below 2**128, found {self.seed}.")
 
@@ -174,7 +179,7 @@ class _Noise:
     """Normal noise that depends on seed, copy and sample alone, so that batches do not change it."""
 
     def __init__(self, inputs: Tensor, method: SmoothGrad) -> None:
-        self._seed = int(method.seed)
+        self._seed, self._first = int(method.seed), int(method.first)
         flat = inputs.flatten(1)
         # The published code takes the range of the whole batch, so that a map depends on the other samples.
         spread = flat.max() - flat.min() if method.reference else flat.amax(1) - flat.amin(1)
@@ -185,7 +190,7 @@ class _Noise:
         shape, double = tuple(batch.x.shape[1:]), batch.x.dtype == torch.float64
         draws = []
         for sample in range(batch.start, batch.stop):
-            stream = np.random.Philox(key=self._seed, counter=[0, 0, copy, sample])
+            stream = np.random.Philox(key=self._seed, counter=[0, 0, copy, self._first + sample])
             draws.append(np.random.Generator(stream).standard_normal(shape, np.float64 if double else np.float32))
         width = self._width[batch.start : batch.stop].to(batch.x)
         return torch.from_numpy(np.stack(draws)).to(batch.x) * width.reshape(-1, *[1] * len(shape))

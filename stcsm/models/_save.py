@@ -18,6 +18,17 @@ SETTINGS = "model.json"
 FORMAT = 1
 
 
+def strangers_in(folder: Path) -> list[str]:
+    """What a folder holds beside a model; ``"."`` where it is no folder."""
+    held = [p.name for p in folder.iterdir()] if folder.is_dir() else ["."]
+    return [name for name in held if name not in (TENSORS, SETTINGS)]
+
+
+def holds_only_a_model(folder: str | Path) -> bool:
+    """Whether a folder holds a saved model and nothing else, so that writing a model there loses nothing else."""
+    return not strangers_in(Path(folder))
+
+
 def write_model(folder: str | Path, tensors: dict[str, Tensor], settings: dict[str, Any], overwrite: bool) -> None:
     """Write a model's folder, whole or not at all.
 

@@ -108,7 +108,7 @@ class SavingMixin:
         if not len(genes):
             raise ValueError(
                 f"Expected genes of the {len(trained)} that the model was trained on (such as {trained[0]!r}), found "
-                f"none among {adata.n_vars} (such as {adata.var_names[0]!r}); are these symbols and Ensembl identifiers?"
+                f"none among {adata.n_vars} (such as {adata.var_names[0]!r}); symbols against Ensembl identifiers?"
             )
         model = cls.__new__(cls)
         model._attach(adata, setup, settings, spots)

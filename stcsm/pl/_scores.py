@@ -43,6 +43,8 @@ def concept_scores(
     """
     if n_genes < 1:
         raise ValueError(f"Expected n_genes of 1 or more, found {n_genes}")
+    if ncols < 1:
+        raise ValueError(f"Expected ncols of 1 or more, found {ncols}")
     scores = table(adata, _keys.CONCEPT_SCORE, concepts, where="varm")
     records = stored(adata)
     ncols = min(ncols, scores.shape[1])
@@ -102,6 +104,8 @@ def embedding(adata: AnnData, color: str | None = None, *, genes: Sequence[str] 
     if unknown:
         raise ValueError(f"Expected gene names of this AnnData, found {unknown[0]!r}")
     z = np.asarray(adata.varm[_keys.EMBEDDING], dtype=float)
+    if z.shape[1] < 2:
+        raise ValueError(f"Expected an embedding of two dimensions or more, found {z.shape[1]}")
     known = np.isfinite(z).all(axis=1)
     centred = z - z[known].mean(axis=0)
     _, spread, axes_ = np.linalg.svd(centred[known], full_matrices=False)

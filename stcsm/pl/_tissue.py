@@ -35,6 +35,10 @@ def draw_panels(
     colorbar_label: str,
 ) -> Figure:
     """One panel a column of ``values`` (S, K), on the tissue, with colour limits of its own."""
+    if spatial_key not in adata.obsm:
+        raise ValueError(f"Expected coordinates in adata.obsm[{spatial_key!r}], found {sorted(map(str, adata.obsm))}")
+    if ncols < 1:
+        raise ValueError(f"Expected ncols of 1 or more, found {ncols}")
     n = values.shape[1]
     nrows = -(-n // ncols)
     ncols = -(-n // nrows)  # rows of even length: five panels are three and two, not four and one
@@ -45,7 +49,7 @@ def draw_panels(
         nrows, ncols, figsize=(PANEL * ncols, (PANEL - BAR) * aspect * nrows + 0.4 * nrows), squeeze=False
     )
     fig.set_layout_engine("constrained")
-    picture = has_picture(adata) and spatial_key == "spatial"
+    picture = find_picture(adata) if spatial_key == "spatial" else None
     shell = AnnData(
         obs=values.reset_index(drop=True)
         .set_axis([f"panel_{k}" for k in range(n)], axis=1)
@@ -81,7 +85,7 @@ def _panel(
     norm: Normalize,
     cmap: str,
     spatial_key: str,
-    picture: bool,
+    picture: tuple[str, str] | None,
     img: bool,
     size: float | None,
 ) -> None:
@@ -94,8 +98,7 @@ def _panel(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if picture:
-            library = next(iter(shell.uns["spatial"]))
-            res = "hires" if "hires" in shell.uns["spatial"][library]["images"] else "lowres"
+            library, res = picture
             sq.pl.spatial_scatter(
                 shell, library_id=library, img=img, img_res_key=res, size=1.0 if size is None else size, **common
             )
@@ -122,19 +125,19 @@ def _spacing(xy: np.ndarray) -> float:
     return float(np.median(nearest[:, 1])) or 1.0
 
 
-def has_picture(adata: AnnData) -> bool:
-    """Whether ``.uns["spatial"]`` holds a picture with its scale factors, as Space Ranger and ``read_st`` write it."""
-    for library in dict(adata.uns.get("spatial", {})).values():
-        if not isinstance(library, dict) or not library.get("images"):
+def find_picture(adata: AnnData) -> tuple[str, str] | None:
+    """Library and resolution of a picture in ``.uns["spatial"]`` that has all that is needed to put spots on it.
+
+    Space Ranger and ``read_st`` write it so. A blank picture, which ``read_st`` draws where there is none, is none.
+    """
+    for name, library in dict(adata.uns.get("spatial", {})).items():
+        if not isinstance(library, dict) or library.get("metadata", {}).get("picture") == "blank":
             continue
-        if library.get("metadata", {}).get("picture") == "blank":
-            continue
-        factors = library.get("scalefactors", {})
-        if "spot_diameter_fullres" in factors and any(
-            f"tissue_{res}_scalef" in factors for res in ("hires", "lowres") if res in library["images"]
-        ):
-            return True
-    return False
+        images, factors = library.get("images") or {}, library.get("scalefactors") or {}
+        for resolution in ("hires", "lowres"):
+            if resolution in images and {"spot_diameter_fullres", f"tissue_{resolution}_scalef"} <= set(factors):
+                return name, resolution
+    return None
 
 
 def limits(values: np.ndarray, percentile: float, symmetric: bool) -> Normalize:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from stcsm.space import (
     SPOT_WIDTHS,
     STEPS,
     check_coords,
+    check_counts,
     choose_graph,
     irregularity,
     log_normalise,
@@ -86,6 +88,28 @@ def spot_graph(
     ValueError
         If a setting is out of range, there are no coordinates, or fewer than three spots have counts.
     """
+    graph, record = make_spot_graph(
+        adata, scale, width, n_pcs, n_neighbors, steps, layer=layer, spatial_key=spatial_key, seed=seed,
+        progress=progress,
+    )  # fmt: skip
+    adata.obsp[_keys.SPOT_GRAPH] = graph
+    adata.uns[_keys.UNS] = {**adata.uns.get(_keys.UNS, {}), "spot_graph": record}
+
+
+def make_spot_graph(
+    adata: AnnData,
+    scale: str = "region",
+    width: float | str = "auto",
+    n_pcs: int | str = "auto",
+    n_neighbors: int | str = "auto",
+    steps: int | str = "auto",
+    *,
+    layer: str | None = None,
+    spatial_key: str = _keys.SPATIAL,
+    seed: int = 0,
+    progress: bool = False,
+) -> tuple[csr_matrix, dict[str, Any]]:
+    """Graph (S, S) and record of :func:`spot_graph`, without writing them."""
     if scale not in SCALES:
         raise ValueError(f"Expected scale to be one of {SCALES}, found {scale!r}")
     if layer is not None and layer not in adata.layers:
@@ -93,6 +117,9 @@ def spot_graph(
     if spatial_key not in adata.obsm:
         raise ValueError(f"Expected coordinates in adata.obsm[{spatial_key!r}], found {sorted(map(str, adata.obsm))}")
     matrix = adata.X if layer is None else adata.layers[layer]
+    if matrix is None:
+        raise ValueError("Expected counts in adata.X, found None; name the layer that holds them: layer=...")
+    check_counts(matrix, adata.obs_names, adata.var_names)
     whole = csr_array(matrix if not hasattr(matrix, "to_memory") else matrix.to_memory())
     used = np.flatnonzero(np.asarray(whole.sum(axis=1)).ravel() > 0)
     if len(used) < 3:
@@ -107,7 +134,7 @@ def spot_graph(
     unit = nearest_neighbour_distance(coords)
     some = some_spots(coords, ENOUGH_SPOTS, seed)
     part, part_coords = csr_array(counts[some]), coords[some]
-    record: dict[str, Any] = {"scale": scale, "seed": seed}
+    record: dict[str, Any] = {"scale": scale, "seed": seed, **_place(adata, layer, spatial_key)}
     if width == "auto" and scale == "region":
         found = region_width(part, part_coords, unit=unit, irregular=irregularity(coords), seed=seed)
         widths: tuple[float, ...] = (float(found.width),)
@@ -115,9 +142,9 @@ def spot_graph(
     elif width == "auto":
         widths = SPOT_WIDTHS
     else:
-        widths = (float(width),)
-        if not np.isfinite(widths[0]) or widths[0] < 0:
+        if isinstance(width, (str, bool)) or not np.isfinite(width) or width < 0:
             raise ValueError(f"Expected width of 0 or more, or 'auto', found {width!r}")
+        widths = (float(width),)
     settled = len(widths) == 1 and all(len(c) == 1 for c in candidates.values())
     if settled:
         best_width, best = widths[0], {name: c[0] for name, c in candidates.items()}
@@ -130,11 +157,21 @@ def spot_graph(
     smoother = spatial_filter(coords, best_width, unit=unit, dtype=np.float32) if best_width else None
     scores = spot_components(log_normalise(counts), best["n_pcs"], smoother, seed=seed)
     graph = similarity_graph(nearest_spots(scores, best["n_neighbors"]), best["n_neighbors"])
-    adata.obsp[_keys.SPOT_GRAPH] = _to_all_spots(graph, used, adata.n_obs)
-    adata.uns[_keys.UNS] = {
-        **adata.uns.get(_keys.UNS, {}),
-        "spot_graph": {**record, "width": float(best_width), **{name: int(value) for name, value in best.items()}},
-    }
+    settings = {"width": float(best_width), **{name: int(value) for name, value in best.items()}}
+    return _to_all_spots(graph, used, adata.n_obs), record | settings
+
+
+def _place(adata: AnnData, layer: str | None, spatial_key: str) -> dict[str, str]:
+    """What a graph was made for: spots in their order, counts, coordinates."""
+    digest = hashlib.sha256("\n".join(map(str, adata.obs_names)).encode(errors="replace"))
+    coords = np.ascontiguousarray(np.asarray(adata.obsm[spatial_key], dtype=np.float64))
+    digest.update(coords.tobytes())
+    return {"layer": layer or "", "spatial_key": spatial_key, "spots": digest.hexdigest()[:16]}
+
+
+def same_spots(adata: AnnData, record: dict[str, Any], layer: str | None, spatial_key: str) -> bool:
+    """Whether the graph of a record was made for these spots, counts and coordinates."""
+    return all(record.get(name) == value for name, value in _place(adata, layer, spatial_key).items())
 
 
 def _candidates(name: str, value: int | str, default: tuple[int, ...], most: int) -> tuple[int, ...]:

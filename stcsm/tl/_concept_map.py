@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from anndata import AnnData
@@ -11,22 +13,23 @@ from scipy.sparse import csr_array
 from stcsm import _keys
 from stcsm.concepts import standardise
 from stcsm.models import GeneVAE
-from stcsm.pp import spot_graph
+from stcsm.pp import make_spot_graph, same_spots
 from stcsm.space import diffuse, spatial_filter
 from stcsm.tl._concepts import check_concepts
 from stcsm.tl._decoded import decoded_maps
 from stcsm.tl._expression import member_expression
-from stcsm.tl._maps import choose_genes
+from stcsm.tl._maps import random_genes
 from stcsm.tl._saliency import saliency_maps
 from stcsm.tl._store import Concept, columns, entry, read_concepts, write_entry
 
-
-def _gradient(adata: AnnData, model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
-    genes = choose_genes(adata, model, concepts, np.empty((adata.n_vars, len(concepts))), "all", 1)
-    return saliency_maps(model, concepts, genes)
+logger = logging.getLogger(__name__)
 
 
-PARTS: dict[str, Callable[[AnnData, GeneVAE, list[Concept]], np.ndarray]] = {
+def _gradient(model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
+    return saliency_maps(model, concepts, [random_genes(model)] * len(concepts))
+
+
+PARTS: dict[str, Callable[[GeneVAE, list[Concept]], np.ndarray]] = {
     "saliency": _gradient,
     "decoded": decoded_maps,
     "expression": member_expression,
@@ -71,7 +74,7 @@ def concept_map(
     ``adata.uns["stcsm"]["concept_map"]``
         The parts, and the steps over the graph (0: none).
     ``adata.obsp["stcsm_spot_graph"]``
-        Where it was absent and is used.
+        Where it was absent, or made for other spots, and is used.
 
     Raises
     ------
@@ -84,18 +87,37 @@ def concept_map(
     unknown = [p for p in parts if p not in PARTS]
     if unknown or not parts:
         raise ValueError(f"Expected parts among {tuple(PARTS)}, found {unknown[0] if unknown else 'none'!r}")
-    if graph and _keys.SPOT_GRAPH not in adata.obsp:
-        spot_graph(adata, layer=model.setup.layer, spatial_key=model.setup.spatial_key, seed=model.settings["seed"])
-    settings = entry(adata, "spot_graph") if graph else {}
-    views = {p: PARTS[p](adata, model, chosen).T for p in parts}
+    made, settings = _graph(adata, model) if graph else (None, {})
+    views = {p: PARTS[p](model, chosen).T for p in parts}
     if "expression" in views and settings.get("width"):
         coords = np.asarray(adata.obsm[model.setup.spatial_key], dtype=float)[model.spots]
         views["expression"] = spatial_filter(coords, settings["width"]) @ views["expression"]
-    maps = np.mean([standardise(view) for view in views.values()], axis=0)
-    steps = int(settings.get("steps", 1)) if graph else 0
-    if steps:
-        among = csr_array(adata.obsp[_keys.SPOT_GRAPH])[model.spots][:, model.spots]
-        maps = diffuse(among, maps, steps)
-    maps = standardise(maps)
+    maps: Any = standardise(np.mean([standardise(view) for view in views.values()], axis=0))
+    steps = int(settings["steps"]) if graph else 0
+    if made is not None:
+        maps = diffuse(csr_array(made)[model.spots][:, model.spots], maps, steps)
+        maps = np.asarray(standardise(maps))
+    if made is not None and made is not adata.obsp.get(_keys.SPOT_GRAPH):
+        adata.obsp[_keys.SPOT_GRAPH] = made
+        write_entry(adata, "spot_graph", settings)
     adata.obsm[_keys.CONCEPT_MAP] = columns(chosen, model.to_all_spots(maps.T).T, adata.obs_names)
     write_entry(adata, "concept_map", {"parts": np.asarray(parts, dtype=object), "steps": steps})
+
+
+def _graph(adata: AnnData, model: GeneVAE) -> tuple[Any, dict[str, Any]]:
+    """The spot graph to use, and its settings: what is there if it was made for these spots, otherwise a new one."""
+    layer, spatial_key = model.setup.layer, model.setup.spatial_key
+    settings = entry(adata, "spot_graph")
+    there = adata.obsp.get(_keys.SPOT_GRAPH)
+    if there is not None and settings and same_spots(adata, settings, layer, spatial_key):
+        return there, settings
+    if there is not None and settings:
+        logger.warning("the spot graph was made for other spots, another layer or other coordinates; it is made anew")
+    elif there is not None:
+        if not np.allclose(np.asarray(there.sum(axis=1)), 1, atol=1e-3):
+            raise ValueError(
+                f"Expected rows of adata.obsp[{_keys.SPOT_GRAPH!r}] that sum to one, found others; make it with "
+                "stcsm.pp.spot_graph(adata)"
+            )
+        return there, {"steps": 1}
+    return make_spot_graph(adata, layer=layer, spatial_key=spatial_key, seed=model.settings["seed"])

@@ -49,7 +49,8 @@ def concepts(
 ) -> None:
     """Turn named gene sets, or the layers of a tissue, into directions in latent space, and score every gene on them.
 
-    Concepts that are there already stay; one of the same name is replaced.
+    Concepts that are there already stay; one of the same name is replaced, and its maps are dropped. Concepts of
+    another model are dropped with their maps, since latent spaces differ between models.
 
     Parameters
     ----------
@@ -98,7 +99,10 @@ def concepts(
     check_distinct([s.name for s in (*sets, *by_layer)])
     keys = distinct_keys([s.name for s in (*sets, *by_layer)])
 
-    if model is not None and entry(adata, "embedding_model").get("fingerprint") != model.fingerprint():
+    new = model is not None and (
+        _keys.EMBEDDING not in adata.varm or entry(adata, "embedding_model").get("fingerprint") != model.fingerprint()
+    )
+    if model is not None and new:
         latents = [model.get_latent_representation(member=m) for m in range(model.n_members)]
     else:
         latents = read_embedding(adata)
@@ -109,7 +113,7 @@ def concepts(
         if group
         for concept in _make(group, source, missing, adata.var_names, usable, latents, estimator, keys)
     ]
-    if model is not None and entry(adata, "embedding_model").get("fingerprint") != model.fingerprint():
+    if model is not None and new:
         embed_genes(adata, model)
     write_concepts(adata, made, entry(adata, "embedding_model")["fingerprint"])
     stored = read_concepts(adata)
@@ -183,7 +187,7 @@ def _gene_sets(adata: AnnData, genes: Any) -> tuple[list[GeneSet], bool]:
     if isinstance(genes, str) and genes in adata.var:
         return _var_column(adata.var[genes]), True
     if isinstance(genes, (str, Path)):
-        if not os.path.exists(genes):
+        if not os.path.isfile(genes):
             raise ValueError(
                 f"Expected a column of adata.var or a GMT file, found {str(genes)!r}, which is neither; there are the "
                 f"columns {sorted(map(str, adata.var))}"

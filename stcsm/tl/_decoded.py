@@ -12,7 +12,7 @@ from stcsm.concepts import concept_vector
 from stcsm.models import GeneVAE
 from stcsm.tl._concepts import check_concepts
 from stcsm.tl._ensemble import average_members
-from stcsm.tl._store import Concept, columns, read_concepts
+from stcsm.tl._store import Concept, columns, member_rows, read_concepts
 
 
 def decoded(adata: AnnData, model: GeneVAE, concepts: Sequence[str] | str | None = None) -> None:
@@ -41,27 +41,34 @@ def decoded(adata: AnnData, model: GeneVAE, concepts: Sequence[str] | str | None
     """
     check_concepts(adata, model)
     chosen = read_concepts(adata, concepts)
-    maps = decoded_maps(adata, model, chosen)
+    maps = decoded_maps(model, chosen)
     adata.obsm[_keys.CONCEPT_DECODED] = columns(chosen, model.to_all_spots(maps).T, adata.obs_names)
 
 
-def decoded_maps(adata: AnnData, model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
+def decoded_maps(model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
     """Decoded maps (K, S') of concepts, averaged over the members of the ensemble."""
     by_member = []
     for m in range(model.n_members):
         latent = model.get_latent_representation(member=m)
         centre = np.nanmean(latent, axis=0)
-        points = np.stack([centre, *(centre + _step(adata, c, latent, m) for c in concepts)])
+        points = np.stack([centre, *(centre + _step(model, c, latent, m) for c in concepts)])
         f = model.decode(points, m)[:, model.spots].astype(np.float64)
         f -= f.mean(axis=1, keepdims=True)
         by_member.append((f[1:] - f[0]).T)
     return average_members(by_member).T
 
 
-def _step(adata: AnnData, concept: Concept, latent: np.ndarray, member: int) -> np.ndarray:
-    """How far, along the concept's direction, its members lie from the mean gene."""
-    weights = np.zeros(adata.n_vars)
-    weights[adata.var_names.get_indexer(concept.members)] = concept.weights
+def _step(model: GeneVAE, concept: Concept, latent: np.ndarray, member: int) -> np.ndarray:
+    """From the mean gene to where the concept lies.
+
+    Plain means point at the members themselves; other vectors are directions, along which the members' distance from
+    the mean gene says how far to go.
+    """
+    weights = np.zeros(len(latent))
+    rows, weights_of = member_rows(concept, model.gene_names)
+    weights[rows] = weights_of
     towards = concept_vector(latent, weights, "contrast").vector
+    if concept.estimator == "mean":
+        return towards
     v = concept.vectors[member]
-    return v * (towards @ v) / (v @ v)
+    return v * abs(towards @ v) / (v @ v)

@@ -71,6 +71,6 @@ def check_fits(adata: AnnData, model: GeneVAE) -> None:
         if not mine.equals(theirs):
             raise ValueError(
                 f"Expected an AnnData with the {axis} of the model's ({len(theirs)}), found {len(mine)} {axis}, of "
-                f"which {len(mine.intersection(theirs))} are the same; spots or genes were dropped, renamed or reordered "
+                f"which {len(mine.intersection(theirs))} are the same; some were dropped, renamed or reordered "
                 "after the model was made: train another, or GeneVAE.load(folder, adata) if only genes changed"
             )

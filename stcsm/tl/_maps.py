@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from stcsm.attribution import attribute
 from stcsm.concepts import match_genes
 from stcsm.models import GeneVAE
-from stcsm.tl._store import Concept
+from stcsm.tl._store import Concept, member_rows
 
 N_RANDOM_GENES = 1500
 """Genes that stand for all genes; a gradient averaged over more of them changes little."""
@@ -51,14 +51,20 @@ def mean_maps(
     -------
     (K, S') over the model's spots, float64.
     """
+    if not len(genes):
+        raise ValueError("Expected genes to average over, found none")
+    if "batch_size" in params:
+        raise TypeError(f"Expected parameters of {method}, found batch_size, which is set here to bound the memory")
     step = int(np.clip(CHUNK_VALUES // (len(vectors) * len(model.spots)), 1, 256))
     total = np.zeros((len(vectors), len(model.spots)))
     concepts = torch.as_tensor(vectors, dtype=torch.float32, device=model.device)
     starts = range(0, len(genes), step)
     for start in tqdm(starts, desc=method, disable=not progress, leave=False):
         inputs = model.inputs(genes[start : start + step]).to(model.device)
-        maps = attribute(encoder, inputs, concepts, method, batch_size=step, **params)
-        total += maps.double().sum(dim=0).cpu().numpy()
+        # The noise of a gene depends on its place among all genes, not among those of the chunk.
+        own: dict[str, Any] = {"first": start} if method == "smoothgrad" else {}
+        maps = attribute(encoder, inputs, concepts, method, batch_size=step, **own, **params)
+        total += maps.cpu().double().sum(dim=0).numpy()
     return total / len(genes)
 
 
@@ -86,22 +92,29 @@ def choose_genes(
     """
     if isinstance(genes, str):
         if genes == "all":
-            rng = np.random.default_rng(model.settings["seed"])
-            n = min(N_RANDOM_GENES, len(model.trained_genes))
-            chosen = np.sort(rng.choice(model.trained_genes, n, replace=False))
-            return [chosen] * len(concepts)
+            return [random_genes(model)] * len(concepts)
         if genes == "nearest":
             if n_genes < 1:
                 raise ValueError(f"Expected n_genes of 1 or more, found {n_genes}")
             top = np.argsort(-scores[model.trained_genes], axis=0, kind="stable")[:n_genes]
             return [np.sort(model.trained_genes[top[:, k]]) for k in range(len(concepts))]
         if genes == "members":
-            return [_usable(model, adata.var_names.get_indexer(c.members), f"concept {c.key!r}") for c in concepts]
+            return [_usable(model, member_rows(c, adata.var_names)[0], f"concept {c.key!r}") for c in concepts]
         if genes not in adata.var_names:
             raise ValueError(f"Expected genes to be 'all', 'nearest', 'members' or gene names, found {genes!r}")
         genes = [genes]
     index = match_genes(list(genes), adata.var_names, missing="error").index
-    return [_usable(model, index, "genes")] * len(concepts)
+    without = index[model.reader.gene_totals[index] == 0]
+    if len(without):
+        raise ValueError(f"Expected genes with counts, found {adata.var_names[without[0]]!r} without any; leave it out")
+    return [np.sort(index)] * len(concepts)
+
+
+def random_genes(model: GeneVAE) -> np.ndarray:
+    """Draw the fixed random genes that stand for all genes: the same for every concept and call."""
+    rng = np.random.default_rng(model.settings["seed"])
+    n = min(N_RANDOM_GENES, len(model.trained_genes))
+    return np.sort(rng.choice(model.trained_genes, n, replace=False))
 
 
 def _usable(model: GeneVAE, index: np.ndarray, what: str) -> np.ndarray:

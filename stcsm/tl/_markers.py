@@ -13,6 +13,7 @@ from scipy import sparse
 
 from stcsm.concepts import GeneSet, gene_set
 from stcsm.models import counts_of
+from stcsm.space import check_counts, row_blocks
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 def layer_markers(adata: ad.AnnData, column: str, layer: str | None, n_markers: int) -> list[GeneSet]:
     """The genes that stand out in each layer of an ``obs`` column (t-test on log-normalised counts).
 
-    Spots without a label are left out, and so are layers of a single spot, which no test can compare.
+    Spots without a label or a count are left out, and so are layers of a single spot, which no test can compare.
 
     Parameters
     ----------
@@ -40,11 +41,20 @@ def layer_markers(adata: ad.AnnData, column: str, layer: str | None, n_markers: 
     """
     if column not in adata.obs:
         raise ValueError(f"Expected a column of adata.obs, found {column!r}; there are {sorted(map(str, adata.obs))}")
+    matrix = counts_of(adata, layer)
+    check_counts(matrix, adata.obs_names, adata.var_names)
     labels = adata.obs[column]
-    if labels.dtype.kind == "f":
-        raise ValueError(f"Expected labels in adata.obs[{column!r}], found fractional numbers ({labels.dtype})")
-    known = labels.notna().to_numpy()
-    text = labels[known].astype(str)
+    seen = np.concatenate([np.asarray(block.sum(axis=1)).ravel() for _, block in row_blocks(matrix)]) > 0
+    known = labels[labels.notna().to_numpy() & seen]
+    if known.dtype.kind == "f":
+        # Whole numbers beside NaN are floats in pandas.
+        if not (known % 1 == 0).all():
+            raise ValueError(
+                f"Expected labels in adata.obs[{column!r}], found fractional numbers (such as "
+                f"{known[known % 1 != 0].iloc[0]}); cut them into classes first"
+            )
+        known = known.astype(int)
+    text = known.astype(str)
     text = text[text.str.strip() != ""]
     sizes = text.value_counts()
     single = sorted(sizes.index[sizes < 2])
@@ -58,15 +68,12 @@ def layer_markers(adata: ad.AnnData, column: str, layer: str | None, n_markers: 
         )
     text = text[text.isin(kept)]
     rows = adata.obs_names.get_indexer(text.index)
-    counts = counts_of(adata, layer)[rows]
+    counts = matrix[rows]
     subset = ad.AnnData(
         sparse.csr_matrix(counts, dtype=np.float32),
         obs=pd.DataFrame({"label": pd.Categorical(text.to_numpy(), kept)}, index=text.index),
         var=pd.DataFrame(index=adata.var_names),
     )
-    empty = np.asarray(subset.X.sum(axis=1)).ravel() == 0
-    if empty.any():
-        subset = subset[~empty].copy()
     sc.pp.normalize_total(subset, target_sum=1e4)
     sc.pp.log1p(subset)
     with warnings.catch_warnings():

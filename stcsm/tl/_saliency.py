@@ -82,10 +82,17 @@ def saliency(
             "method": method,
             "genes": genes if isinstance(genes, str) else np.asarray(list(genes), dtype=object),
             "n_genes": np.asarray([len(r) for r in rows]),
-            "params": {k: v for k, v in params.items() if isinstance(v, (str, int, float, bool))},
+            "params": {name: _plain(value) for name, value in params.items()},
             "fingerprint": model.fingerprint(),
         },
     )
+
+
+def _plain(value: Any) -> Any:
+    """A parameter as an h5ad file can hold it."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return value if isinstance(value, (str, int, float, bool)) else f"given {type(value).__name__}"
 
 
 def saliency_maps(
@@ -149,6 +156,8 @@ def gene_saliency(
     out = AnnData(model.to_all_spots(maps.astype(np.float32)))
     out.obs_names, out.var_names = adata.var_names[match.index], adata.obs_names
     out.obs["concept_score"] = latent @ vector
-    out.layers["counts"] = sparse.csr_matrix(model.to_all_spots(model.reader.profiles(match.index)))
+    counts = np.zeros(out.shape, dtype=np.float32)
+    counts[:, model.spots] = model.reader.profiles(match.index)
+    out.layers["counts"] = sparse.csr_matrix(counts)
     out.varm[model.setup.spatial_key] = np.asarray(adata.obsm[model.setup.spatial_key])
     return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,8 @@ import pandas as pd
 from anndata import AnnData
 
 from stcsm import _keys
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,12 @@ def concept_key(label: str) -> str:
     Raises
     ------
     ValueError
-        If the label is blank, or a path (``.``, ``..``) in HDF5 whatever is done.
+        If the label is blank, a path (``.``, ``..``) or a reserved name (``_index``) in the file whatever is done, or
+        not Unicode text.
     """
     text = str(label)
-    if not text.strip() or text.strip() in (".", "..") or "\0" in text:
+    held = text.isascii() or not any(0xD800 <= ord(c) <= 0xDFFF for c in text)
+    if not text.strip() or text.strip() in (".", "..", "_index") or "\0" in text or not held:
         raise ValueError(f"Expected a concept name that a column and a file can hold, found {text!r}; give it a name")
     return text.strip().replace("/", "_")
 
@@ -91,10 +96,29 @@ def write_entry(adata: AnnData, name: str, value: dict[str, Any]) -> None:
 
 
 def write_concepts(adata: AnnData, concepts: Sequence[Concept], fingerprint: str) -> None:
-    """Store concepts beside those that are there; one of the same key is replaced."""
+    """Store concepts beside those that are there; one of the same name is replaced, and its old maps go with it.
+
+    Concepts of another model, and their maps, are dropped: latent spaces differ between models.
+
+    Raises
+    ------
+    ValueError
+        If a concept of another name is stored under the same key.
+    """
     stored = _in_order(adata)
-    if entry(adata, "concepts_model").get("fingerprint") != fingerprint:
+    known = entry(adata, "concepts_model").get("fingerprint")
+    if known is not None and known != fingerprint:
+        logger.warning(f"{len(stored)} concepts of another model and their maps are dropped: {', '.join(stored)}")
+        _drop_maps(adata, list(stored))
         stored = {}
+    for c in concepts:
+        other = stored.get(c.key, {}).get("label", c.label)
+        if other != c.label:
+            raise ValueError(
+                f"Expected concept names that stay apart in a file, found {c.label!r} beside {other!r}, which are both "
+                f"stored as {c.key!r}; rename one of them"
+            )
+    changed = [c.key for c in concepts if c.key in stored and not _same(stored[c.key], c)]
     for c in concepts:
         stored[c.key] = {
             "label": c.label,
@@ -105,9 +129,25 @@ def write_concepts(adata: AnnData, concepts: Sequence[Concept], fingerprint: str
             "vectors": np.asarray(c.vectors, dtype=np.float64),
             "info": dict(c.info),
         }
+    _drop_maps(adata, changed)
     write_entry(adata, "concepts", stored)
     # HDF5 gives the keys of a group back in alphabetical order; the user's order is kept beside them.
     write_entry(adata, "concepts_model", {"fingerprint": fingerprint, "order": np.asarray(list(stored), dtype=object)})
+
+
+def _same(record: dict[str, Any], concept: Concept) -> bool:
+    return np.array_equal(record["vectors"], concept.vectors)
+
+
+def _drop_maps(adata: AnnData, keys: Sequence[str]) -> None:
+    """Take the maps of concepts that no longer are what they were out of ``.obsm``."""
+    for table in _keys.CONCEPT_TABLES:
+        if table in adata.obsm and set(keys) & set(adata.obsm[table]):
+            left = adata.obsm[table].drop(columns=list(keys), errors="ignore")
+            if left.shape[1]:
+                adata.obsm[table] = left
+            else:
+                del adata.obsm[table]
 
 
 def _in_order(adata: AnnData) -> dict[str, Any]:
@@ -141,6 +181,24 @@ def read_concepts(adata: AnnData, names: Sequence[str] | str | None = None) -> l
     return [Concept(key=k, **stored[k]) for k in keys]
 
 
+def member_rows(concept: Concept, gene_names: pd.Index) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a concept's members, and their weights, both (n,); members that are not there are left out.
+
+    Raises
+    ------
+    ValueError
+        If none is there.
+    """
+    rows = gene_names.get_indexer(pd.Index(concept.members))
+    found = rows >= 0
+    if not found.any():
+        raise ValueError(
+            f"Expected members of concept {concept.key!r} among the genes, found none of {len(rows)} (such as "
+            f"{concept.members[0]!r}); the genes were subset or renamed: run stcsm.tl.concepts again"
+        )
+    return rows[found], concept.weights[found]
+
+
 def check_model(adata: AnnData, fingerprint: str, what: str = "concepts") -> None:
     """Refuse to mix what two models made.
 
@@ -160,4 +218,5 @@ def check_model(adata: AnnData, fingerprint: str, what: str = "concepts") -> Non
 
 def columns(concepts: Sequence[Concept], values: np.ndarray, index: pd.Index) -> pd.DataFrame:
     """Table of one column a concept; ``values`` is (n, K)."""
-    return pd.DataFrame(np.asarray(values), index=index, columns=[c.key for c in concepts])
+    # A named index is a column in h5ad, and may clash with a concept's name.
+    return pd.DataFrame(np.asarray(values), index=index.rename(None), columns=[c.key for c in concepts])

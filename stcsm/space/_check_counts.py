@@ -1,0 +1,101 @@
+"""Whether a matrix holds counts, and if not, what it holds and where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+CHUNK = 2048
+"""Rows that are looked at together; bounds the memory of the check."""
+
+
+def row_blocks(matrix: Any, size: int = CHUNK) -> Iterator[tuple[int, Any]]:
+    """Blocks of rows, read one at a time, of a dense, sparse or backed matrix."""
+    for start in range(0, matrix.shape[0], size):
+        block = matrix[start : start + size]
+        yield start, block if sparse.issparse(block) else np.asarray(block)
+
+
+def check_counts(matrix: Any, spot_names: Sequence[str], gene_names: Sequence[str]) -> None:
+    """Refuse a matrix that does not hold counts; say what it holds, where and how often.
+
+    Parameters
+    ----------
+    matrix
+        (S, G): dense, sparse or backed; read in blocks of rows.
+    spot_names, gene_names
+        Names of rows and columns, for the message.
+
+    Raises
+    ------
+    ValueError
+        If a value is NaN, infinite, negative or fractional, or if there is no count at all.
+    """
+    if getattr(matrix, "dtype", None) is not None and matrix.dtype.kind not in "iufb":
+        raise ValueError(f"Expected numbers as counts, found a matrix of {matrix.dtype}")
+    faults = {"NaN or infinite": 0, "negative": 0, "fractional": 0}
+    first: dict[str, str] = {}
+    total = 0.0
+    for start, block in row_blocks(matrix):
+        values = _values(block)
+        finite = np.isfinite(values)
+        total += float(values[finite].sum(dtype=np.float64))
+        for kind, bad in (
+            ("NaN or infinite", ~finite),
+            ("negative", finite & (values < 0)),
+            ("fractional", finite & (values != np.rint(values))),
+        ):
+            n = int(np.count_nonzero(bad))
+            if n and kind not in first:
+                spot, gene = _locate(block, bad)
+                value = values.flat[int(np.flatnonzero(bad)[0])]
+                first[kind] = f"{value:.4g} at spot {spot_names[start + spot]!r}, gene {gene_names[gene]!r}"
+            faults[kind] += n
+    found = [f"{n} {kind} (first: {first[kind]})" for kind, n in faults.items() if n]
+    if found:
+        hint = "point to the raw counts: layer=..."
+        if faults["fractional"] and not faults["negative"] and not faults["NaN or infinite"]:
+            hint = _what_it_is(matrix) + hint
+        raise ValueError(f"Expected counts (whole numbers, 0 or more), found {'; '.join(found)}; {hint}")
+    if total == 0:
+        raise ValueError("Expected counts, found only zeros; is this the right layer?")
+
+
+def _values(block: Any) -> np.ndarray:
+    return block if isinstance(block, np.ndarray) else block.data
+
+
+def _locate(block: Any, bad: np.ndarray) -> tuple[int, int]:
+    """Row and column of the first bad value of a block."""
+    if isinstance(block, np.ndarray):
+        row, column = np.argwhere(bad)[0]
+        return int(row), int(column)
+    # Compressed by rows or by columns: the pointer array says in which the stored value lies.
+    k = int(np.flatnonzero(bad)[0])
+    major = int(np.searchsorted(block.indptr, k, side="right")) - 1
+    minor = int(block.indices[k])
+    return (major, minor) if block.format == "csr" else (minor, major)
+
+
+def _what_it_is(matrix: Any) -> str:
+    """Name normalised data for what it is: within a spot, all values are multiples of one size factor."""
+    block: Any = matrix[: min(64, matrix.shape[0])]
+    rows = np.asarray(block if isinstance(block, np.ndarray) else block.toarray())
+    logged: list[float] = []
+    scaled: list[float] = []
+    for row in rows.astype(np.float64):
+        values = row[row > 0]
+        if len(values) < 2:
+            continue
+        for undone, votes in ((np.expm1(np.minimum(values, 50.0)), logged), (values, scaled)):
+            ratio = undone / undone.min()
+            small = ratio[ratio < 50]
+            votes.append(float(np.mean(np.abs(small - np.rint(small)) < 0.01 * small)))
+    if logged and np.median(logged) > 0.95 and np.median(logged) > np.median(scaled):
+        return "these are log-normalised values (scanpy's normalize_total and log1p), not counts; "
+    if scaled and np.median(scaled) > 0.95:
+        return "these are normalised values (scanpy's normalize_total), not counts; "
+    return ""
