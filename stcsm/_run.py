@@ -158,6 +158,7 @@ def analyse(
         logging.getLogger(name).setLevel(logging.WARNING)
     for kind in (DeprecationWarning, FutureWarning, SyntaxWarning):
         warnings.filterwarnings("ignore", category=kind)
+    warnings.showwarning = _one_line
     console = Console(quiet=quiet)
     started = time.perf_counter()
     if method not in METHODS:
@@ -176,6 +177,11 @@ def analyse(
     tl.concept_map(adata, model)
     write_results(adata, model, out)
     console.print(f"{', '.join(RESULTS)} in {out} ({time.perf_counter() - started:.0f} s)")
+
+
+def _one_line(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Show a warning as one line without the place in our code where it was raised."""
+    Console(stderr=True, soft_wrap=True).print(f"stcsm: warning: {' '.join(str(message).split())}", highlight=False)
 
 
 def check_steps(adata: AnnData, model: GeneVAE, steps: list[dict[str, Any]]) -> None:
@@ -198,8 +204,8 @@ def check_steps(adata: AnnData, model: GeneVAE, steps: list[dict[str, Any]]) -> 
         for key, record in trial.uns[_keys.UNS]["concepts"].items():
             if key in taken:
                 raise ValueError(
-                    f"Expected concepts of different names, found {taken[key]!r} and {record['label']!r}, which are both "
-                    f"stored as {key!r}; rename one of them"
+                    f"Expected concepts of different names, found {taken[key]!r} and {record['label']!r}, which are "
+                    f"both stored as {key!r}; rename one of them"
                 )
             taken[key] = record["label"]
 

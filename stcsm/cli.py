@@ -18,11 +18,19 @@ app = typer.Typer(
 fetch = typer.Typer(help="Fetch published data.", no_args_is_help=True)
 app.add_typer(fetch, name="fetch")
 
-Out = Annotated[Path, typer.Option("--out", help="Folder for the results; made if absent.")]
+Out = Annotated[
+    Path,
+    typer.Option("--out", help="Folder for the results; made if absent. Results of an earlier run in it are replaced."),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the model.")]
-NSeeds = Annotated[int, typer.Option("--n-seeds", min=1, help="Models to train and average.")]
-Method = Annotated[str, typer.Option("--method", help="Attribution method of concept_saliency.csv.")]
-Encoder = Annotated[str, typer.Option("--encoder", help="Encoder of the gene model.")]
+NSeeds = Annotated[int, typer.Option("--n-seeds", min=1, help="Models to train from different seeds and average.")]
+Method = Annotated[
+    str,
+    typer.Option(
+        "--method", help="Attribution method of concept_saliency.csv (saliency, integrated_gradients, rectgrad, ...)."
+    ),
+]
+Encoder = Annotated[str, typer.Option("--encoder", help="Encoder of the gene model: auto or mlp (fully connected).")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no report.")]
 
 
@@ -84,6 +92,15 @@ def fetch_mob(
         typer.echo(str(path))
 
 
+SHELL_WORDS = {
+    "layer=...": "--layer NAME",
+    " or pass spatial_key=": "",
+    "n_seeds": "--n-seeds",
+    "encoder to be": "--encoder to be",
+}
+"""What messages say for notebooks, and what it is called here."""
+
+
 def main() -> None:
     """Run the command line; bad input ends with status 2 and one line.
 
@@ -101,7 +118,10 @@ def main() -> None:
         if not (_is_usage(error) or isinstance(error, (ValueError, TypeError, OSError, KeyError, MemoryError))):
             raise
         text = error.format_message() if _is_usage(error) else str(error)  # type: ignore[attr-defined]
-        typer.echo(f"stcsm: {' '.join(text.split()) or type(error).__name__}", err=True)
+        text = " ".join(text.split()) or type(error).__name__
+        for python, shell in SHELL_WORDS.items():
+            text = text.replace(python, shell)
+        typer.echo(f"stcsm: {text}", err=True)
         sys.exit(2)
 
 

@@ -88,6 +88,40 @@ def test_bad_input_is_one_line_and_status_2(counts, tmp_path, args, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_what_is_not_ours_is_never_replaced(counts, tmp_path):
+    folder, marker, _ = counts
+    (tmp_path / "out" / "model").mkdir(parents=True)
+    thesis = tmp_path / "out" / "model" / "thesis.txt"
+    thesis.write_text("mine")
+    done = stcsm_command(
+        "run", folder / "counts.tsv", "--genes", f"g={marker}", "--out", tmp_path / "out", "--quiet"
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "something else" in done.stderr
+    assert thesis.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--method", "nonsense"], "--method to be one of"),
+        (["--seed", "-1"], "seed"),
+        (["--encoder", "conv3d"], "--encoder"),
+        (["--genes", "Granular Cell Layer={marker}"], "rename"),
+    ],
+)
+def test_settings_are_checked_before_the_training(counts, tmp_path, args, message):
+    folder, marker, _ = counts
+    args = [a.format(marker=marker) for a in args]
+    done = stcsm_command(
+        "run", folder / "counts.tsv", "--labels", folder / "labels.csv", "--out", tmp_path / "out", *args
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert message in done.stderr.strip().splitlines()[-1]
+    assert "Epoch" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_absent_file_and_unknown_option(tmp_path):
     for args in (["run", tmp_path / "no.tsv", "--genes", "a=b", "--out", tmp_path / "o"], ["run", "--nonsense"]):
         done = stcsm_command(*args)

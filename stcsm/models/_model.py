@@ -97,6 +97,7 @@ class GeneVAE(TrainingMixin, SavingMixin, BaseModelClass):
         }
         check_settings(settings)
         setup = read_setup(adata)
+        check_anndata(adata, setup)  # the counts may have been normalised since
         self._attach(adata, setup, settings)
         trained = np.flatnonzero(self.reader.gene_totals >= min_counts)
         if len(trained) < 2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -90,8 +91,10 @@ class TrainingMixin:
         # Data loaders draw from the global generator; what the user has seeded stays as it was.
         with (
             torch.random.fork_rng(devices=[]),
+            warnings.catch_warnings(),
             quiet("lightning.pytorch", logging.INFO if progress else logging.ERROR),
         ):
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
             TrainRunner(
                 self,
                 training_plan=plan,

@@ -105,6 +105,10 @@ def gene_saliency(
     ValueError
         If the spots of ``genes`` are not those of ``adata``.
     """
+    if not isinstance(genes, AnnData):
+        raise TypeError(
+            f"Expected what stcsm.tl.gene_saliency(adata, model, concept, genes) returned, found {type(genes).__name__}"
+        )
     if not genes.var_names.equals(adata.obs_names):
         raise ValueError(
             f"Expected genes x spots as stcsm.tl.gene_saliency returns it for this AnnData ({adata.n_obs} spots), "

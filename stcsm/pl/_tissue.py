@@ -9,8 +9,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize, TwoSlopeNorm
+from matplotlib.colors import Colormap, ListedColormap, Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from scipy.spatial import cKDTree
 
@@ -62,7 +63,8 @@ def draw_panels(
             ax.set_axis_off()
             continue
         norm = limits(values.iloc[:, k].to_numpy(dtype=float), percentile, symmetric)
-        _panel(shell, f"panel_{k}", ax, norm, cmap or DIVERGING, spatial_key, picture, img, size)
+        colours = cmap or (see_through(DIVERGING) if picture and img and symmetric else DIVERGING)
+        _panel(shell, f"panel_{k}", ax, norm, colours, spatial_key, picture, img, size)
         ax.set_title(titles[k], fontsize=10)
         ax.set_xlabel("")
         ax.set_ylabel("")
@@ -83,7 +85,7 @@ def _panel(
     column: str,
     ax: Axes,
     norm: Normalize,
-    cmap: str,
+    cmap: str | Colormap,
     spatial_key: str,
     picture: tuple[str, str] | None,
     img: bool,
@@ -93,7 +95,7 @@ def _panel(
 
     common: dict[str, Any] = {
         "color": column, "ax": ax, "norm": norm, "cmap": cmap, "spatial_key": spatial_key, "colorbar": False,
-        "legend_na": False,
+        "alpha": None, "legend_na": False,
     }  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -107,6 +109,13 @@ def _panel(
             points = point_size(shell.obsm[spatial_key]) if size is None else size
             sq.pl.spatial_scatter(shell, shape=None, size=points, linewidths=0, library_id="spots", **common)
             ax.set_aspect("equal")
+
+
+def see_through(name: str) -> ListedColormap:
+    """A diverging colour map whose middle lets the tissue through: spots near zero have nothing to show."""
+    colours = colormaps[name](np.linspace(0, 1, 256))
+    colours[:, 3] = np.clip(0.1 + 1.6 * np.abs(np.linspace(-1, 1, 256)), 0, 1)
+    return ListedColormap(colours)
 
 
 def _crop(ax: Axes, xy: np.ndarray) -> None:

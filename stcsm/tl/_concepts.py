@@ -46,6 +46,7 @@ def concepts(
     layers: str | None = None,
     estimator: str = "contrast",
     n_markers: int = 30,
+    keep: bool = True,
 ) -> None:
     """Turn named gene sets, or the layers of a tissue, into directions in latent space, and score every gene on them.
 
@@ -69,6 +70,8 @@ def concepts(
         2019); ``"cav"``: normal of a linear classifier of members against the rest (Kim et al. 2018).
     n_markers
         Marker genes a layer.
+    keep
+        Keep the concepts that are there; False drops them and their maps.
 
     Writes
     ------
@@ -115,7 +118,7 @@ def concepts(
     ]
     if model is not None and new:
         embed_genes(adata, model)
-    write_concepts(adata, made, entry(adata, "embedding_model")["fingerprint"])
+    write_concepts(adata, made, entry(adata, "embedding_model")["fingerprint"], keep)
     stored = read_concepts(adata)
     adata.varm[_keys.CONCEPT_SCORE] = columns(stored, score_genes(latents, stored), adata.var_names)
 

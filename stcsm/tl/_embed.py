@@ -68,9 +68,14 @@ def check_fits(adata: AnnData, model: GeneVAE) -> None:
         ("spots", adata.obs_names, model.spot_names),
         ("genes", adata.var_names, model.gene_names),
     ):
-        if not mine.equals(theirs):
-            raise ValueError(
-                f"Expected an AnnData with the {axis} of the model's ({len(theirs)}), found {len(mine)} {axis}, of "
-                f"which {len(mine.intersection(theirs))} are the same; some were dropped, renamed or reordered "
-                "after the model was made: train another, or GeneVAE.load(folder, adata) if only genes changed"
+        if mine.equals(theirs):
+            continue
+        common = len(mine.intersection(theirs))
+        if common == len(mine) == len(theirs):
+            found = f"the same {axis} in another order; put them back: adata[model.spot_names, model.gene_names]"
+        else:
+            found = (
+                f"{len(mine)} {axis}, {common} of them the model's; the AnnData was subset or renamed after the "
+                "model was made: take the whole one, or train a model on this one"
             )
+        raise ValueError(f"Expected the model's {len(theirs)} {axis}, found {found}")

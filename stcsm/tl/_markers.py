@@ -18,6 +18,14 @@ from stcsm.space import check_counts, row_blocks
 logger = logging.getLogger(__name__)
 
 
+MOST_NUMBERS = 50
+"""A column with more different numbers than this is a measurement, not labels."""
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
 def layer_markers(adata: ad.AnnData, column: str, layer: str | None, n_markers: int) -> list[GeneSet]:
     """The genes that stand out in each layer of an ``obs`` column (t-test on log-normalised counts).
 
@@ -54,17 +62,22 @@ def layer_markers(adata: ad.AnnData, column: str, layer: str | None, n_markers: 
                 f"{known[known % 1 != 0].iloc[0]}); cut them into classes first"
             )
         known = known.astype(int)
+    if known.dtype.kind in "iu" and known.nunique() > MOST_NUMBERS:
+        raise ValueError(
+            f"Expected labels in adata.obs[{column!r}], found {known.nunique()} different numbers; if they are labels, "
+            f"make them text: adata.obs[{column!r}] = adata.obs[{column!r}].astype(str)"
+        )
     text = known.astype(str)
     text = text[text.str.strip() != ""]
     sizes = text.value_counts()
     single = sorted(sizes.index[sizes < 2])
     if single:
-        logger.warning(f"layers of a single spot are left out, no test can compare them: {', '.join(single)}")
+        logger.warning(f"layers of a single spot are left out, no test can compare them: {_some(single)}")
     kept = sorted(sizes.index[sizes >= 2])
     if len(kept) < 2:
         raise ValueError(
             f"Expected at least two layers with two spots or more in adata.obs[{column!r}], found {len(kept)} "
-            f"({dict(sizes)}); a layer's markers stand out against other layers"
+            f"({len(sizes)} labels); a layer's markers stand out against other layers"
         )
     text = text[text.isin(kept)]
     rows = adata.obs_names.get_indexer(text.index)

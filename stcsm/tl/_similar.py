@@ -34,6 +34,8 @@ def similar_genes(adata: AnnData, gene: str, n: int = 50) -> pd.DataFrame:
     ValueError
         If there is no embedding, the gene is unknown (close names are suggested) or has no counts, or n < 1.
     """
+    if not isinstance(gene, str):
+        raise TypeError(f"Expected the name of one gene, found {type(gene).__name__}; call it once for each gene")
     latents = read_embedding(adata)
     index = int(match_genes([gene], adata.var_names, missing="error").index[0])
     if len(latents) == 1:

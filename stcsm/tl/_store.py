@@ -95,7 +95,7 @@ def write_entry(adata: AnnData, name: str, value: dict[str, Any]) -> None:
     adata.uns[_keys.UNS] = {**adata.uns.get(_keys.UNS, {}), name: value}
 
 
-def write_concepts(adata: AnnData, concepts: Sequence[Concept], fingerprint: str) -> None:
+def write_concepts(adata: AnnData, concepts: Sequence[Concept], fingerprint: str, keep: bool = True) -> None:
     """Store concepts beside those that are there; one of the same name is replaced, and its old maps go with it.
 
     Concepts of another model, and their maps, are dropped: latent spaces differ between models.
@@ -111,6 +111,9 @@ def write_concepts(adata: AnnData, concepts: Sequence[Concept], fingerprint: str
         logger.warning(f"{len(stored)} concepts of another model and their maps are dropped: {', '.join(stored)}")
         _drop_maps(adata, list(stored))
         stored = {}
+    if not keep:
+        _drop_maps(adata, [key for key in stored if key not in {c.key for c in concepts}])
+        stored = {c.key: stored[c.key] for c in concepts if c.key in stored}
     for c in concepts:
         other = stored.get(c.key, {}).get("label", c.label)
         if other != c.label:

@@ -190,6 +190,9 @@ def test_save_and_load(counts, tmp_path):
             again.get_latent_representation(member=member), model.get_latent_representation(member=member)
         )
     assert again.fingerprint() == model.fingerprint()
+    moved = counts.copy()
+    moved.obsm["spatial"] = moved.obsm["spatial"][::-1].copy()
+    assert GeneVAE.load(tmp_path / "m", moved).fingerprint() != model.fingerprint()  # the filter is another
     with pytest.raises(FileExistsError, match="overwrite"):
         model.save(tmp_path / "m")
     model.save(tmp_path / "m", overwrite=True)
@@ -207,6 +210,10 @@ def test_load_refuses_other_spots_and_damage(counts, tmp_path):
         GeneVAE.load(tmp_path / "m", counts[::-1].copy())
     with pytest.raises(FileNotFoundError):
         GeneVAE.load(tmp_path / "nowhere", counts)
+    renamed = counts.copy()
+    renamed.var_names = [f"ENSMUSG{i}" for i in range(40)]
+    with pytest.raises(ValueError, match="Ensembl"):
+        GeneVAE.load(tmp_path / "m", renamed)
     settings = json.loads((tmp_path / "m" / "model.json").read_text())
     (tmp_path / "m" / "model.json").write_text(json.dumps({**settings, "format": 99}))
     with pytest.raises(ValueError, match="format"):
@@ -293,6 +300,8 @@ def test_other_refusals(counts):
         ({"likelihood": "gauss"}, "likelihood"),
         ({"n_latent": 0}, "n_latent"),
         ({"smoothing": -1}, "smoothing"),
+        ({"smoothing": "wide"}, "smoothing"),
+        ({"seed": -1}, "seed"),
         ({"min_counts": 10_000}, "lower min_counts"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -302,5 +311,12 @@ def test_other_refusals(counts):
         model.train(held_out=1.5)
     with pytest.raises(ValueError, match=r"\(N, 4\)"):
         model.decode(np.ones((2, 3)))
-    with pytest.raises(ValueError, match="nope"):
-        model.inputs(["nope"])
+    for genes, message in ((["nope"], "nope"), ([-1], "0 to 39"), ([40], "0 to 39"), (np.ones(3, bool), "mask")):
+        with pytest.raises(ValueError, match=message):
+            model.inputs(genes)
+    with pytest.raises(ValueError, match="member"):
+        model.decode(np.ones((2, 4)), member=1)
+    with pytest.raises(ValueError, match="batch_size"):
+        model.train(batch_size=0)
+    with pytest.raises(TypeError, match="layers"):
+        GeneVAE.setup_anndata(counts, layers="counts")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -12,6 +15,35 @@ from sklearn.metrics import roc_auc_score
 import stcsm
 from stcsm import _keys, tl
 from stcsm.models import GeneVAE
+
+
+def _saved(model):
+    folder = Path(tempfile.mkdtemp()) / "model"
+    model.save(folder)
+    return folder
+
+
+def assert_equal(a, b):
+    """Two AnnData hold the same, down to what ``.uns`` holds; NaN equals NaN."""
+    same(a.X, b.X)
+    pd.testing.assert_frame_equal(a.obs, b.obs)
+    pd.testing.assert_frame_equal(a.var, b.var)
+    for name in ("uns", "obsm", "varm", "obsp", "layers"):
+        same(dict(getattr(a, name)), dict(getattr(b, name)))
+
+
+def same(x, y):
+    """Recursive equality of what an AnnData can hold."""
+    if isinstance(x, dict):
+        assert list(x) == list(y)
+        for key in x:
+            same(x[key], y[key])
+    elif sparse.issparse(x):
+        assert (x != y).nnz == 0
+    elif isinstance(x, pd.DataFrame):
+        pd.testing.assert_frame_equal(x, y)
+    else:
+        np.testing.assert_array_equal(x, y)
 
 
 def in_region(adata, region):
@@ -109,6 +141,31 @@ def test_kind_of_matrix_does_not_matter(trained, kind):
     first = GeneVAE(adata, n_latent=6, n_hidden=32)
     first.train(max_epochs=3, progress=False)
     np.testing.assert_array_equal(first.get_latent_representation(), again.get_latent_representation())
+    maps = []
+    for a, m in ((adata.copy(), first), (other, again)):
+        tl.concepts(a, m, genes={"left": ["a0"]}, layers="region")
+        tl.saliency(a, m)
+        tl.concept_map(a, m)
+        maps.append((a.obsm["concept_saliency"], a.obsm["concept_map"]))
+    pd.testing.assert_frame_equal(maps[0][0], maps[1][0])
+    pd.testing.assert_frame_equal(maps[0][1], maps[1][1])
+
+
+@pytest.mark.parametrize("kind", ["csr", "csc", "dense"])
+def test_normalising_afterwards_does_not_reach_the_model(trained, kind):
+    import scanpy as sc
+
+    adata = trained[0].copy()
+    adata.X = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix, "dense": lambda x: x.toarray()}[kind](adata.X)
+    model = GeneVAE(adata, n_latent=6, n_hidden=32)
+    before = model.inputs(["a0", "b1"])
+    sc.pp.normalize_total(adata)
+    sc.pp.log1p(adata)
+    assert (model.inputs(["a0", "b1"]) == before).all()
+    with pytest.raises(ValueError, match="log-normalised"):
+        GeneVAE(adata, n_latent=6, n_hidden=32)
+    with pytest.raises(ValueError, match="log-normalised"):
+        stcsm.pp.spot_graph(adata)
 
 
 def test_view_gives_the_numbers_of_its_copy(trained):
@@ -124,19 +181,26 @@ def test_view_gives_the_numbers_of_its_copy(trained):
     assert adata.n_obs == 64
 
 
-def test_members_of_an_ensemble_are_the_models_of_their_seeds(trained):
+def test_members_of_an_ensemble_are_averaged_after_standardising(trained):
     adata, _ = trained
     both = GeneVAE(adata, n_latent=6, n_hidden=32, n_seeds=2, seed=3)
     both.train(max_epochs=3, progress=False)
-    alone = GeneVAE(adata, n_latent=6, n_hidden=32, seed=4)
-    alone.train(max_epochs=3, progress=False)
     a = adata.copy()
     tl.concepts(a, both, genes={"left": ["a0"]})
     tl.saliency(a, both)
     assert {"X_stcsm", "X_stcsm_var", "X_stcsm_1", "X_stcsm_1_var"} <= set(a.varm)
     assert a.uns["stcsm"]["concepts"]["left"]["vectors"].shape == (2, 6)
-    assert abs(a.varm["concept_score"]["left"].mean()) < 1e-6  # members are standardised before they are averaged
-    assert alone.get_latent_representation().shape == both.get_latent_representation(member=1).shape
+    vectors = a.uns["stcsm"]["concepts"]["left"]["vectors"]
+    scores = [both.get_latent_representation(member=m) @ vectors[m] for m in (0, 1)]
+    expected = np.mean([(s - np.nanmean(s)) / np.nanstd(s) for s in scores], axis=0)
+    np.testing.assert_allclose(a.varm["concept_score"]["left"], expected, rtol=1e-4, atol=1e-5)
+    tl.concepts(a, both.__class__.load(_saved(both), a), genes={"left": ["a0"]})
+    a.varm["X_stcsm_umap"] = np.zeros((a.n_vars, 2))
+    one = GeneVAE(adata, n_latent=6, n_hidden=32)
+    one.train(max_epochs=1, progress=False)
+    tl.embed_genes(a, one)
+    assert "X_stcsm_1" not in a.varm  # left behind by the larger ensemble
+    assert "X_stcsm_umap" in a.varm  # the user's
 
 
 def test_similar_genes_are_those_of_the_region(tissue, model):
@@ -156,6 +220,8 @@ def test_similar_genes_are_those_of_the_region(tissue, model):
         (lambda a, m: tl.concepts(a, m, genes={"x": ["c29"]}), "none"),
         (lambda a, m: tl.concepts(a, m, genes={" ": ["a0"]}), "name"),
         (lambda a, m: tl.concepts(a, m, genes={"..": ["a0"]}), "name"),
+        (lambda a, m: tl.concepts(a, m, genes={"_index": ["a0"]}), "name"),
+        (lambda a, m: tl.concepts(a, m, genes={"\ud800": ["a0"]}), "name"),
         (lambda a, m: tl.concepts(a, m, genes={"a/b": ["a0"], "a_b": ["a1"]}), "rename"),
         (lambda a, m: tl.concepts(a, m, genes="nowhere"), "neither"),
         (lambda a, m: tl.concepts(a, m, layers="nowhere"), "column of adata.obs"),
@@ -167,10 +233,120 @@ def test_similar_genes_are_those_of_the_region(tissue, model):
 )
 def test_bad_input_is_refused_and_changes_nothing(tissue, model, call, message):
     tissue.obs["one"] = "all"
-    keys = [set(tissue.uns["stcsm"]), set(tissue.obsm), set(tissue.varm)]
+    before = tissue.copy()
     with pytest.raises(ValueError, match=message):
         call(tissue, model)
-    assert keys == [set(tissue.uns["stcsm"]), set(tissue.obsm), set(tissue.varm)]
+    assert_equal(tissue, before)
+
+
+def test_a_step_that_fails_midway_changes_nothing(tissue, model, monkeypatch):
+    tl.concepts(tissue, model, genes={"left": ["a0"]})
+    before = tissue.copy()
+
+    def broken(*_):
+        raise ValueError("broken")
+
+    monkeypatch.setitem(tl._concept_map.PARTS, "decoded", broken)
+    with pytest.raises(ValueError, match="broken"):
+        tl.concept_map(tissue, model)
+    assert_equal(tissue, before)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda a: a._inplace_subset_obs(np.arange(50)),
+        lambda a: a._inplace_subset_var(np.arange(50)),
+        lambda a: setattr(a, "var_names", [f"x{i}" for i in range(a.n_vars)]),
+    ],
+)
+@pytest.mark.parametrize("step", [tl.embed_genes, tl.saliency, tl.decoded, tl.concept_map])
+def test_changing_the_tissue_in_place_is_noticed(trained, spoil, step):
+    adata = trained[0].copy()
+    GeneVAE.setup_anndata(adata)
+    model = GeneVAE(adata, n_latent=6, n_hidden=32)
+    model.train(max_epochs=1, progress=False)
+    tl.concepts(adata, model, genes={"left": ["a0"]})
+    spoil(adata)
+    before = adata.copy()
+    with pytest.raises(ValueError, match="subset or renamed"):
+        step(adata, model)
+    assert_equal(adata, before)
+
+
+def test_members_that_are_gone_are_left_out_not_replaced(trained, tmp_path):
+    adata, model = trained
+    whole = adata.copy()
+    tl.concepts(whole, model, genes={"left": ["a0", "a1"], "gone": ["a1"]})
+    model.save(tmp_path / "m")
+    fewer = whole[:, [g for g in whole.var_names if g != "a1"]].copy()
+    again = GeneVAE.load(tmp_path / "m", fewer)
+    with pytest.raises(ValueError, match="none of 1"):
+        tl.decoded(fewer, again, "gone")
+    tl.decoded(fewer, again, "left")
+    assert roc_auc_score(in_region(fewer, "A/left"), fewer.obsm[_keys.CONCEPT_DECODED]["left"]) > 0.95
+
+
+def test_names_that_share_a_key_stay_apart_across_calls(tissue, model):
+    tl.concepts(tissue, model, genes={"p/q": ["a0"]})
+    with pytest.raises(ValueError, match="rename"):
+        tl.concepts(tissue, model, genes={"p_q": ["b0"]})
+    assert tissue.uns["stcsm"]["concepts"]["p_q"]["label"] == "p/q"
+
+
+def test_old_maps_go_with_an_old_concept(tissue, model):
+    tl.concepts(tissue, model, genes={"x": ["a0"], "y": ["b0"]})
+    tl.saliency(tissue, model)
+    tl.concepts(tissue, model, genes={"x": ["a0"]})
+    assert list(tissue.obsm["concept_saliency"]) == ["x", "y"]  # the same concept again: its map still holds
+    tl.concepts(tissue, model, genes={"x": ["b5"]})
+    assert list(tissue.obsm["concept_saliency"]) == ["y"]
+    tl.concepts(tissue, model, genes={"z": ["a0"]}, keep=False)
+    assert "concept_saliency" not in tissue.obsm
+    assert list(tissue.uns["stcsm"]["concepts"]) == ["z"]
+
+
+def test_graph_of_other_spots_is_made_anew(tissue, model):
+    tl.concepts(tissue, model, genes={"left": ["a0"]})
+    tl.concept_map(tissue, model)
+    part = tissue[:40].copy()
+    GeneVAE.setup_anndata(part)
+    small = GeneVAE(part, n_latent=6, n_hidden=32)
+    small.train(max_epochs=1, progress=False)
+    tl.concepts(part, small, genes={"left": ["a0"]})
+    tl.concept_map(part, small)
+    np.testing.assert_allclose(np.asarray(part.obsp["stcsm_spot_graph"].sum(axis=1)), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["smoothgrad", "integrated_gradients", "rectgrad"])
+def test_chunks_do_not_change_a_map(tissue, model, method, monkeypatch):
+    tl.concepts(tissue, model, genes={"left": ["a0"]})
+    maps = []
+    for values in (2**25, 64 * 7):
+        monkeypatch.setattr(tl._maps, "CHUNK_VALUES", values)
+        tl.saliency(tissue, model, method=method)
+        maps.append(tissue.obsm["concept_saliency"]["left"].to_numpy())
+    np.testing.assert_allclose(maps[0], maps[1], rtol=1e-4, atol=1e-5 * np.abs(maps[0]).max())
+
+
+def test_clusters_as_numbers_beside_nan(tissue, model):
+    tissue.obs["cluster"] = np.where(in_region(tissue, "B"), 1.0, 2.0)
+    tissue.obs.loc["spot3", "cluster"] = np.nan
+    tl.concepts(tissue, model, layers="cluster")
+    assert list(tissue.varm[_keys.CONCEPT_SCORE]) == ["1", "2"]
+    tissue.obs["depth"] = np.linspace(0, 1, tissue.n_obs)
+    with pytest.raises(ValueError, match="fractional"):
+        tl.concepts(tissue, model, layers="depth")
+    tissue.obs["number"] = np.arange(tissue.n_obs)
+    with pytest.raises(ValueError, match="64 different numbers"):
+        tl.concepts(tissue, model, layers="number")
+
+
+def test_mean_estimator_draws_its_members(tissue, model):
+    for estimator in ("contrast", "mean", "cav"):
+        tl.concepts(tissue, model, genes={"left": ["a0", "a1"]}, estimator=estimator)
+        tl.decoded(tissue, model)
+        assert roc_auc_score(in_region(tissue, "A/left"), tissue.obsm[_keys.CONCEPT_DECODED]["left"]) > 0.95
 
 
 def test_layer_of_one_spot_is_left_out(tissue, model):
