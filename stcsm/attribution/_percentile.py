@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stcsm.attribution._selection import Selection, select_in_parallel
+from stcsm.attribution._selection import value_at_rank
 
 __all__ = ["highest_useful_percentile", "keep_above_percentile", "percentile_rank", "percentile_threshold"]
 
@@ -65,8 +65,8 @@ def percentile_threshold(values: Tensor, q: float) -> Tensor:
     rank = percentile_rank(size, q)
     if rank == 0:
         return values.amax(dim=1)
-    if _selects(values):
-        return torch.from_numpy(_selection(values, rank).threshold)
+    if values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64):
+        return torch.from_numpy(value_at_rank(values.detach().contiguous().numpy(), rank))
     return torch.kthvalue(values, size - rank, dim=1).values
 
 
@@ -88,20 +88,7 @@ def keep_above_percentile(importance: Tensor, signal: Tensor, q: float) -> Tenso
     rank = percentile_rank(importance.shape[1], q)
     if rank == 0:
         return torch.zeros_like(signal)
-    if not _selects(importance):
-        return torch.where(importance > percentile_threshold(importance, q)[:, None], signal, 0.0)
-    above = torch.from_numpy(_selection(importance, rank).above)
-    kept = torch.zeros_like(signal, memory_format=torch.contiguous_format)
-    kept.view(-1)[above] = signal.reshape(-1)[above]
-    return kept
-
-
-def _selects(values: Tensor) -> bool:
-    return values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64)
-
-
-def _selection(values: Tensor, rank: int) -> Selection:
-    return select_in_parallel(values.detach().contiguous().numpy(), rank, torch.get_num_threads())
+    return torch.where(importance > percentile_threshold(importance, q)[:, None], signal, 0.0)
 
 
 def check_percentile(q: float) -> None:
