@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
     submod_attrs={
         "_bulb": ["simulated_bulb"],
+        "_faces": ["FACE_ATTRIBUTES", "simulated_faces"],
         "_mob": ["mouse_olfactory_bulb"],
         "_mob_fetch": ["fetch_mob"],
     },

@@ -1,1 +1,21 @@
 """Faces: CelebA-format data, an image VAE, and the same concepts and engine."""
+
+import lazy_loader as _lazy
+
+# lazy, so that reading pictures needs no torch model and training alone needs Lightning
+__getattr__, __dir__, __all__ = _lazy.attach(
+    __name__,
+    submod_attrs={
+        "_architecture": ["PRESETS", "Architecture"],
+        "_celeba": ["CelebA", "Inventory", "PictureFolder"],
+        "_crop": ["CropReport", "crop_faces"],
+        "_data": ["PictureArray", "Pictures"],
+        "_encode": ["encode"],
+        "_fetch": ["fetch_pretrained"],
+        "_grids": ["picture_grid"],
+        "_keras": ["load_keras_weights"],
+        "_lfw": ["lfw_subset"],
+        "_picture": ["PictureError"],
+        "_vae": ["ImageVAE", "as_pixels"],
+    },
+)

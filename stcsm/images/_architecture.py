@@ -36,6 +36,9 @@ class Architecture:
         A key of `ACTIVATIONS`.
     kl_weight
         Weight of the divergence's mean over latents beside the reconstruction's mean over pixels.
+    log_var_start
+        Log variance of every picture before training. None draws the head's weights as Keras does, as published: noise
+        then drowns most latents at first, and single steps blow up.
     """
 
     size: int = 128
@@ -46,6 +49,7 @@ class Architecture:
     latent: int = 400
     activation: str = "relu"
     kl_weight: float = 5e-4
+    log_var_start: float | None = None
 
     def __post_init__(self) -> None:
         """Check that the numbers fit each other."""
@@ -71,6 +75,8 @@ class Architecture:
             raise ValueError(f"Expected activation to be one of {', '.join(ACTIVATIONS)}, found {self.activation!r}.")
         if not self.kl_weight >= 0:
             raise ValueError(f"Expected a kl_weight of at least 0, found {self.kl_weight}.")
+        if self.log_var_start is not None and not -20 <= self.log_var_start <= 5:
+            raise ValueError(f"Expected a log_var_start between -20 and 5, or None, found {self.log_var_start}.")
 
     @property
     def cells(self) -> int:
@@ -100,7 +106,7 @@ def _whole(values: Sequence[int], name: str) -> tuple[int, ...]:
 PRESETS: Mapping[int, Architecture] = MappingProxyType(
     {
         128: Architecture(),
-        64: Architecture(64, (16, 32, 64, 128), (4, 4, 4, 4), 3, 256, 128),
-        32: Architecture(32, (32, 64, 128), (4, 4, 4), 3, 256, 64),
+        64: Architecture(64, (16, 32, 64, 128), (4, 4, 4, 4), 3, 256, 128, log_var_start=-2.0),
+        32: Architecture(32, (32, 64, 128), (4, 4, 4), 3, 256, 64, log_var_start=-2.0),
     }
 )

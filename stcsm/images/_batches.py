@@ -10,11 +10,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Sampler
 
-from ._data import Pictures
-
-__all__ = ["Batches", "noise_of_step", "stacked_loader"]
+__all__ = ["Batches", "noise_of_step"]
 
 
 class Batches(Sampler[list[int]]):
@@ -75,30 +73,3 @@ class Batches(Sampler[list[int]]):
 def noise_of_step(seed: int, step: int, rank: int, shape: tuple[int, int]) -> Tensor:
     """Standard normal noise of a training step, the same whenever and wherever that step is taken."""
     return torch.from_numpy(np.random.default_rng([seed, step, rank, 1]).standard_normal(shape, dtype=np.float32))
-
-
-class _Stacked(Dataset[Tensor]):
-    """A dataset whose item is a whole batch."""
-
-    def __init__(self, data: Pictures) -> None:
-        self.data = data
-
-    def __getitem__(self, rows: list[int]) -> Tensor:
-        return self.data.stack(rows)
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-
-def stacked_loader(
-    data: Pictures, batches: Sampler[list[int]] | list[list[int]], workers: int, pin: bool = False
-) -> DataLoader[Tensor]:
-    """Load batches of uint8 pictures in the order that ``batches`` gives."""
-    return DataLoader(
-        _Stacked(data),
-        sampler=batches,
-        batch_size=None,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=pin,
-    )

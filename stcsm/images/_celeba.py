@@ -6,21 +6,20 @@ import difflib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
 
 from ._data import Pictures
-from ._layout import SUFFIXES, find_layout, list_pictures
-from ._picture import Resample, crop_boxes, fit_boxes, open_picture, read_picture
+from ._layout import SUFFIXES, find_layout, list_pictures, read_crop_settings
+from ._picture import PictureError, Resample, crop_boxes, fit_boxes, open_picture, read_mask, read_picture
 from ._tables import attributes_from, read_attributes, read_landmarks, read_partition
 
-__all__ = ["CROP_SETTINGS", "CelebA", "Inventory", "PictureFolder"]
-
-#: The file by which a folder says that its pictures are crops already; `crop_faces` writes it.
-CROP_SETTINGS = "crop.json"
+__all__ = ["CelebA", "Inventory", "PictureFolder"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +81,8 @@ class PictureFolder(Pictures):
         Pictures are resized to ``size`` x ``size`` pixels.
     resample
         "nearest" or "bilinear".
+    masks
+        Folder with a folder for each attribute that has masks, see `masks`.
     missing
         What to do where listed files are absent: "warn" and leave them out, or "error".
 
@@ -101,9 +102,10 @@ class PictureFolder(Pictures):
         partition: str | Path | pd.Series | None = None,
         size: int = 128,
         resample: Resample = "bilinear",
+        masks: str | Path | None = None,
         missing: str = "warn",
     ) -> None:
-        self._open(Path(folder), attributes, partition, None, size, resample, "clip", missing)
+        self._open(Path(folder), attributes, partition, None, size, resample, "clip", masks, missing)
 
     def _open(
         self,
@@ -114,6 +116,7 @@ class PictureFolder(Pictures):
         size: int,
         resample: Resample,
         outside: str,
+        masks: str | Path | None,
         missing: str,
     ) -> None:
         if size < 1:
@@ -128,7 +131,10 @@ class PictureFolder(Pictures):
         parts = read_partition(partition) if isinstance(partition, str | Path) else partition
         files = list_pictures(folder)
         whole = np.array([files.get(name, 0) > 0 for name in table.index], dtype=bool)
-        self.folder, self.resample = folder, resample
+        self.folder, self.resample, self.outside = folder, resample, outside
+        self._masks = None if masks is None else Path(masks)
+        if self._masks is not None and not self._masks.is_dir():
+            raise FileNotFoundError(f"Expected a folder of masks, found no folder {self._masks}.")
         if not whole.any():
             raise ValueError(_no_overlap(table.index, list(files), folder))
         lost = {"missing": tuple(table.index[~whole])}
@@ -176,12 +182,88 @@ class PictureFolder(Pictures):
         """Return the file of a picture."""
         return self.folder / str(self.names[row])
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides how a picture is read, in plain values."""
+        cropped = self._boxes is not None
+        return {"size": self.size, "resample": self.resample, "crop": cropped, "outside": self.outside}
+
+    def masked_attributes(self) -> list[str]:
+        """Names of the attributes that have masks."""
+        if self._masks is None:
+            return []
+        return [name for name in self.attributes.columns if (self._masks / str(name)).is_dir()]
+
+    def masks(self, attribute: str, rows: ArrayLike | None = None) -> NDArray[np.bool_]:
+        """Return where an attribute is seen, cropped and resized as the pictures are.
+
+        Masks lie beside the pictures as ``masks/<attribute>/<name>.png``; a picture without such a file has none.
+
+        Parameters
+        ----------
+        attribute
+            A column of `attributes`.
+        rows
+            Row numbers; all by default.
+
+        Returns
+        -------
+        (n, size, size).
+
+        Raises
+        ------
+        ValueError
+            If there are no masks of the attribute.
+        PictureError
+            If a mask cannot be read, or has another size than its picture.
+        """
+        if attribute not in self.masked_attributes() or self._masks is None:
+            held = ", ".join(self.masked_attributes()) or "none"
+            raise ValueError(f"Expected masks of {attribute!r} (a folder masks/{attribute}), found {held}.")
+        chosen = np.arange(len(self)) if rows is None else np.atleast_1d(np.asarray(rows, dtype=np.intp))
+        found = np.zeros((len(chosen), self.size, self.size), dtype=bool)
+        for k, row in enumerate(chosen):
+            path = self._masks / attribute / f"{Path(str(self.names[row])).stem}.png"
+            if path.is_file():
+                box = None if self._boxes is None else self._boxes[row]
+                found[k] = read_mask(path, self.size, box, self.resample, self._whole)
+        return found
+
+    def unreadable(self, workers: int = 0, progress: bool = True) -> dict[str, str]:
+        """Read every picture once: name of each that cannot be read -> why."""
+        found: dict[str, str] = {}
+        loader = DataLoader(_Trial(self), batch_size=32, num_workers=workers, collate_fn=list)
+        with tqdm(total=len(self), desc="check", unit="picture", disable=not progress) as bar:
+            for batch in loader:
+                found |= {str(self.names[row]): why for row, why in batch if why}
+                bar.update(len(batch))
+        return found
+
     def _pixels(self, row: int) -> NDArray[np.uint8]:
         box = None if self._boxes is None else self._boxes[row]
         return read_picture(self.path(row), self.size, box, self.resample, self._whole)
 
     def _keep(self, rows: NDArray[np.intp]) -> None:
         self._boxes = None if self._boxes is None else self._boxes[rows]
+
+
+class _Trial(Dataset[tuple[int, str]]):
+    """Whether a picture can be read."""
+
+    def __init__(self, data: PictureFolder) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, row: int) -> tuple[int, str]:
+        if row >= len(self):
+            raise IndexError(row)
+        try:
+            self.data[row]
+        except PictureError as error:
+            return row, str(error)
+        return row, ""
 
 
 class CelebA(PictureFolder):
@@ -202,7 +284,7 @@ class CelebA(PictureFolder):
         Empty ones are left out, and counted.
     resample
         "nearest" (published) or "bilinear".
-    pictures, attributes, landmarks, partition
+    pictures, attributes, landmarks, partition, masks
         Paths, where they are not below ``root`` or go by other names.
     missing
         What to do where listed files are absent: "warn" and leave them out, or "error".
@@ -239,20 +321,25 @@ class CelebA(PictureFolder):
         attributes: str | Path | None = None,
         landmarks: str | Path | None = None,
         partition: str | Path | None = None,
+        masks: str | Path | None = None,
         missing: str = "warn",
     ) -> None:
-        if pictures is None or attributes is None:
-            found = find_layout(root, pictures, attributes)
-            pictures, attributes = pictures or found.pictures, attributes or found.attributes
-            landmarks, partition = landmarks or found.landmarks, partition or found.partition
-        done = (Path(pictures).parent / CROP_SETTINGS).is_file()
-        if crop and not done and landmarks is None:
+        found = find_layout(root, pictures, attributes)
+        pictures, attributes = found.pictures, found.attributes
+        landmarks, partition = landmarks or found.landmarks, partition or found.partition
+        done = read_crop_settings(found.pictures.parent)
+        if done is not None and size > done["size"]:
+            raise ValueError(
+                f"Expected a size of at most {done['size']}, which the crops in {root} have, found {size}; pass "
+                f"size={done['size']}, or crop the original pictures again."
+            )
+        if crop and done is None and landmarks is None:
             raise FileNotFoundError(
                 f"Expected list_landmarks_align_celeba.txt or .csv in {root} to crop by, found "
                 f"neither; give landmarks= its path, or crop=False."
             )
-        points = Path(cast("str | Path", landmarks)) if crop and not done else None
-        self._open(Path(pictures), attributes, partition, points, size, resample, outside, missing)
+        points = Path(landmarks) if crop and done is None and landmarks is not None else None
+        self._open(pictures, attributes, partition, points, size, resample, outside, masks or found.masks, missing)
 
 
 def _no_overlap(names: pd.Index, files: list[str], folder: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
+from tqdm.auto import tqdm
 
+from ._loading import stream
+from ._picture import PictureError
 from ._tables import PARTITIONS, attributes_from
 
 __all__ = ["PictureArray", "Pictures"]
@@ -96,7 +99,59 @@ class Pictures(Dataset[Tensor]):
             raise ValueError(f"Expected pictures in the part {name!r}, found none among {len(self)}.")
         return self.take(chosen)
 
-    def without(self, names: Sequence[str]) -> Pictures:
+    def masks(self, attribute: str, rows: ArrayLike | None = None) -> NDArray[np.bool_]:
+        """Return where an attribute is seen, (n, size, size), for data that come with masks.
+
+        Raises
+        ------
+        ValueError
+            If there are none.
+        """
+        raise ValueError(f"Expected pictures with masks of {attribute!r}, found none; simulated_faces writes some.")
+
+    def unreadable(self, workers: int = 0, progress: bool = True) -> dict[str, str]:
+        """Name of each picture that cannot be read -> why; there are none in memory."""
+        return {}
+
+    def check(self, workers: int = 0, progress: bool = True) -> None:
+        """Read every picture once.
+
+        Raises
+        ------
+        PictureError
+            If some cannot be read; the message names the first, and how to leave them out.
+        """
+        bad = self.unreadable(workers, progress)
+        if bad:
+            first = next(iter(bad))
+            raise PictureError(
+                f"Expected {len(self)} pictures that can be read, found {len(bad)} that cannot, first {first}: "
+                f"{bad[first]} Leave them out with data.without(data.unreadable())."
+            )
+
+    def load(self, workers: int = 0, progress: bool = True) -> PictureArray:
+        """Read all pictures into memory, n x size x size x 3 bytes; masks stay where they are.
+
+        Parameters
+        ----------
+        workers
+            Processes that read side by side.
+        progress
+            Whether to show a progress bar.
+        """
+        pixels = np.empty((len(self), self.size, self.size, 3), np.uint8)
+        rows = [list(range(k, min(k + 64, len(self)))) for k in range(0, len(self), 64)]
+        done = 0
+        with tqdm(total=len(self), desc="load", unit="picture", disable=not progress) as bar:
+            for batch in stream(self, rows, workers):
+                pixels[done : done + len(batch)] = batch.permute(0, 2, 3, 1).numpy()
+                done += len(batch)
+                bar.update(len(batch))
+        loaded = PictureArray(pixels, self.attributes, self.partition)
+        loaded._source = self
+        return loaded
+
+    def without(self, names: Iterable[str]) -> Pictures:
         """Return the dataset without some pictures, such as those that `unreadable` found."""
         return self.take(~self.names.isin(list(names)))
 
@@ -137,12 +192,18 @@ class PictureArray(Pictures):
             )
         super().__init__(attributes_from(attributes), partition, array.shape[1])
         self._array = array
+        self._source: Pictures | None = None  # what `load` read it from
+
+    def masks(self, attribute: str, rows: ArrayLike | None = None) -> NDArray[np.bool_]:
+        """Return where an attribute is seen, as the data that were loaded know."""
+        return super().masks(attribute, rows) if self._source is None else self._source.masks(attribute, rows)
 
     def _pixels(self, row: int) -> NDArray[np.uint8]:
         return self._array[row]
 
     def _keep(self, rows: NDArray[np.intp]) -> None:
         self._array = self._array[rows]
+        self._source = None if self._source is None else self._source.take(rows)
 
     def stack(self, rows: ArrayLike) -> Tensor:
         """Return some pictures as one uint8 tensor (n, 3, size, size)."""

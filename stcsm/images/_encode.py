@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from ._batches import stacked_loader
 from ._data import Pictures
+from ._loading import stream
 from ._vae import ImageVAE, as_pixels
 
 __all__ = ["encode"]
@@ -70,7 +70,7 @@ def encode(
     done = 0
     try:
         with torch.inference_mode(), tqdm(total=n, desc="encode", unit="picture", disable=not progress) as bar:
-            for pixels in stacked_loader(data, rows, workers, pin=model.device.type == "cuda"):
+            for pixels in stream(data, rows, workers):
                 mean, log_var = model.posterior(as_pixels(pixels.to(model.device, non_blocking=True)))
                 batch = mean.cpu().numpy()
                 if sampled:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-__all__ = ["SUFFIXES", "Layout", "find_layout", "list_pictures"]
+__all__ = ["CROP_SETTINGS", "SUFFIXES", "Layout", "find_layout", "list_pictures", "read_crop_settings"]
+
+#: The file by which a folder says that its pictures are crops already; `crop_faces` writes it.
+CROP_SETTINGS = "crop.json"
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 _DEPTH = 3  # the archive nests img_align_celeba/img_align_celeba; nothing that we read lies deeper
@@ -25,6 +30,7 @@ class Layout:
     attributes: Path
     landmarks: Path | None = None
     partition: Path | None = None
+    masks: Path | None = None
 
 
 def find_layout(root: str | Path, pictures: str | Path | None = None, attributes: str | Path | None = None) -> Layout:
@@ -52,7 +58,32 @@ def find_layout(root: str | Path, pictures: str | Path | None = None, attributes
             f"attributes= its path."
         )
     folder = _find_pictures(root, folders) if pictures is None else Path(pictures)
-    return Layout(folder, table, found["landmarks"], found["partition"])
+    masks = next((f for f in folders if f.name == "masks"), None)
+    return Layout(folder, table, found["landmarks"], found["partition"], masks)
+
+
+def read_crop_settings(folder: Path) -> dict[str, Any] | None:
+    """Settings of the crops that a folder holds; None where `crop_faces` did not write it.
+
+    Raises
+    ------
+    ValueError
+        If the cropping was not finished, or the file is damaged.
+    """
+    path = folder / CROP_SETTINGS
+    if not path.is_file():
+        return None
+    try:
+        mark = json.loads(path.read_text(encoding="utf-8"))
+        settings, complete = dict(mark["settings"]), bool(mark["complete"])
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"Expected the settings of crops in {path}, found a damaged file; crop again.") from error
+    if not complete:
+        raise ValueError(
+            f"Expected finished crops in {folder}, found some whose writing was cut short; call crop_faces again to "
+            "write the rest."
+        )
+    return settings
 
 
 def list_pictures(folder: Path) -> dict[str, int]:

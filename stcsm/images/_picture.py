@@ -9,7 +9,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-__all__ = ["OUTSIDE", "PictureError", "Resample", "crop_boxes", "fit_boxes", "open_picture", "read_picture"]
+__all__ = [
+    "OUTSIDE",
+    "PictureError",
+    "Resample",
+    "crop_boxes",
+    "fit_boxes",
+    "open_picture",
+    "read_mask",
+    "read_picture",
+]
 
 Resample = Literal["nearest", "bilinear"]
 _RESAMPLE = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR}
@@ -148,3 +157,14 @@ def read_picture(
         return np.asarray(picture.resize((size, size), _RESAMPLE[resample]))
     top, bottom, left, right = (int(v) for v in box)
     return np.asarray(picture.crop((left, top, right, bottom)).resize((size, size), _RESAMPLE[resample]))
+
+
+def read_mask(
+    path: str | Path,
+    size: int,
+    box: NDArray[np.int64] | None = None,
+    resample: Resample = "nearest",
+    whole: tuple[int, int] | None = None,
+) -> NDArray[np.bool_]:
+    """Read a mask as `read_picture` reads its picture: true where at least half of the pixel is white, (size, size)."""
+    return read_picture(path, size, box, resample, whole)[..., 0] >= 128

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,11 @@ from stcsm.nets._conv_transpose import ConvTranspose2dSame
 
 from ._architecture import ACTIVATIONS, PRESETS, Architecture
 from ._save import read_model, write_model
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ._data import Pictures
 
 __all__ = ["ImageVAE", "Loss", "as_pixels"]
 
@@ -84,6 +89,9 @@ class ImageVAE(nn.Module):
             self.z_log_var = nn.Linear(width, arch.latent)
             self.decoder = _decoder(arch)
         _initialise(self, seed)
+        if arch.log_var_start is not None:
+            nn.init.zeros_(self.z_log_var.weight)
+            nn.init.constant_(self.z_log_var.bias, arch.log_var_start)
         # several times faster on CPU
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -167,6 +175,103 @@ class ImageVAE(nn.Module):
         reconstruction = F.binary_cross_entropy_with_logits(logits.float(), pixels)
         divergence = -(1 + log_var - mean.square() - log_var.exp()).mean()
         return Loss(reconstruction + self.architecture.kl_weight * divergence, reconstruction, divergence)
+
+    # ---------------------------------------------------------------- training
+
+    def fit(
+        self,
+        data: Pictures,
+        out: str | Path | None = None,
+        *,
+        validation: Pictures | None = None,
+        max_epochs: int = 15,
+        steps_per_epoch: int | None = None,
+        batch_size: int = 20,
+        lr: float = 1e-3,
+        seed: int = 0,
+        patience: int | None = None,
+        precision: Any = "32-true",
+        accelerator: str = "auto",
+        devices: int | list[int] | str = 1,
+        strategy: str = "auto",
+        workers: int = 0,
+        log: Literal["csv", "tensorboard"] | None = "csv",
+        checkpoint_every: int | None = None,
+        grids: bool = True,
+        resume: bool = True,
+        check: bool = True,
+        progress: bool = True,
+    ) -> pd.DataFrame:
+        """Train in place, through Lightning, with Adam.
+
+        Which pictures and which noise a step sees depends on the seed and the step's number alone. So the same call,
+        made again after a kill, goes on from the last checkpoint and ends with the weights that it would have had
+        without (bit for bit on CPU).
+
+        Parameters
+        ----------
+        data
+            Pictures to train on, of the model's size.
+        out
+            Folder for ``model/`` (see `load`), ``history.csv``, ``grids/`` (reconstructions and samples after each
+            epoch), ``log/`` and ``checkpoints/``. Without it nothing is written.
+        validation
+            Pictures whose loss is taken after each epoch.
+        max_epochs
+            Epochs; a finished training goes on if called again with more.
+        steps_per_epoch
+            Steps an epoch; by default one pass through the data. The published run took 10,000.
+        batch_size
+            Pictures a step, over all devices together.
+        lr
+            Learning rate.
+        seed
+            Of the order of the pictures and of the noise. Initial weights have their own, see `ImageVAE`.
+        patience
+            Epochs without a better validation loss after which training stops; the best epoch's weights are kept.
+            None trains to the end and keeps the last weights.
+        precision
+            Lightning's: "32-true", "16-mixed", "bf16-mixed", ...
+        accelerator, devices, strategy
+            Lightning's: "auto", "cpu", "gpu"; how many; "ddp" for several. Each device takes its share of each batch;
+            batch statistics are each device's own.
+        workers
+            Processes that read ahead.
+        log
+            Losses of the steps as CSV or for TensorBoard, in ``log/``.
+        checkpoint_every
+            Steps between checkpoints within an epoch; one is made after each epoch in any case.
+        grids
+            Whether to draw reconstructions and samples after each epoch.
+        resume
+            Go on with the training that ``out`` holds; without it such a folder is refused.
+        check
+            Read every picture once before training, so that a damaged one is found now and not hours later.
+        progress
+            Whether to show progress bars.
+
+        Returns
+        -------
+        One row an epoch: ``step``, means of ``loss``, ``reconstruction``, ``divergence``, and the same of the
+        validation pictures as ``val_...``.
+
+        Raises
+        ------
+        ValueError
+            If a setting is out of range, pictures have another size, or ``out`` holds a training of other settings.
+        FileExistsError
+            If ``out`` holds other things.
+        PictureError
+            If a picture cannot be read; all that cannot are named.
+        """
+        from ._training import fit  # Lightning loads when it is needed
+
+        return fit(
+            self, data, out, validation=validation, max_epochs=max_epochs, steps_per_epoch=steps_per_epoch,
+            batch_size=batch_size, lr=lr, seed=seed, patience=patience, precision=precision, accelerator=accelerator,
+            devices=devices, strategy=strategy, workers=workers, log=log, checkpoint_every=checkpoint_every,
+            grids=grids, resume=resume, check=check, progress=progress,
+        )  # fmt: skip
 
     def _check(self, pixels: Tensor) -> None:
         size = self.architecture.size

@@ -1,0 +1,178 @@
+"""Simulated faces with known truth, written as CelebA is."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm.auto import tqdm
+
+from ._faces_draw import HEIGHT, WIDTH, draw, landmarks
+from ._faces_scene import ATTRIBUTES, draw_scenes
+
+__all__ = ["FACE_ATTRIBUTES", "simulated_faces"]
+
+FACE_ATTRIBUTES = ATTRIBUTES
+"""Attributes of the simulated faces, in the order of the tables."""
+
+_BATCH = 8  # pictures drawn together: few enough that the arrays stay in the processor's cache
+_MARK = "simulated_faces.json"
+_OURS = {
+    "img_align_celeba",
+    "masks",
+    "list_attr_celeba",
+    "list_landmarks_align_celeba",
+    "list_eval_partition",
+    "simulated_faces",
+}
+_POINTS = ("lefteye", "righteye", "nose", "leftmouth", "rightmouth")
+
+
+def simulated_faces(
+    out: str | Path,
+    n: int = 2000,
+    *,
+    seed: int = 0,
+    prevalence: float = 0.5,
+    masks: bool = True,
+    layout: Literal["official", "kaggle"] = "official",
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Draw faces with known attributes, and write them in CelebA's own layout.
+
+    Hat, glasses, smile, beard and earrings are drawn independently of each other and of all the rest: pose, size,
+    skin, hair, light, background. Picture i is the same however many are drawn.
+
+    Parameters
+    ----------
+    out
+        A new folder.
+    n
+        Pictures, 178 x 218 pixels (JPEG). The first 80 % are training pictures, then 10 % validation, 10 % test.
+    seed
+        Of everything that is drawn.
+    prevalence
+        Probability of each attribute.
+    masks
+        Write ``masks/<attribute>/000001.png`` for each picture that has the attribute: white where at least half of
+        what one sees is the attribute.
+    layout
+        "official": text tables; "kaggle": csv, pictures in a nested folder.
+    overwrite
+        Replace a folder of simulated faces.
+    progress
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    ``out``, for `stcsm.images.CelebA`.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range.
+    FileExistsError
+        If ``out`` exists and ``overwrite`` is false, or holds other things.
+
+    Examples
+    --------
+    >>> folder = stcsm.datasets.simulated_faces("faces", 4000)
+    >>> faces = stcsm.images.CelebA(folder, size=64)
+    """
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= 999_999:
+        raise ValueError(f"Expected n to be a whole number of 1 to 999999 pictures, found {n!r}.")
+    if not 0 <= prevalence <= 1:
+        raise ValueError(f"Expected a prevalence between 0 and 1, found {prevalence}.")
+    if layout not in ("official", "kaggle"):
+        raise ValueError(f"Expected layout 'official' or 'kaggle', found {layout!r}.")
+    out = Path(out)
+    _refuse_strangers(out, overwrite)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        pictures = scratch / "img_align_celeba" / ("img_align_celeba" if layout == "kaggle" else "")
+        pictures.mkdir(parents=True)
+        has, points = _draw_all(n, seed, prevalence, pictures, scratch / "masks" if masks else None, progress)
+        _write_tables(scratch, layout, has, points)
+        settings = {"n": n, "seed": seed, "prevalence": prevalence, "masks": masks, "layout": layout}
+        (scratch / _MARK).write_text(json.dumps(settings, indent=1), encoding="utf-8")
+        scratch.chmod(0o755)
+        if out.exists():
+            shutil.rmtree(out)
+        os.replace(scratch, out)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    return out
+
+
+def _refuse_strangers(out: Path, overwrite: bool) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not overwrite:
+        raise FileExistsError(f"Expected a new folder, found that {out} exists; choose another or pass overwrite=True.")
+    strangers = [p.name for p in out.iterdir() if p.stem not in _OURS] if out.is_dir() else ["a file"]
+    # the real CelebA has the same names, and must not be lost by a slip
+    if strangers or not (out / _MARK).is_file():
+        raise FileExistsError(
+            f"Expected a folder of simulated faces alone, found {strangers[0] if strangers else 'other pictures'!r} in "
+            f"{out}; choose another."
+        )
+
+
+def _draw_all(
+    n: int, seed: int, prevalence: float, pictures: Path, masks: Path | None, progress: bool
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    if masks is not None:
+        for name in ATTRIBUTES:
+            (masks / name).mkdir(parents=True)
+    has, points = [], []
+    with tqdm(total=n, desc="draw", unit="picture", disable=not progress) as bar:
+        for start in range(0, n, _BATCH):
+            numbers = np.arange(start, min(start + _BATCH, n))
+            scene = draw_scenes(numbers, seed, prevalence)
+            noise = np.stack([
+                np.random.default_rng([seed, int(i), 1]).standard_normal((HEIGHT, WIDTH, 3), dtype=np.float32)
+                for i in numbers
+            ])  # fmt: skip
+            boxes = np.tile(np.array([0.0, HEIGHT, 0.0, WIDTH]), (len(numbers), 1))
+            pixels, seen = draw(scene, boxes, (HEIGHT, WIDTH), noise, masks=masks is not None)
+            for k, i in enumerate(numbers):
+                name = f"{i + 1:06d}"
+                Image.fromarray(pixels[k]).save(pictures / f"{name}.jpg", quality=92)
+                if masks is None or seen is None:
+                    continue
+                for a in np.flatnonzero(scene.has[k]):
+                    Image.fromarray(seen[k, a]).save(masks / ATTRIBUTES[a] / f"{name}.png")
+            has.append(scene.has)
+            points.append(landmarks(scene))
+            bar.update(len(numbers))
+    return np.concatenate(has), np.concatenate(points)
+
+
+def _write_tables(folder: Path, layout: str, has: NDArray[np.bool_], points: NDArray[np.int64]) -> None:
+    n = len(has)
+    names = pd.Index([f"{i + 1:06d}.jpg" for i in range(n)], name="image_id")
+    columns = [f"{point}_{axis}" for point in _POINTS for axis in "xy"]
+    part = np.searchsorted([round(0.8 * n), round(0.9 * n)], np.arange(n), side="right")
+    tables = {
+        "list_attr_celeba": pd.DataFrame(np.where(has, 1, -1), names, list(ATTRIBUTES)),
+        "list_landmarks_align_celeba": pd.DataFrame(points, names, columns),
+        "list_eval_partition": pd.DataFrame(part, names, ["partition"]),
+    }
+    for stem, table in tables.items():
+        if layout == "kaggle":
+            table.to_csv(folder / f"{stem}.csv")
+            continue
+        lines = [" ".join([name, *(f"{v:2d}" for v in row)]) for name, row in zip(names, table.to_numpy(), strict=True)]
+        head = [] if stem == "list_eval_partition" else [str(n), " ".join(table.columns) + " "]
+        (folder / f"{stem}.txt").write_text("\n".join([*head, *lines]) + "\n", encoding="utf-8")
