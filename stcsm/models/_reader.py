@@ -1,26 +1,26 @@
-"""Counts, gene by gene, from whatever holds the spots x genes matrix."""
+"""Gene profiles over the spots of a model, from whatever holds the spots x genes matrix."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
-from stcsm.space import row_blocks
+from stcsm.models._store import GeneStore, open_genes, thin
+
+VALUES = 2**22
+"""Values, counted as if they were dense, that are summed together."""
 
 
 class GeneReader:
-    """Read gene profiles from a spots x genes matrix without transposing it.
-
-    Counts are held gene-wise, as a CSC copy of their own: later changes of the AnnData do not change the model. Only
-    the genes that are asked for become dense.
+    """Read gene profiles from a spots x genes matrix; only the genes that are asked for become dense.
 
     Parameters
     ----------
     matrix
-        Counts (S, G): dense array, any scipy sparse matrix or array, or a backed anndata matrix, which is read into
-        memory block by block.
+        Counts (S, G): dense array, any scipy sparse matrix or array, a backed anndata matrix (HDF5 or zarr, sparse or
+        dense) or a lazy dask array. What is in memory is copied: later changes of it do not change the model. What
+        lies on disk is read as :func:`stcsm.models._store.open_genes` says.
     spots
         Indices (S',) of the spots to restrict profiles to; by default those with at least one count.
 
@@ -35,13 +35,17 @@ class GeneReader:
     """
 
     def __init__(self, matrix: Any, spots: np.ndarray | None = None):
-        self.n_all_spots, self.n_genes = matrix.shape
-        self._matrix = _gene_wise(matrix)
-        self.gene_totals = np.asarray(self._matrix.sum(axis=0, dtype=np.float64)).ravel()
-        spot_totals = np.asarray(self._matrix.sum(axis=1, dtype=np.float64)).ravel()
-        self.spots = np.flatnonzero(spot_totals > 0) if spots is None else spots
+        self._take(open_genes(matrix), spots)
+
+    def _take(self, store: GeneStore, spots: np.ndarray | None) -> None:
+        self._store = store
+        self.n_all_spots, self.n_genes = store.shape
+        self.gene_totals, spot_totals = _totals(store)
+        self.spots = np.flatnonzero(spot_totals > 0) if spots is None else np.asarray(spots)
         self.depth = spot_totals[self.spots] / max(spot_totals.sum(), 1)
-        self._all_spots = len(self.spots) == self.n_all_spots
+        # Column of a profile in which each spot stands; -1 for those that are left out.
+        self._place = np.full(self.n_all_spots, -1, dtype=np.int64)
+        self._place[self.spots] = np.arange(len(self.spots))
 
     @property
     def n_spots(self) -> int:
@@ -50,10 +54,14 @@ class GeneReader:
 
     def profiles(self, genes: np.ndarray) -> np.ndarray:
         """Counts of ``genes`` at the spots of the model, dense (n, S'), float32."""
-        rows = self._matrix[:, genes].T.toarray()
-        if not self._all_spots:
-            rows = rows[:, self.spots]
-        return np.ascontiguousarray(rows, dtype=np.float32)
+        some = self._store.columns(np.asarray(genes))
+        gene, place, values = some.owner, self._place[some.rows], some.values
+        if self.n_spots < self.n_all_spots:
+            known = place >= 0
+            gene, place, values = gene[known], place[known], values[known]
+        rows = np.zeros((len(genes), self.n_spots), dtype=np.float32)
+        rows[gene, place] = values
+        return rows
 
     def thinned(self, genes: np.ndarray, share: float, seed: int) -> tuple[GeneReader, GeneReader]:
         """Split the counts of some genes in two by binomial thinning.
@@ -73,28 +81,23 @@ class GeneReader:
         -------
         What is left, and what was taken.
         """
-        taken = np.zeros_like(self._matrix.data)
-        for gene in genes:
-            part = slice(self._matrix.indptr[gene], self._matrix.indptr[gene + 1])
-            rng = np.random.default_rng([seed, int(gene)])
-            taken[part] = rng.binomial(self._matrix.data[part].astype(np.int64), share)
-        chosen = np.zeros(self.n_genes, dtype=bool)
-        chosen[genes] = True
-        whole = np.where(np.repeat(chosen, np.diff(self._matrix.indptr)), self._matrix.data, 0)
-        return self._with(whole - taken), self._with(taken)
+        left, taken = thin(self._store, np.asarray(genes), share, seed)
+        return self._with(left), self._with(taken)
 
-    def _with(self, data: np.ndarray) -> GeneReader:
-        other = sparse.csc_array((data, self._matrix.indices, self._matrix.indptr), shape=self._matrix.shape)
-        return GeneReader(other, self.spots)
+    def _with(self, store: GeneStore) -> GeneReader:
+        other = GeneReader.__new__(GeneReader)
+        other._take(store, self.spots)
+        return other
 
 
-def _gene_wise(matrix: Any) -> sparse.csc_array:
-    """Copy of a matrix in CSC form: what is done to the AnnData later does not reach the model."""
-    given: Any = matrix
-    if isinstance(matrix, np.ndarray) or sparse.issparse(matrix):
-        gene_wise = sparse.csc_array(given, copy=True)
-    else:
-        blocks = [sparse.csr_array(block) for _, block in row_blocks(matrix)]
-        gene_wise = sparse.csc_array(sparse.vstack(blocks, format="csc"))
-    gene_wise.sum_duplicates()
-    return gene_wise
+def _totals(store: GeneStore) -> tuple[np.ndarray, np.ndarray]:
+    """Counts of every gene (G,) and of every spot (S,), in bounded memory."""
+    n_spots, n_genes = store.shape
+    genes, spots = np.zeros(n_genes), np.zeros(n_spots)
+    step = max(1, VALUES // max(n_spots, 1))
+    for start in range(0, n_genes, step):
+        some = store.columns(np.arange(start, min(start + step, n_genes)))
+        values = some.values.astype(np.float64)
+        genes[start : start + step] = np.bincount(some.owner, weights=values, minlength=len(some.indptr) - 1)
+        spots += np.bincount(some.rows, weights=values, minlength=n_spots)
+    return genes, spots

@@ -1,13 +1,15 @@
 """Grid, neighbour and filter arithmetic on plain arrays."""
 
-from stcsm.space._check_counts import check_counts, row_blocks
+from stcsm.space._check_counts import check_counts
 from stcsm.space._choose import COMPONENTS, NEIGHBOURS, SPOT_WIDTHS, STEPS, GraphSetting, choose_graph, some_spots
 from stcsm.space._components import spot_components
 from stcsm.space._coords import check_coords, nearest_neighbour_distance
 from stcsm.space._counts import log_normalise, thin_counts
 from stcsm.space._filter import spatial_filter
+from stcsm.space._memory import available_memory, require_memory
 from stcsm.space._region import irregularity, region_width
 from stcsm.space._similarity import diffuse, nearest_spots, similarity_graph
+from stcsm.space._stored_blocks import row_blocks, stored_blocks, stored_by_columns
 
 __all__ = [
     "COMPONENTS",
@@ -15,6 +17,7 @@ __all__ = [
     "SPOT_WIDTHS",
     "STEPS",
     "GraphSetting",
+    "available_memory",
     "check_coords",
     "check_counts",
     "choose_graph",
@@ -24,10 +27,13 @@ __all__ = [
     "nearest_neighbour_distance",
     "nearest_spots",
     "region_width",
+    "require_memory",
     "row_blocks",
     "similarity_graph",
     "some_spots",
     "spatial_filter",
     "spot_components",
+    "stored_blocks",
+    "stored_by_columns",
     "thin_counts",
 ]

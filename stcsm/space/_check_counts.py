@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-CHUNK = 2048
-"""Rows that are looked at together; bounds the memory of the check."""
-
-
-def row_blocks(matrix: Any, size: int = CHUNK) -> Iterator[tuple[int, Any]]:
-    """Blocks of rows, read one at a time, of a dense, sparse or backed matrix."""
-    for start in range(0, matrix.shape[0], size):
-        block = matrix[start : start + size]
-        yield start, block if sparse.issparse(block) else np.asarray(block)
+from stcsm.space._stored_blocks import stored_blocks
 
 
 def check_counts(matrix: Any, spot_names: Sequence[str], gene_names: Sequence[str]) -> None:
@@ -25,7 +17,7 @@ def check_counts(matrix: Any, spot_names: Sequence[str], gene_names: Sequence[st
     Parameters
     ----------
     matrix
-        (S, G): dense, sparse or backed; read in blocks of rows.
+        (S, G): dense, sparse, backed or lazy; read in blocks.
     spot_names, gene_names
         Names of rows and columns, for the message.
 
@@ -39,7 +31,8 @@ def check_counts(matrix: Any, spot_names: Sequence[str], gene_names: Sequence[st
     faults = {"NaN or infinite": 0, "negative": 0, "fractional": 0}
     first: dict[str, str] = {}
     total = 0.0
-    for start, block in row_blocks(matrix):
+    hint, named = "point to the raw counts: layer=...", ""
+    for row, column, block in stored_blocks(matrix):
         values = _values(block)
         finite = np.isfinite(values)
         total += float(values[finite].sum(dtype=np.float64))
@@ -52,13 +45,15 @@ def check_counts(matrix: Any, spot_names: Sequence[str], gene_names: Sequence[st
             if n and kind not in first:
                 spot, gene = _locate(block, bad)
                 value = values.flat[int(np.flatnonzero(bad)[0])]
-                first[kind] = f"{value:.4g} at spot {spot_names[start + spot]!r}, gene {gene_names[gene]!r}"
+                place = f"spot {spot_names[row + spot]!r}, gene {gene_names[column + gene]!r}"
+                first[kind] = f"{value:.4g} at {place}"
+                if kind == "fractional":
+                    named = _what_it_is(block)
             faults[kind] += n
     found = [f"{n} {kind} (first: {first[kind]})" for kind, n in faults.items() if n]
     if found:
-        hint = "point to the raw counts: layer=..."
         if faults["fractional"] and not faults["negative"] and not faults["NaN or infinite"]:
-            hint = _what_it_is(matrix) + hint
+            hint = named + hint
         raise ValueError(f"Expected counts (whole numbers, 0 or more), found {'; '.join(found)}; {hint}")
     if total == 0:
         raise ValueError("Expected counts, found only zeros; is this the right layer?")
@@ -80,10 +75,10 @@ def _locate(block: Any, bad: np.ndarray) -> tuple[int, int]:
     return (major, minor) if block.format == "csr" else (minor, major)
 
 
-def _what_it_is(matrix: Any) -> str:
+def _what_it_is(block: Any) -> str:
     """Name normalised data for what it is: within a spot, all values are multiples of one size factor."""
-    block: Any = matrix[: min(64, matrix.shape[0])]
-    rows = np.asarray(block if isinstance(block, np.ndarray) else block.toarray())
+    some: Any = block[:64] if isinstance(block, np.ndarray) else sparse.csr_array(block)[:64].toarray()
+    rows = np.asarray(some)
     logged: list[float] = []
     scaled: list[float] = []
     for row in rows.astype(np.float64):

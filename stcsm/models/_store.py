@@ -1,0 +1,284 @@
+"""Where counts lie gene by gene: in memory, in a file as it stands, or in a scratch file made from one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from scipy import sparse
+from tqdm.auto import tqdm
+
+from stcsm.space import available_memory, stored_blocks, stored_by_columns
+
+logger = logging.getLogger(__name__)
+
+IN_MEMORY = 2**28
+"""Bytes of gene-wise counts up to which a file is read into memory instead of gene by gene."""
+PIECE = 2**23
+"""Counts that are transposed together on their way into the scratch file."""
+_ENTRY = 8
+"""Bytes of a stored count: its row (int32) and its value (float32)."""
+
+
+class Columns(NamedTuple):
+    """Some genes in compressed form: counts ``indptr[i]`` to ``indptr[i + 1]`` belong to the i-th of them."""
+
+    indptr: np.ndarray
+    rows: np.ndarray
+    values: np.ndarray
+
+    @property
+    def owner(self) -> np.ndarray:
+        """Which of the genes each count belongs to."""
+        return np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
+
+
+class GeneStore(Protocol):
+    """Counts (S, G) that give single genes; the rows of a gene ascend, each comes once, and no count is zero."""
+
+    shape: tuple[int, int]
+
+    def columns(self, genes: np.ndarray) -> Columns:
+        """Counts of genes, in the order that is asked for."""
+        ...
+
+
+class MemoryGenes:
+    """Counts as a CSC matrix of their own."""
+
+    def __init__(self, matrix: sparse.csc_array):
+        matrix.sum_duplicates()
+        matrix.eliminate_zeros()
+        self.matrix = matrix
+        self.shape = (int(matrix.shape[0]), int(matrix.shape[1]))
+
+    def columns(self, genes: np.ndarray) -> Columns:
+        """Counts of genes."""
+        some: Any = self.matrix[:, genes]
+        return Columns(some.indptr.astype(np.int64), some.indices, some.data)
+
+
+class FileGenes:
+    """Counts in a CSC matrix on disk (backed h5ad or zarr), read where they stand."""
+
+    def __init__(self, matrix: Any):
+        self._matrix = matrix
+        self.shape = (int(matrix.shape[0]), int(matrix.shape[1]))
+
+    def columns(self, genes: np.ndarray) -> Columns:
+        """Counts of genes.
+
+        Raises
+        ------
+        OSError
+            If the file was closed in the meantime.
+        """
+        genes = np.asarray(genes)
+        parts = []
+        # Genes that follow one another are read together.
+        for run in np.split(genes, np.flatnonzero(np.diff(genes) != 1) + 1):
+            if not len(run):
+                continue
+            try:
+                block = self._matrix[:, int(run[0]) : int(run[-1]) + 1]
+            except (ValueError, RuntimeError, KeyError) as error:
+                raise OSError(
+                    "Expected the file of the counts to be open, found that it cannot be read any more; the model "
+                    f"reads genes from it: keep it open, or read the AnnData into memory ({error})"
+                ) from error
+            parts.append(_canonical(block))
+        counts = _cat([np.diff(p.indptr) for p in parts], np.int64)
+        rows, values = _cat([p.indices for p in parts], np.int32), _cat([p.data for p in parts], np.float32)
+        return Columns(_pointers(counts), rows, values)
+
+
+class _Piece(NamedTuple):
+    first_row: int
+    first_column: int
+    indptr: np.ndarray
+    offset: int
+
+
+class ScratchGenes:
+    """Counts in pieces, each gene-wise, in a scratch file that goes when it is no longer used.
+
+    Pieces are appended once and only read afterwards; a gene is put together from its part in each.
+    """
+
+    def __init__(self, shape: tuple[int, int]):
+        self.shape = shape
+        # Without a name: nothing is left behind, whatever happens.
+        self._file = tempfile.TemporaryFile(prefix="stcsm-")  # noqa: SIM115
+        self._pieces: list[_Piece] = []
+        self._end = 0
+
+    def append(self, first_row: int, first_column: int, block: sparse.csc_array) -> None:
+        """Write a block, canonical, whose first row and column are these."""
+        self._pieces.append(_Piece(first_row, first_column, block.indptr.astype(np.int64), self._end))
+        self._file.seek(self._end)
+        self._file.write(block.indices.astype(np.int32).tobytes())
+        self._file.write(block.data.astype(np.float32).tobytes())
+        self._file.flush()
+        self._end += block.nnz * _ENTRY
+
+    def columns(self, genes: np.ndarray) -> Columns:
+        """Counts of genes."""
+        rows: list[np.ndarray] = []
+        values: list[np.ndarray] = []
+        counts = np.zeros(len(genes), dtype=np.int64)
+        for i, gene in enumerate(genes):
+            for piece in self._pieces:
+                column = int(gene) - piece.first_column
+                if not 0 <= column < len(piece.indptr) - 1:
+                    continue
+                start, stop = int(piece.indptr[column]), int(piece.indptr[column + 1])
+                if start == stop:
+                    continue
+                rows.append(self._read(piece.offset + 4 * start, stop - start, np.int32) + piece.first_row)
+                all_rows = 4 * int(piece.indptr[-1])
+                values.append(self._read(piece.offset + all_rows + 4 * start, stop - start, np.float32))
+                counts[i] += stop - start
+        return Columns(_pointers(counts), _cat(rows, np.int32), _cat(values, np.float32))
+
+    def _read(self, offset: int, count: int, dtype: Any) -> np.ndarray:
+        # Not a memory map, whose pages would count as this process's memory; pread is safe where processes fork.
+        if hasattr(os, "pread"):
+            return np.frombuffer(os.pread(self._file.fileno(), 4 * count, offset), dtype=dtype)
+        self._file.seek(offset)
+        return np.frombuffer(self._file.read(4 * count), dtype=dtype)
+
+
+class ThinnedGenes:
+    """One part of counts that are split in two by binomial thinning, drawn when asked for.
+
+    Every gene has a generator of its own, so the split of a gene depends on nothing else.
+    """
+
+    def __init__(self, store: GeneStore, genes: np.ndarray, share: float, seed: int, taken: bool):
+        self._store = store
+        self._chosen = np.zeros(store.shape[1], dtype=bool)
+        self._chosen[genes] = True
+        self._share, self._seed, self._taken = share, seed, taken
+        self.shape = store.shape
+
+    def columns(self, genes: np.ndarray) -> Columns:
+        """What this part has of genes."""
+        whole = self._store.columns(genes)
+        part = np.zeros(len(whole.values), dtype=np.float32)
+        for i, gene in enumerate(genes):
+            if self._chosen[gene]:
+                own = slice(int(whole.indptr[i]), int(whole.indptr[i + 1]))
+                rng = np.random.default_rng([self._seed, int(gene)])
+                drawn = rng.binomial(whole.values[own].astype(np.int64), self._share)
+                part[own] = drawn if self._taken else whole.values[own] - drawn
+        kept = part > 0
+        counts = np.bincount(whole.owner[kept], minlength=len(genes))
+        return Columns(_pointers(counts), whole.rows[kept], part[kept])
+
+
+def thin(store: GeneStore, genes: np.ndarray, share: float, seed: int) -> tuple[GeneStore, GeneStore]:
+    """Split the counts of some genes; what is left, and what was taken. Other genes are empty in both.
+
+    What lies in memory is split at once and kept; what lies in a file is split anew, in the same way, at every read.
+    """
+    left, taken = (ThinnedGenes(store, genes, share, seed, taken=part) for part in (False, True))
+    if not isinstance(store, MemoryGenes):
+        return left, taken
+    every = np.arange(store.shape[1])
+    kept, drawn = (_matrix(part.columns(every), store.shape[0]) for part in (left, taken))
+    return MemoryGenes(kept), MemoryGenes(drawn)
+
+
+def open_genes(matrix: Any) -> GeneStore:
+    """Make counts readable gene by gene, in bounded memory.
+
+    A matrix in memory is copied, so that later changes of it do not reach the model. A matrix on disk, or a lazy one,
+    is walked through once, in blocks: where its counts fit into ``IN_MEMORY`` bytes they are kept in memory; otherwise
+    a CSC matrix on disk is read where it stands, and any other is transposed into a scratch file (in the folder for
+    temporary files: TMPDIR).
+    """
+    given: Any = matrix
+    if isinstance(matrix, np.ndarray) or sparse.issparse(matrix):
+        stored = np.count_nonzero(given) if isinstance(matrix, np.ndarray) else given.nnz
+        free = available_memory()
+        if free is None or 3 * stored * (given.dtype.itemsize + 4) <= free:
+            return MemoryGenes(sparse.csc_array(given, copy=True))
+        return _from_blocks(matrix, 0)
+    return _from_blocks(matrix, IN_MEMORY)
+
+
+def _from_blocks(matrix: Any, limit: int) -> GeneStore:
+    shape = (int(matrix.shape[0]), int(matrix.shape[1]))
+    by_columns = stored_by_columns(matrix)
+    pieces: list[_Block] = []
+    scratch: ScratchGenes | None = None
+    for piece in tqdm(_gene_wise(matrix, by_columns), desc="counts, gene by gene", leave=False, delay=5):
+        if scratch is not None:
+            scratch.append(*piece)
+            continue
+        pieces.append(piece)
+        if sum(p.counts.nnz for p in pieces) * _ENTRY <= limit:
+            continue
+        if by_columns and hasattr(matrix, "format") and not sparse.issparse(matrix):
+            return FileGenes(matrix)
+        scratch = ScratchGenes(shape)
+        logger.warning(
+            f"the counts ({shape[0]} x {shape[1]}) take more than {limit / 2**20:.0f} MiB and are not stored gene by "
+            f"gene: they are transposed once, into a scratch file in {tempfile.gettempdir()} (set TMPDIR for another)"
+        )
+        for each in pieces:
+            scratch.append(*each)
+        pieces.clear()
+    if scratch is not None:
+        return scratch
+    return MemoryGenes(sparse.csc_array(_join([p.counts for p in pieces], by_columns)))
+
+
+class _Block(NamedTuple):
+    first_row: int
+    first_column: int
+    counts: sparse.csc_array
+
+
+def _gene_wise(matrix: Any, by_columns: bool) -> Iterator[_Block]:
+    """Blocks of a matrix brought together to about ``PIECE`` counts and made gene-wise."""
+    waiting: list[Any] = []
+    first, held = (0, 0), 0
+    for row, column, block in stored_blocks(matrix):
+        if held >= PIECE:
+            yield _Block(*first, _canonical(_join(waiting, by_columns)))
+            waiting, held = [], 0
+        if not waiting:
+            first = (row, column)
+        waiting.append(sparse.csc_array(block) if by_columns else sparse.csr_array(block))
+        held += waiting[-1].nnz
+    yield _Block(*first, _canonical(_join(waiting, by_columns)))
+
+
+def _join(blocks: list[Any], by_columns: bool) -> Any:
+    return (sparse.hstack if by_columns else sparse.vstack)(blocks, format="csc")
+
+
+def _canonical(matrix: Any) -> sparse.csc_array:
+    """Copy in which rows ascend, each comes once, and no stored count is zero."""
+    whole = sparse.csc_array(matrix, dtype=np.float32, copy=True)
+    whole.sum_duplicates()
+    whole.eliminate_zeros()
+    return whole
+
+
+def _pointers(counts: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def _cat(arrays: list[np.ndarray], dtype: Any) -> np.ndarray:
+    return np.concatenate(arrays) if arrays else np.zeros(0, dtype=dtype)
+
+
+def _matrix(columns: Columns, n_rows: int) -> sparse.csc_array:
+    shape = (n_rows, len(columns.indptr) - 1)
+    return sparse.csc_array((columns.values, columns.rows, columns.indptr), shape=shape)
