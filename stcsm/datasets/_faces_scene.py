@@ -8,6 +8,7 @@ the face, before the head is scaled, rolled and moved.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -65,13 +66,10 @@ class Scene:
     def __len__(self) -> int:
         return len(self.has)
 
-    def rows(self, rows: NDArray[np.intp] | slice) -> Scene:
-        """Return the scene of some of the pictures."""
-        return Scene(self.has[rows], {k: v[rows] for k, v in self.traits.items()})
-
-    def column(self, name: str) -> Floats:
-        """Return a trait as (n, 1, 1), ready to meet (n, height, width)."""
-        return self.traits[name].reshape(-1, 1, 1)
+    def face(self, row: int) -> SimpleNamespace:
+        """Return the traits of one face: plain numbers, colours as (3,) arrays, and ``has``."""
+        traits = {k: v[row] if v.ndim == 2 else float(v[row]) for k, v in self.traits.items()}
+        return SimpleNamespace(has=self.has[row], **traits)
 
 
 class _Uniform:
