@@ -5,6 +5,7 @@ All that a resumed run must know stands in one callback's state, so in the one c
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,12 @@ class Record(Callback):
     ----------
     settings
         What must be the same for a run to go on.
-    path
-        CSV to write after each epoch, or None.
     patience
         Epochs without a better validation loss after which training stops, or None.
     """
 
-    def __init__(self, settings: dict[str, Any], path: Path | None, patience: int | None) -> None:
-        self.settings, self.path, self.patience = settings, path, patience
+    def __init__(self, settings: dict[str, Any], patience: int | None) -> None:
+        self.settings, self.patience = settings, patience
         self.rows: list[dict[str, Any]] = []
         self.sums: Tensor | None = None  # of the losses of this epoch's steps so far
         self.best: float | None = None
@@ -74,6 +73,11 @@ class Record(Callback):
         """Close the epoch: a row of history, best weights, and whether to stop."""
         assert self.sums is not None
         total = trainer.strategy.reduce(self.sums, reduce_op="mean").tolist()
+        if not all(map(math.isfinite, total)):
+            raise FloatingPointError(
+                f"Expected a finite loss, found {total[0]} in epoch {len(self.rows) + 1}: training has diverged; use a "
+                "smaller lr (and another folder)."
+            )
         names = ("loss", "reconstruction", "divergence")
         row: dict[str, Any] = {"epoch": len(self.rows) + 1, "step": trainer.global_step}
         row |= {name: value / self.settings["steps_per_epoch"] for name, value in zip(names, total, strict=True)}
@@ -86,10 +90,6 @@ class Record(Callback):
             self._judge(row["val_loss"], plan)
             if self.waited >= self.patience:
                 self.stopped = trainer.should_stop = True
-        if self.path is not None and trainer.is_global_zero:
-            scratch = self.path.with_name(f".{self.path.name}")
-            self.history().to_csv(scratch)
-            os.replace(scratch, self.path)
 
     def _judge(self, loss: float, plan: LightningModule) -> None:
         if self.best is None or loss < self.best:
@@ -106,23 +106,36 @@ class Record(Callback):
 
 
 class Saver(Checkpoint):
-    """Writes the checkpoint after each epoch, and every so many steps within one.
+    """Writes the checkpoint after each epoch, and every so many steps within one; and the history as CSV.
 
     Lightning calls checkpoint callbacks after all others, so what they keep is up to date.
+
+    Parameters
+    ----------
+    checkpoint, history
+        The files.
+    record
+        What the history is taken from.
+    every
+        Steps, or None.
     """
 
-    def __init__(self, path: Path, steps_per_epoch: int, every: int | None) -> None:
-        self.path, self.steps, self.every = path, steps_per_epoch, every
+    def __init__(self, checkpoint: Path, history: Path, record: Record, every: int | None) -> None:
+        self.checkpoint, self.history, self.record, self.every = checkpoint, history, record, every
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         """Save within an epoch."""
         step = trainer.global_step
-        if self.every and step % self.every == 0 and step % self.steps:
-            trainer.save_checkpoint(self.path)
+        if self.every and step % self.every == 0 and step % self.record.settings["steps_per_epoch"]:
+            trainer.save_checkpoint(self.checkpoint)
 
     def on_train_epoch_end(self, trainer: Trainer, plan: LightningModule) -> None:
         """Save at its end, when validation is over."""
-        trainer.save_checkpoint(self.path)
+        trainer.save_checkpoint(self.checkpoint)
+        if trainer.is_global_zero:
+            scratch = self.history.with_name(f".{self.history.name}")
+            self.record.history().to_csv(scratch)
+            os.replace(scratch, self.history)
 
 
 class Grids(Callback):

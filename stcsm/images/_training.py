@@ -105,13 +105,13 @@ def fit(
         for part in (data, validation):
             if part is not None:
                 part.check(workers, progress=progress)
-    record = Record(settings, None if folder is None else folder / HISTORY, patience)
+    record = Record(settings, patience)
     callbacks: list[pl.Callback] = [record]
     if folder is not None and checkpoint is not None:
         if grids:
             shown = data if validation is None else validation
             callbacks.append(Grids(folder / "grids", shown.stack(np.arange(min(_SHOWN, len(shown)))), seed))
-        callbacks.append(Saver(checkpoint, steps, checkpoint_every))
+        callbacks.append(Saver(checkpoint, folder / HISTORY, record, checkpoint_every))
     with _quiet(progress), torch.random.fork_rng(devices=[]):
         trainer = pl.Trainer(
             accelerator=accelerator,
@@ -295,7 +295,13 @@ def _quiet(progress: bool) -> Iterator[None]:
     before = library.level
     library.setLevel(logging.ERROR if not progress else logging.WARNING)
     with warnings.catch_warnings():
-        for message in (".*does not have many workers.*", ".*LeafSpec.*", ".*GPU available but not used.*"):
+        for message in (
+            ".*does not have many workers.*",
+            ".*LeafSpec.*",
+            ".*GPU available but not used.*",
+            ".*Total length of `list` across ranks is zero.*",  # no validation pictures
+            ".*your dataloader is not resumable.*",  # ours is: which batch comes is a function of the step
+        ):
             warnings.filterwarnings("ignore", message=message)
         try:
             yield

@@ -261,8 +261,10 @@ class ImageVAE(nn.Module):
             If a setting is out of range, pictures have another size, or ``out`` holds a training of other settings.
         FileExistsError
             If ``out`` holds other things.
+        FloatingPointError
+            If the loss is no longer finite.
         PictureError
-            If a picture cannot be read; all that cannot are named.
+            If a picture cannot be read.
         """
         from ._training import fit  # Lightning loads when it is needed
 
