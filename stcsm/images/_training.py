@@ -105,7 +105,7 @@ def fit(
         for part in (data, validation):
             if part is not None:
                 part.check(workers, progress=progress)
-    record = Record(settings, patience)
+    record, home = Record(settings, patience), model.device
     callbacks: list[pl.Callback] = [record]
     if folder is not None and checkpoint is not None:
         if grids:
@@ -135,6 +135,10 @@ def fit(
                 f"Expected a batch_size that {trainer.world_size} devices can share evenly, two pictures each at "
                 f"least, found {batch_size}."
             )
+        if validation is not None and len(validation) < trainer.world_size:
+            raise ValueError(
+                f"Expected a validation picture for each of {trainer.world_size} devices, found {len(validation)}."
+            )
         finished = earlier is not None and earlier["stopped"]
         plan = _Plan(model, lr, seed)
         loaders = _Loaders(data, validation, batch_size, steps, seed, workers)
@@ -145,7 +149,7 @@ def fit(
             raise KeyboardInterrupt
     if record.best_weights is not None:
         model.load_state_dict(record.best_weights)
-    model.eval()
+    model.to(home).eval()
     if folder is not None and trainer.is_global_zero:
         model.save(folder / MODEL, overwrite=True)
     return record.history()
@@ -180,11 +184,9 @@ class _Loaders(pl.LightningDataModule):
             return []
         trainer = self.trainer
         assert trainer is not None
-        n = len(self.validation)
-        rows = [list(range(k, min(k + _HELD_OUT_BATCH, n))) for k in range(0, n, _HELD_OUT_BATCH)]
-        return stacked_loader(
-            self.validation, rows[trainer.global_rank :: trainer.world_size], self.workers, pin=self._on_gpu()
-        )
+        mine = list(range(trainer.global_rank, len(self.validation), trainer.world_size))
+        rows = [mine[k : k + _HELD_OUT_BATCH] for k in range(0, len(mine), _HELD_OUT_BATCH)]
+        return stacked_loader(self.validation, rows, self.workers, pin=self._on_gpu())
 
     def _on_gpu(self) -> bool:
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
