@@ -1,4 +1,4 @@
-"""The command line: ``stcsm demo``, ``stcsm run``, ``stcsm fetch``."""
+"""The command line: ``stcsm demo``, ``stcsm run``, ``stcsm fetch``, ``stcsm faces``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from stcsm.images._cli import faces
+
 app = typer.Typer(
     help="Concept saliency maps for spatial transcriptomics: where in a tissue a concept lives, which genes carry it.",
     no_args_is_help=True,
@@ -17,6 +19,7 @@ app = typer.Typer(
 )
 fetch = typer.Typer(help="Fetch published data.", no_args_is_help=True)
 app.add_typer(fetch, name="fetch")
+app.add_typer(faces, name="faces")
 
 Out = Annotated[
     Path,
@@ -97,6 +100,11 @@ SHELL_WORDS = {
     " or pass spatial_key=": "",
     "n_seeds": "--n-seeds",
     "encoder to be": "--encoder to be",
+    "attributes= its path": "--attributes its path",
+    "landmarks= its path": "--landmarks its path",
+    "pictures= their folder": "--pictures their folder",
+    "or crop=False": "or --no-crop",
+    "pass overwrite=True": "remove it",
 }
 """What messages say for notebooks, and what it is called here."""
 

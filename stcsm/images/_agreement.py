@@ -63,7 +63,10 @@ def mask_agreement(
 
 
 def mean_difference(pixels: ArrayLike, has: ArrayLike) -> NDArray[np.float64]:
-    """|mean(with) - mean(without)| of some pictures, summed over channels: what no model needs to be trained for.
+    """Mean of the pictures with an attribute minus mean of those without: a map that no model is needed for.
+
+    `stcsm.images.pixel_maps` makes |mean(with) - mean(without)| of it, one value a pixel. Where faces are aligned,
+    every method has to be compared with it; it is the same for every picture.
 
     Parameters
     ----------
@@ -74,7 +77,7 @@ def mean_difference(pixels: ArrayLike, has: ArrayLike) -> NDArray[np.float64]:
 
     Returns
     -------
-    (size, size)
+    (size, size, 3), in the units of the pixels.
 
     Raises
     ------
@@ -92,4 +95,4 @@ def mean_difference(pixels: ArrayLike, has: ArrayLike) -> NDArray[np.float64]:
     for start in range(0, len(given), 256):
         part = slice(start, start + 256)
         difference += np.tensordot(weights[part], given[part].astype(np.float64), axes=1)
-    return np.abs(difference).sum(axis=0)
+    return difference.transpose(1, 2, 0)

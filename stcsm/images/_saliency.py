@@ -27,7 +27,7 @@ __all__ = ["CHANNELS", "DEFAULT_METHOD", "SaliencyMaps", "pixel_maps", "saliency
 
 #: How three channels become one value a pixel. "abs": sum of absolute values. "sum": their sum, as published.
 CHANNELS = ("abs", "sum")
-DEFAULT_METHOD = "smoothgrad"
+DEFAULT_METHOD = "saliency"
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,8 @@ def test_mean_difference_by_hand():
     pixels[has, 0, 1, 2] = 90
     pixels[~has, 2, 1, 2] = 30
     pixels[:, 1, 0, 0] = 200
-    wanted = np.zeros((4, 4))
-    wanted[1, 2] = 120
+    wanted = np.zeros((4, 4, 3))
+    wanted[1, 2] = 90, 0, -30
     np.testing.assert_allclose(mean_difference(pixels, has), wanted, atol=1e-9)
 
 
