@@ -1,6 +1,7 @@
 """Pictures of what the analysis steps wrote."""
 
 from stcsm.pl._saliency import gene_saliency, saliency
+from stcsm.pl._sanity import sanity
 from stcsm.pl._scores import concept_scores, embedding
 
-__all__ = ["concept_scores", "embedding", "gene_saliency", "saliency"]
+__all__ = ["concept_scores", "embedding", "gene_saliency", "saliency", "sanity"]

@@ -54,3 +54,29 @@ def table(adata: AnnData, key: str, concepts: Sequence[str] | str | None, where:
 def label(adata: AnnData, key: str) -> str:
     """The concept's name as the user gave it."""
     return stored(adata).get(key, {}).get("label", key)
+
+
+def sanity_record(adata: AnnData, concepts: Sequence[str] | str | None = None) -> tuple[dict[str, Any], list[int]]:
+    """What :func:`stcsm.tl.sanity` wrote, and the rows of some concepts in it.
+
+    Raises
+    ------
+    ValueError
+        If it has not run, or a concept is unknown.
+    """
+    record = dict(adata.uns.get(_keys.UNS, {}).get("sanity", {}))
+    if not record:
+        raise ValueError("Expected adata.uns['stcsm']['sanity'], found none; run stcsm.tl.sanity(adata, model) first")
+    keys = [str(key) for key in record["concepts"]]
+    if concepts is None:
+        return record, list(range(len(keys)))
+    wanted = [concepts] if isinstance(concepts, str) else list(concepts)
+    by_label = {label(adata, key): key for key in keys}
+    names = [name if name in keys else by_label.get(name, name) for name in wanted]
+    unknown = [name for name in names if name not in keys]
+    if unknown or not names:
+        raise ValueError(
+            f"Expected concepts among {keys}, found {unknown[0] if unknown else 'none'!r}; if it is new, run "
+            "stcsm.tl.sanity(adata, model) again"
+        )
+    return record, [keys.index(name) for name in names]

@@ -143,7 +143,9 @@ def _same(record: dict[str, Any], concept: Concept) -> bool:
 
 
 def _drop_maps(adata: AnnData, keys: Sequence[str]) -> None:
-    """Take the maps of concepts that no longer are what they were out of ``.obsm``."""
+    """Take the maps of concepts that no longer are what they were out of ``.obsm``, and the check of their sanity."""
+    if set(keys) & set(entry(adata, "sanity").get("concepts", ())):
+        adata.uns[_keys.UNS] = {k: v for k, v in adata.uns[_keys.UNS].items() if k != "sanity"}
     for table in _keys.CONCEPT_TABLES:
         if table in adata.obsm and set(keys) & set(adata.obsm[table]):
             left = adata.obsm[table].drop(columns=list(keys), errors="ignore")
