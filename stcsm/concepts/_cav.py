@@ -9,7 +9,7 @@ from scipy import sparse
 from scipy.stats import rankdata
 
 from ._contrast import contrasts
-from ._latent import FloatArray
+from ._latent import FloatArray, LatentSpace
 
 
 class CAV:
@@ -27,11 +27,11 @@ class CAV:
     needs_rest = True
     max_folds = 5
 
-    def vectors(self, latent: FloatArray, up: sparse.csr_array, down: sparse.csr_array) -> FloatArray:
+    def vectors(self, space: LatentSpace, up: sparse.csr_array, down: sparse.csr_array) -> FloatArray:
         """Concept vectors (K, L)."""
-        return _discriminants(latent, contrasts(latent, up, down), _effective_members(up, down))
+        return _discriminants(space, contrasts(space, up, down), _effective_members(up, down))
 
-    def info(self, latent: FloatArray, up: FloatArray, down: FloatArray, seed: int) -> dict[str, Any]:
+    def info(self, space: LatentSpace, up: FloatArray, down: FloatArray, seed: int) -> dict[str, Any]:
         """Cross-validated performance on genes that the vector was not made from.
 
         ``cv_accuracy``: balanced accuracy (0.5 is chance) with the threshold midway between the two class means of the
@@ -46,17 +46,18 @@ class CAV:
         if n_folds < 2:
             return {"cv_accuracy": float("nan"), "cv_auroc": float("nan"), "cv_folds": 0}
         fold = _folds(positive, rest, n_folds, seed)
-        margin = np.full(latent.shape[0], np.nan)
-        accuracy = []
-        for k in range(n_folds):
-            held = fold == k
-            pos, neg = (_normalised(np.where(held, 0.0, w)) for w in (positive, rest))
-            delta = pos @ latent - neg @ latent
-            n_members = min(1.0 / np.sum(pos**2), 1.0 / np.sum(neg**2))
-            v = _discriminants(latent, delta[None], np.array([n_members]))[0]
-            margin[held] = latent[held] @ v - 0.5 * (pos @ latent + neg @ latent) @ v
-            hit = [np.average(margin[s] * sign > 0, weights=w[s]) for w, s, sign in _sides(positive, rest, held)]
-            accuracy.append(np.mean(hit))
+        held = fold == np.arange(n_folds)[:, None]
+        pos, neg = (_normalised(np.where(held, 0.0, w)) for w in (positive, rest))
+        means = pos @ space.coordinates, neg @ space.coordinates
+        n_members = np.minimum(1.0 / np.sum(pos**2, axis=1), 1.0 / np.sum(neg**2, axis=1))
+        vectors = _discriminants(space, means[0] - means[1], n_members)
+        threshold = 0.5 * np.einsum("kl,kl->k", means[0] + means[1], vectors)
+        # Every gene's margin comes from the fold that held it out; genes in neither class (fold -1) are not looked at.
+        margin = np.einsum("nl,nl->n", space.coordinates, vectors[fold]) - threshold[fold]
+        accuracy = [
+            np.mean([np.average(margin[s] * sign > 0, weights=w[s]) for w, s, sign in _sides(positive, rest, held[k])])
+            for k in range(n_folds)
+        ]
         return {
             "cv_accuracy": float(np.mean(accuracy)),
             "cv_auroc": _auroc(margin, positive > 0, rest > 0),
@@ -64,14 +65,13 @@ class CAV:
         }
 
 
-def _discriminants(latent: FloatArray, delta: FloatArray, n_members: FloatArray) -> FloatArray:
+def _discriminants(space: LatentSpace, delta: FloatArray, n_members: FloatArray) -> FloatArray:
     """Solve for the normals of all rows of ``delta`` (K, L) with one eigendecomposition."""
-    n_latent = latent.shape[1]
-    eigenvalues, axes = np.linalg.eigh(np.atleast_2d(np.cov(latent, rowvar=False, bias=True)))
+    eigenvalues, axes = space.spectrum
     scale = float(eigenvalues.mean())
     if scale <= 0:
         return delta
-    shrinkage = (n_latent / (n_latent + n_members))[:, None]
+    shrinkage = (eigenvalues.size / (eigenvalues.size + n_members))[:, None]
     gain = scale / ((1 - shrinkage) * np.clip(eigenvalues, 0, None) + shrinkage * scale)
     return (delta @ axes * gain) @ axes.T
 
@@ -80,13 +80,15 @@ def _effective_members(up: sparse.csr_array, down: sparse.csr_array) -> FloatArr
     """Kish's effective number of genes of the smaller side, (K,)."""
     n = []
     for side in (up, down):
-        square = np.asarray(side.multiply(side).sum(axis=1)).ravel()
+        square = np.bincount(
+            np.repeat(np.arange(side.shape[0]), np.diff(side.indptr)), side.data**2, minlength=side.shape[0]
+        )
         n.append(np.divide(1.0, square, out=np.full(square.shape, np.inf), where=square > 0))
     return np.minimum(*n)
 
 
 def _normalised(weights: FloatArray) -> FloatArray:
-    return weights / weights.sum()
+    return weights / weights.sum(axis=-1, keepdims=True)
 
 
 def _folds(positive: FloatArray, rest: FloatArray, n_folds: int, seed: int) -> np.ndarray:

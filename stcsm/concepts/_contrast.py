@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from ._latent import FloatArray
+from ._latent import FloatArray, LatentSpace
 
 
-def contrasts(latent: FloatArray, up: sparse.csr_array, down: sparse.csr_array) -> FloatArray:
+def contrasts(space: LatentSpace, up: sparse.csr_array, down: sparse.csr_array) -> FloatArray:
     """Mean of up genes minus mean of down genes; the mean of all genes stands for a side that has none.
 
     Parameters
     ----------
-    latent
-        (n, L), finite.
+    space
+        The genes, (n, L).
     up, down
         (K, n) rows of non-negative weights that sum to one, or empty rows.
 
@@ -24,8 +24,15 @@ def contrasts(latent: FloatArray, up: sparse.csr_array, down: sparse.csr_array) 
     -------
     (K, L)
     """
-    centred = latent - latent.mean(axis=0)
-    return np.asarray(up @ centred) - np.asarray(down @ centred)
+    return _side(space, up) - _side(space, down)
+
+
+def _side(space: LatentSpace, weights: sparse.csr_array) -> FloatArray:
+    if not weights.nnz:
+        return np.broadcast_to(space.mean, (weights.shape[0], space.mean.size))
+    mean = np.asarray(weights @ space.coordinates)
+    mean[np.diff(weights.indptr) == 0] = space.mean
+    return mean
 
 
 class Mean:
@@ -33,11 +40,12 @@ class Mean:
 
     needs_rest = False
 
-    def vectors(self, latent: FloatArray, up: sparse.csr_array, down: sparse.csr_array) -> FloatArray:
+    def vectors(self, space: LatentSpace, up: sparse.csr_array, down: sparse.csr_array) -> FloatArray:
         """Concept vectors (K, L)."""
-        return np.asarray(up @ latent) - np.asarray(down @ latent)
+        vectors = np.asarray(up @ space.coordinates)
+        return vectors - np.asarray(down @ space.coordinates) if down.nnz else vectors
 
-    def info(self, latent: FloatArray, up: FloatArray, down: FloatArray, seed: int) -> dict[str, Any]:
+    def info(self, space: LatentSpace, up: FloatArray, down: FloatArray, seed: int) -> dict[str, Any]:
         """Nothing beyond what every concept reports."""
         return {}
 
@@ -47,10 +55,10 @@ class Contrast:
 
     needs_rest = True
 
-    def vectors(self, latent: FloatArray, up: sparse.csr_array, down: sparse.csr_array) -> FloatArray:
+    def vectors(self, space: LatentSpace, up: sparse.csr_array, down: sparse.csr_array) -> FloatArray:
         """Concept vectors (K, L)."""
-        return contrasts(latent, up, down)
+        return contrasts(space, up, down)
 
-    def info(self, latent: FloatArray, up: FloatArray, down: FloatArray, seed: int) -> dict[str, Any]:
+    def info(self, space: LatentSpace, up: FloatArray, down: FloatArray, seed: int) -> dict[str, Any]:
         """Nothing beyond what every concept reports."""
         return {}

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ._fdr import benjamini_hochberg
 from ._latent import FloatArray
 from ._map_test import exceedance
-from ._random_concepts import RandomConcepts, RandomConceptSampler
+from ._random_concepts import RandomConcepts, RandomConceptSampler, balanced
 from ._scores import ranks
 
 GENES_AT_ONCE = 256
@@ -23,7 +23,7 @@ class Discovery:
     Attributes
     ----------
     score
-        z . v.
+        z . v; with several members, the mean of theirs, each divided by its typical size.
     z
         How many standard deviations the gene's score lies above the mean of its scores on random concepts.
     rank
@@ -53,20 +53,22 @@ def discovery(sampler: RandomConceptSampler, random: RandomConcepts) -> Discover
 
     The question: does gene g lie further along this concept than along concepts made from random genes? A gene is
     compared only with random concepts that do not contain it, since the concept does not either; then p is exact where
-    the concept's genes were picked at random. Scores are taken from the mean gene, (z_g - mean z) . v, so that a
-    shift of
-    the latent space, which moves all genes alike, cannot decide.
+    the concept's genes were picked at random. Scores are taken from the mean gene, (z_g - mean z) . v, so that a shift
+    of the latent space, which moves all genes alike, cannot decide. With several members of an ensemble, scores are
+    averaged after each member's are divided by their typical size (`balanced`).
 
     Parameters
     ----------
     sampler
-        Holds the latent space.
+        Holds the latent spaces.
     random
         The concept and its random stand-ins, from ``sampler.sample(weights, n_random)``.
     """
-    n_genes = sampler.latent.shape[0]
-    both = np.concatenate([random.observed[None], random.vectors])
-    n_random = len(random.vectors)
+    genes = np.flatnonzero(sampler.usable)
+    centred = [z[genes] - z[genes].mean(axis=0) for z in sampler.latents]
+    random = balanced(random, [z.T @ z / len(z) for z in centred])
+    both, latent = random.joined(), np.concatenate(centred, axis=1)
+    n_genes, n_random = sampler.usable.size, len(random.vectors)
     # For each gene, the random concepts that contain it.
     by_gene = np.argsort(random.members.ravel(), kind="stable")
     ends = np.cumsum(np.bincount(random.members.ravel(), minlength=n_genes))
@@ -74,21 +76,18 @@ def discovery(sampler: RandomConceptSampler, random: RandomConcepts) -> Discover
     member = np.zeros(n_genes, dtype=bool)
     member[random.own] = True
     z, p, score = (np.full(n_genes, np.nan) for _ in range(3))
-    genes = np.flatnonzero(sampler.usable)
-    mean = sampler.latent[genes].mean(axis=0)
-    score[genes] = sampler.latent[genes] @ random.observed
+    score[genes] = np.concatenate([x[genes] for x in sampler.latents], axis=1) @ random.observed
     for first in range(0, genes.size, GENES_AT_ONCE):
         some = genes[first : first + GENES_AT_ONCE]
-        scores = both @ (sampler.latent[some] - mean).T
-        counted = np.ones((n_random, some.size), dtype=bool)
-        for j, gene in enumerate(some):
-            counted[holders[ends[gene - 1] if gene else 0 : ends[gene]], j] = False
+        scores = both @ latent[first : first + GENES_AT_ONCE].T
         spread = scores.std(axis=0)
         # A gene at the mean of all genes scores zero on everything.
         z[some] = np.where(spread > 0, (scores[0] - scores.mean(axis=0)) / np.where(spread > 0, spread, 1), 0.0)
-        larger = np.where(counted, scores[1:], -np.inf)
-        n_counted = counted.sum(axis=0)
-        n_larger = exceedance(scores[0], larger) * (1 + n_random)
-        p[some] = n_larger / (1 + n_counted)
+        n_holders = np.zeros(some.size)
+        for j, gene in enumerate(some):
+            held = holders[ends[gene - 1] if gene else 0 : ends[gene]]
+            scores[1 + held, j] = -np.inf
+            n_holders[j] = np.unique(held).size
+        p[some] = exceedance(scores[0], scores[1:]) * (1 + n_random) / (1 + n_random - n_holders)
     p[member] = np.nan
     return Discovery(score, z, ranks(score), member, p, benjamini_hochberg(p))

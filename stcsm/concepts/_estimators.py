@@ -10,7 +10,7 @@ from scipy import sparse
 
 from ._cav import CAV
 from ._contrast import Contrast, Mean
-from ._latent import FloatArray
+from ._latent import FloatArray, LatentSpace
 
 
 class Estimator(Protocol):
@@ -19,15 +19,15 @@ class Estimator(Protocol):
     needs_rest: bool
     """Whether genes outside the set are needed (a set of all genes is then refused)."""
 
-    def vectors(self, latent: FloatArray, up: sparse.csr_array, down: sparse.csr_array) -> FloatArray:
-        """Concept vectors (K, L) from ``latent`` (n, L), all rows finite, and weights (K, n) of up and of down genes.
+    def vectors(self, space: LatentSpace, up: sparse.csr_array, down: sparse.csr_array) -> FloatArray:
+        """Concept vectors (K, L) from n genes, all of them finite, and weights (K, n) of up and of down genes.
 
         Rows of ``up`` and ``down`` hold non-negative weights that sum to one, or nothing where a set has no such gene.
         The null of `random_concepts` calls this with thousands of rows, so it must not loop over them.
         """
         ...
 
-    def info(self, latent: FloatArray, up: FloatArray, down: FloatArray, seed: int) -> dict[str, Any]:
+    def info(self, space: LatentSpace, up: FloatArray, down: FloatArray, seed: int) -> dict[str, Any]:
         """Report on one concept beside its vector: ``up`` and ``down`` are single rows (n,) of weights."""
         ...
 

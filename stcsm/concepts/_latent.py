@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
+
+
+class LatentSpace:
+    """Coordinates of the usable genes, (n, L), with what estimators need of them again and again."""
+
+    def __init__(self, coordinates: FloatArray) -> None:
+        self.coordinates = coordinates
+
+    @cached_property
+    def mean(self) -> FloatArray:
+        """Mean gene, (L,)."""
+        return np.asarray(self.coordinates.mean(axis=0))
+
+    @cached_property
+    def spectrum(self) -> tuple[FloatArray, FloatArray]:
+        """Eigenvalues (L,) and axes (L, L) of the covariance of all genes."""
+        values, axes = np.linalg.eigh(np.atleast_2d(np.cov(self.coordinates, rowvar=False, bias=True)))
+        return values, axes
 
 
 def check_latent(latent: ArrayLike) -> tuple[FloatArray, BoolArray]:

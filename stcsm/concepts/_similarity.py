@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.cluster import hierarchy
@@ -57,32 +59,50 @@ def map_correlation(maps: ArrayLike, others: ArrayLike | None = None, *, method:
     return np.clip(left @ right.T, -1.0, 1.0)
 
 
-def cluster_order(similarity: ArrayLike) -> NDArray[np.intp]:
-    """Order in which alike concepts stand side by side, for a heat map.
+@dataclass(frozen=True)
+class ConceptTree:
+    """Concepts joined by likeness.
 
-    Average linkage on 1 - similarity, with the leaves turned so that neighbours are most alike (for up to 1000 of
-    them; beyond, the order of the tree). Concepts with NaN come last.
+    Attributes
+    ----------
+    order
+        (K,) a permutation in which alike concepts stand side by side; concepts with NaN come last.
+    linkage
+        (n - 1, 4) scipy's linkage matrix of the n concepts without NaN, numbered in rising order; (0, 4) for fewer
+        than two of them.
+    """
+
+    order: NDArray[np.intp]
+    linkage: FloatArray
+
+
+def cluster(similarity: ArrayLike) -> ConceptTree:
+    """Join concepts by likeness, for a heat map: average linkage on 1 - similarity.
+
+    The leaves are turned so that neighbours are most alike (for up to 1000 of them; beyond, the order of the tree).
 
     Parameters
     ----------
     similarity
-        (K, K) symmetric.
+        (K, K) symmetric; NaN on the diagonal marks a concept that cannot be compared.
 
-    Returns
-    -------
-    (K,) a permutation.
+    Raises
+    ------
+    ValueError
+        If the matrix is not square.
     """
     s = np.asarray(similarity, dtype=np.float64)
     if s.ndim != 2 or s.shape[0] != s.shape[1]:
         raise ValueError(f"Expected a square matrix of similarities, found {s.shape}.")
     lost = np.isnan(np.diag(s))
     kept = np.flatnonzero(~lost)
-    if kept.size < 3:
-        return np.concatenate([kept, np.flatnonzero(lost)])
+    if kept.size < 2:
+        return ConceptTree(np.concatenate([kept, np.flatnonzero(lost)]), np.empty((0, 4)))
     inner = s[np.ix_(kept, kept)]
     distance = squareform(np.clip(1 - (inner + inner.T) / 2, 0, None), checks=False)
     tree = hierarchy.linkage(distance, method="average", optimal_ordering=kept.size <= MOST_ORDERED)
-    return np.concatenate([kept[hierarchy.leaves_list(tree)], np.flatnonzero(lost)])
+    order = np.concatenate([kept[hierarchy.leaves_list(tree)], np.flatnonzero(lost)])
+    return ConceptTree(order, np.asarray(tree))
 
 
 def _unit(maps: FloatArray, method: str) -> FloatArray:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 
 from ._estimators import get_estimator
-from ._latent import FloatArray, check_latent, check_vectors
+from ._latent import FloatArray, LatentSpace, check_latent
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ def concept_vector(
     if w.shape != (z.shape[0],):
         raise ValueError(f"Expected one weight for each of the {z.shape[0]} genes, found shape {w.shape}.")
     rows = sparse.csr_array(w[None])
-    vector = _vectors(z, usable, rows, estimator)[0]
+    space = LatentSpace(z[usable])
+    vector = _vectors(space, usable, rows, estimator)[0]
     up, down = (side.toarray()[0] for side in split_signs(rows[:, usable]))
     info: dict[str, Any] = {
         "estimator": estimator,
@@ -69,7 +70,7 @@ def concept_vector(
         "n_down": int(np.count_nonzero(down)),
         "n_genes": int(usable.sum()),
     }
-    info |= get_estimator(estimator).info(z[usable], up, down, seed)
+    info |= get_estimator(estimator).info(space, up, down, seed)
     return ConceptVector(vector, info)
 
 
@@ -82,14 +83,36 @@ def concept_vectors(latent: ArrayLike, weights: ArrayLike | sparse.sparray, esti
     rows = sparse.csr_array(weights if sparse.issparse(weights) else np.atleast_2d(np.asarray(weights, float)))
     if rows.shape[1] != z.shape[0]:
         raise ValueError(f"Expected weights of shape (concepts, {z.shape[0]}), found {rows.shape}.")
-    return _vectors(z, usable, rows, estimator)
+    return _vectors(LatentSpace(z[usable]), usable, rows, estimator)
 
 
-def _vectors(z: FloatArray, usable: np.ndarray, rows: sparse.csr_array, estimator: str) -> FloatArray:
+def concept_info(
+    latent: ArrayLike, weights: ArrayLike | sparse.sparray, estimator: str = "contrast", *, seed: int = 0
+) -> list[dict[str, Any]]:
+    """What the estimator reports of each of K concepts beside its vector; empty for those that report nothing.
+
+    Parameters
+    ----------
+    latent, estimator, seed
+        As for `concept_vector`.
+    weights
+        (K, G), dense or sparse.
+    """
+    z, usable = check_latent(latent)
+    chosen = get_estimator(estimator)
+    rows = sparse.csr_array(weights if sparse.issparse(weights) else np.atleast_2d(np.asarray(weights, float)))
+    up, down = usable_sides(rows, usable, needs_rest=chosen.needs_rest)
+    space = LatentSpace(z[usable])
+    return [
+        chosen.info(space, up[[k]].toarray()[0], down[[k]].toarray()[0], seed) for k in range(rows.shape[0])
+    ]  # fmt: skip
+
+
+def _vectors(space: LatentSpace, usable: np.ndarray, rows: sparse.csr_array, estimator: str) -> FloatArray:
     chosen = get_estimator(estimator)
     up, down = usable_sides(rows, usable, needs_rest=chosen.needs_rest)
-    vectors = chosen.vectors(z[usable], up, down)
-    refuse_zero(vectors, z[usable])
+    vectors = chosen.vectors(space, up, down)
+    refuse_zero(vectors, space.coordinates)
     return vectors
 
 
@@ -124,7 +147,7 @@ def usable_sides(
 
 def refuse_zero(vectors: FloatArray, latent: FloatArray) -> None:
     """Refuse vectors that are zero up to the rounding of a difference of means (about 1e-16 of the coordinates)."""
-    zero = np.abs(vectors).max(axis=1) <= 1e-12 * np.abs(latent).max()
+    zero = np.abs(vectors).max(axis=1) <= 1e-12 * np.abs(latent).max(initial=0.0)
     if zero.any():
         raise ValueError(
             f"Expected a concept with a direction, found a zero vector for concept {int(np.flatnonzero(zero)[0])}: its "
@@ -143,51 +166,3 @@ def split_signs(weights: sparse.csr_array) -> tuple[sparse.csr_array, sparse.csr
         side.data /= np.repeat(total, np.diff(side.indptr))
         sides.append(side)
     return sides[0], sides[1]
-
-
-def combine(include: ArrayLike, exclude: ArrayLike | None = None) -> FloatArray:
-    """Combine concept vectors: "A", "A and B", "A and not B", "A and B, but neither C nor D".
-
-    The included vectors, each scaled to length one so that none drowns the others, are averaged; the part of the
-    average that lies in the span of the excluded vectors is removed, so the result's score is blind to them.
-
-    Parameters
-    ----------
-    include
-        (L,) or (K, L) concept vectors that the combination should follow. A single vector keeps its length.
-    exclude
-        (L,) or (J, L) concept vectors that it should be blind to.
-
-    Returns
-    -------
-    (L,)
-
-    Raises
-    ------
-    ValueError
-        If a vector is zero, or nothing is left: the included concept lies (almost) within the excluded ones.
-    """
-    wanted = np.atleast_2d(np.asarray(include, dtype=np.float64))
-    wanted = check_vectors(wanted, wanted.shape[-1])
-    length = np.linalg.norm(wanted, axis=1)
-    if (length == 0).any():
-        raise ValueError(f"Expected concept vectors with a direction, found a zero vector (number {length.argmin()}).")
-    v = wanted[0] if len(wanted) == 1 else (wanted / length[:, None]).mean(axis=0)
-    if exclude is None:
-        return v.copy()
-    unwanted = check_vectors(exclude, wanted.shape[1])
-    size = np.linalg.norm(unwanted, axis=1)
-    if (size == 0).any():
-        raise ValueError(f"Expected excluded vectors with a direction, found a zero vector (number {size.argmin()}).")
-    # An orthonormal basis of the excluded span; parallel vectors (rank below J) are no trouble.
-    u, s, _ = np.linalg.svd((unwanted / size[:, None]).T, full_matrices=False)
-    span = u[:, s > 1e-10 * s[0]]
-    rest = v - span @ (span.T @ v)
-    rest -= span @ (span.T @ rest)
-    kept = np.linalg.norm(rest) / max(float(np.linalg.norm(v)), np.finfo(float).tiny)
-    if not kept > 1e-6:
-        raise ValueError(
-            f"Expected a concept that differs from the excluded ones, found that {1 - kept**2:.4%} of it lies within "
-            f"them; nothing is left to show."
-        )
-    return rest
