@@ -15,7 +15,7 @@ from stcsm.attribution._rectgrad import (
     RectGradRedistributingMethod,
 )
 
-__all__ = ["METHODS", "TABLE", "make_method"]
+__all__ = ["LINEAR_METHODS", "METHODS", "TABLE", "make_method"]
 
 TABLE: dict[str, type[Method]] = {
     "saliency": Saliency,
@@ -35,6 +35,9 @@ TABLE: dict[str, type[Method]] = {
 
 #: Names of all methods, in order.
 METHODS: tuple[str, ...] = tuple(TABLE)
+
+#: Names of the methods whose maps are linear in the concept vector.
+LINEAR_METHODS: tuple[str, ...] = tuple(name for name, method in TABLE.items() if method.linear)
 
 
 def make_method(name: str, params: dict[str, Any]) -> Method:

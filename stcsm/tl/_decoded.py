@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from anndata import AnnData
+from scipy import sparse
 
 from stcsm import _keys
-from stcsm.concepts import concept_vector
+from stcsm.concepts import concept_vectors
 from stcsm.models import GeneVAE
 from stcsm.tl._concepts import check_concepts
 from stcsm.tl._ensemble import average_members
@@ -51,24 +52,31 @@ def decoded_maps(model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
     for m in range(model.n_members):
         latent = model.get_latent_representation(member=m)
         centre = np.nanmean(latent, axis=0)
-        points = np.stack([centre, *(centre + _step(model, c, latent, m) for c in concepts)])
+        points = np.concatenate([centre[None], centre + _steps(model, concepts, latent, m)])
         f = model.decode(points, m)[:, model.spots].astype(np.float64)
         f -= f.mean(axis=1, keepdims=True)
         by_member.append((f[1:] - f[0]).T)
     return average_members(by_member).T
 
 
-def _step(model: GeneVAE, concept: Concept, latent: np.ndarray, member: int) -> np.ndarray:
-    """From the mean gene to where the concept lies.
+def _steps(model: GeneVAE, concepts: list[Concept], latent: np.ndarray, member: int) -> np.ndarray:
+    """From the mean gene to where each concept lies, (K, L).
 
     Plain means point at the members themselves; other vectors are directions, along which the members' distance from
-    the mean gene says how far to go.
+    the mean gene says how far to go. The encoded profile of a layer has no members: it is where it is.
     """
-    weights = np.zeros(len(latent))
-    rows, weights_of = member_rows(concept, model.gene_names)
-    weights[rows] = weights_of
-    towards = concept_vector(latent, weights, "contrast").vector
-    if concept.estimator == "mean":
-        return towards
-    v = concept.vectors[member]
-    return v * abs(towards @ v) / (v @ v)
+    steps = np.stack([c.vectors[member] for c in concepts])
+    with_genes = [k for k, c in enumerate(concepts) if len(c.members)]
+    if not with_genes:
+        return steps
+    found = [member_rows(concepts[k], model.gene_names) for k in with_genes]
+    ends = np.cumsum([0, *(len(rows) for rows, _ in found)])
+    weights = sparse.csr_array(
+        (np.concatenate([w for _, w in found]), np.concatenate([rows for rows, _ in found]), ends),
+        shape=(len(found), len(latent)),
+    )
+    towards = concept_vectors(latent, weights, "contrast")
+    for k, there in zip(with_genes, towards, strict=True):
+        v = steps[k]
+        steps[k] = there if concepts[k].estimator == "mean" else v * abs(there @ v) / (v @ v)
+    return steps

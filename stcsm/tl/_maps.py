@@ -10,7 +10,7 @@ from anndata import AnnData
 from torch import nn
 from tqdm.auto import tqdm
 
-from stcsm.attribution import attribute
+from stcsm.attribution import LINEAR_METHODS, attribute
 from stcsm.concepts import match_genes
 from stcsm.models import GeneVAE
 from stcsm.tl._store import Concept, member_rows
@@ -55,6 +55,11 @@ def mean_maps(
         raise ValueError("Expected genes to average over, found none")
     if "batch_size" in params:
         raise TypeError(f"Expected parameters of {method}, found batch_size, which is set here to bound the memory")
+    n_latent = model.settings["n_latent"]
+    if method in LINEAR_METHODS and len(vectors) > n_latent:
+        # The latents' own maps make those of any number of concepts.
+        basis = mean_maps(model, encoder, genes, np.eye(n_latent), method, params, progress)
+        return np.asarray(vectors, dtype=np.float64) @ basis
     step = int(np.clip(CHUNK_VALUES // (len(vectors) * len(model.spots)), 1, 256))
     total = np.zeros((len(vectors), len(model.spots)))
     concepts = torch.as_tensor(vectors, dtype=torch.float32, device=model.device)
@@ -69,7 +74,7 @@ def mean_maps(
 
 
 def choose_genes(
-    adata: AnnData, model: GeneVAE, concepts: list[Concept], scores: np.ndarray, genes: Any, n_genes: int
+    adata: AnnData, model: GeneVAE, concepts: list[Concept], scores: np.ndarray | None, genes: Any, n_genes: int
 ) -> list[np.ndarray]:
     """Indices of the genes whose maps are averaged, for each concept.
 
@@ -78,7 +83,7 @@ def choose_genes(
     adata, model
         Genes and which of them were trained on.
     concepts, scores
-        K concepts and the scores (G, K) of all genes on them.
+        K concepts and, for ``"nearest"``, the scores (G, K) of all genes on them.
     genes
         ``"all"``: a fixed random 1500 of the genes trained on, the same for every concept; ``"nearest"``: the
         ``n_genes`` with the highest score among them; ``"members"``: the concept's own genes; or gene names.
@@ -96,6 +101,8 @@ def choose_genes(
         if genes == "nearest":
             if n_genes < 1:
                 raise ValueError(f"Expected n_genes of 1 or more, found {n_genes}")
+            if scores is None:
+                raise ValueError("Expected scores to find the nearest genes by, found none")
             top = np.argsort(-scores[model.trained_genes], axis=0, kind="stable")[:n_genes]
             return [np.sort(model.trained_genes[top[:, k]]) for k in range(len(concepts))]
         if genes == "members":

@@ -26,21 +26,8 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def layer_markers(adata: ad.AnnData, column: str, layer: str | None, n_markers: int) -> list[GeneSet]:
-    """The genes that stand out in each layer of an ``obs`` column (t-test on log-normalised counts).
-
-    Spots without a label or a count are left out, and so are layers of a single spot, which no test can compare.
-
-    Parameters
-    ----------
-    adata
-        Spots x genes; not changed.
-    column
-        Column of ``adata.obs``.
-    layer
-        Layer of the counts; None is ``.X``.
-    n_markers
-        At most so many genes a layer: those of highest t statistic, positive ones only.
+def layer_labels(adata: ad.AnnData, column: str, layer: str | None) -> pd.Series:
+    """Label of every spot as text; NaN for spots without a label or a count, and for layers of a single spot.
 
     Raises
     ------
@@ -79,8 +66,35 @@ def layer_markers(adata: ad.AnnData, column: str, layer: str | None, n_markers: 
             f"Expected at least two layers with two spots or more in adata.obs[{column!r}], found {len(kept)} "
             f"({len(sizes)} labels); a layer's markers stand out against other layers"
         )
-    text = text[text.isin(kept)]
-    rows = adata.obs_names.get_indexer(text.index)
+    return text[text.isin(kept)].astype(object).reindex(adata.obs_names)
+
+
+def layer_markers(adata: ad.AnnData, column: str, layer: str | None, n_markers: int) -> list[GeneSet]:
+    """The genes that stand out in each layer of an ``obs`` column (t-test on log-normalised counts).
+
+    Spots without a label or a count are left out, and so are layers of a single spot, which no test can compare.
+
+    Parameters
+    ----------
+    adata
+        Spots x genes; not changed.
+    column
+        Column of ``adata.obs``.
+    layer
+        Layer of the counts; None is ``.X``.
+    n_markers
+        At most so many genes a layer: those of highest t statistic, positive ones only.
+
+    Raises
+    ------
+    ValueError
+        If the column is at fault (see :func:`layer_labels`), or no gene stands out in a layer.
+    """
+    labels = layer_labels(adata, column, layer)
+    text = labels.dropna()
+    kept = sorted(text.unique())
+    matrix = counts_of(adata, layer)
+    rows = np.flatnonzero(labels.notna().to_numpy())
     counts = matrix[rows]
     subset = ad.AnnData(
         sparse.csr_matrix(counts, dtype=np.float32),

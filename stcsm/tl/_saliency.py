@@ -16,7 +16,7 @@ from stcsm.models import GeneVAE
 from stcsm.tl._concepts import check_concepts, score_genes
 from stcsm.tl._ensemble import average_members
 from stcsm.tl._maps import choose_genes, mean_maps
-from stcsm.tl._store import Concept, columns, read_concepts, write_entry
+from stcsm.tl._store import Concept, columns, drop_significance, read_concepts, write_entry
 
 
 def saliency(
@@ -60,7 +60,7 @@ def saliency(
     ``adata.obsm["concept_saliency"]``
         DataFrame (S, K); NaN at spots without a count. Units: change of the concept score for each unit of u (times u
         for the methods that multiply by the input). With several members of the ensemble each map is standardised and
-        then averaged. What an earlier call wrote there is replaced.
+        then averaged. What an earlier call wrote there is replaced, and p and q values of it are dropped.
     ``adata.uns["stcsm"]["saliency"]``
         Method, its parameters, genes.
 
@@ -71,9 +71,12 @@ def saliency(
     """
     check_concepts(adata, model)
     chosen = read_concepts(adata, concepts)
-    latents = [model.get_latent_representation(member=m) for m in range(model.n_members)]
-    rows = choose_genes(adata, model, chosen, score_genes(latents, chosen), genes, n_genes)
+    scores = None
+    if isinstance(genes, str) and genes == "nearest":
+        scores = score_genes([model.get_latent_representation(member=m) for m in range(model.n_members)], chosen)
+    rows = choose_genes(adata, model, chosen, scores, genes, n_genes)
     maps = saliency_maps(model, chosen, rows, method, params, progress)
+    drop_significance(adata)
     adata.obsm[_keys.CONCEPT_SALIENCY] = columns(chosen, model.to_all_spots(maps).T, adata.obs_names)
     write_entry(
         adata,

@@ -27,11 +27,11 @@ class Concept:
     label
         The name as the user gave it.
     source
-        ``"genes"`` or ``"layer"``.
+        ``"genes"``, ``"layer"`` or ``"combination"``.
     estimator
         How the vector was made.
     members, weights
-        Genes of its definition that are in the data, and their weights, (n,).
+        Genes of its definition that are in the data, and their weights, (n,); none for an encoded layer profile.
     vectors
         One vector for each member of the ensemble, (M, L).
     info
@@ -72,17 +72,16 @@ def distinct_keys(labels: Sequence[str]) -> dict[str, str]:
     ValueError
         If two labels get one key.
     """
-    keys: dict[str, str] = {}
+    taken: dict[str, str] = {}
     for label in labels:
         key = concept_key(label)
-        for other, taken in keys.items():
-            if taken == key:
-                raise ValueError(
-                    f"Expected concept names that stay apart in a file, found {other!r} and {label!r}, which are both "
-                    f"stored as {key!r}; rename one of them"
-                )
-        keys[label] = key
-    return keys
+        other = taken.setdefault(key, label)
+        if other != label:
+            raise ValueError(
+                f"Expected concept names that stay apart in a file, found {other!r} and {label!r}, which are both "
+                f"stored as {key!r}; rename one of them"
+            )
+    return {label: key for key, label in taken.items()}
 
 
 def entry(adata: AnnData, name: str) -> dict[str, Any]:
@@ -112,8 +111,9 @@ def write_concepts(adata: AnnData, concepts: Sequence[Concept], fingerprint: str
         _drop_maps(adata, list(stored))
         stored = {}
     if not keep:
-        _drop_maps(adata, [key for key in stored if key not in {c.key for c in concepts}])
-        stored = {c.key: stored[c.key] for c in concepts if c.key in stored}
+        new = {c.key for c in concepts}
+        _drop_maps(adata, [key for key in stored if key not in new])
+        stored = {key: record for key, record in stored.items() if key in new}
     for c in concepts:
         other = stored.get(c.key, {}).get("label", c.label)
         if other != c.label:
@@ -122,6 +122,10 @@ def write_concepts(adata: AnnData, concepts: Sequence[Concept], fingerprint: str
                 f"stored as {c.key!r}; rename one of them"
             )
     changed = [c.key for c in concepts if c.key in stored and not _same(stored[c.key], c)]
+    for key in _made_of(stored, set(changed)) - {c.key for c in concepts}:
+        logger.warning(f"{key!r} is dropped: it was combined from a concept that has changed; combine it again")
+        changed.append(key)
+        del stored[key]
     for c in concepts:
         stored[c.key] = {
             "label": c.label,
@@ -136,6 +140,20 @@ def write_concepts(adata: AnnData, concepts: Sequence[Concept], fingerprint: str
     write_entry(adata, "concepts", stored)
     # HDF5 gives the keys of a group back in alphabetical order; the user's order is kept beside them.
     write_entry(adata, "concepts_model", {"fingerprint": fingerprint, "order": np.asarray(list(stored), dtype=object)})
+
+
+def _made_of(stored: dict[str, Any], keys: set[str]) -> set[str]:
+    """Combinations of some of these concepts, and combinations of those in turn."""
+    found: set[str] = set()
+    while True:
+        more = {
+            key
+            for key, record in stored.items()
+            if (keys | found) & {*record["info"].get("plus", ()), *record["info"].get("minus", ())}
+        }
+        if more <= found:
+            return found
+        found |= more
 
 
 def _same(record: dict[str, Any], concept: Concept) -> bool:
@@ -153,6 +171,18 @@ def _drop_maps(adata: AnnData, keys: Sequence[str]) -> None:
                 adata.obsm[table] = left
             else:
                 del adata.obsm[table]
+    tested = entry(adata, "significance")
+    if tested and set(keys) & set(tested["table"].index):
+        write_entry(adata, "significance", {**tested, "table": tested["table"].drop(index=list(keys), errors="ignore")})
+
+
+def drop_significance(adata: AnnData) -> None:
+    """Take p and q values away: they belong to maps that are made anew."""
+    for key in (_keys.CONCEPT_SALIENCY_PVAL, _keys.CONCEPT_SALIENCY_QVAL):
+        if key in adata.obsm:
+            del adata.obsm[key]
+    if "significance" in adata.uns.get(_keys.UNS, {}):
+        adata.uns[_keys.UNS] = {k: v for k, v in adata.uns[_keys.UNS].items() if k != "significance"}
 
 
 def _in_order(adata: AnnData) -> dict[str, Any]:
@@ -194,7 +224,7 @@ def member_rows(concept: Concept, gene_names: pd.Index) -> tuple[np.ndarray, np.
     ValueError
         If none is there.
     """
-    rows = gene_names.get_indexer(pd.Index(concept.members))
+    rows = gene_names.get_indexer(pd.Index(concept.members, dtype=object))
     found = rows >= 0
     if not found.any():
         raise ValueError(
