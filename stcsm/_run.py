@@ -21,7 +21,7 @@ from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
 from stcsm import _keys, io, pl, tl
-from stcsm.attribution import METHODS
+from stcsm.attribution import LINEAR_METHODS, METHODS
 from stcsm.datasets import simulated_bulb
 from stcsm.models import GeneVAE, holds_only_a_model
 
@@ -31,8 +31,13 @@ RESULTS = (
     "concept_scores.csv",
     "concept_maps.png",
     "result.h5ad",
+    "concept_significance.csv",
     "model",
 )
+SIGNIFICANCE = "concept_significance.csv"
+N_RANDOM = 1000
+"""Random concepts for each concept where they cost a second: the method is linear and the concepts are not thousands."""
+FREE = 100
 
 
 def run_counts(
@@ -41,6 +46,8 @@ def run_counts(
     *,
     genes: list[str],
     gmt: Path | None,
+    match: str | None,
+    ignore_case: bool,
     labels: Path | None,
     labels_key: str | None,
     layer: str | None,
@@ -70,7 +77,7 @@ def run_counts(
     if gene_concepts:
         steps.append({"genes": gene_concepts})
     if gmt is not None:
-        steps.append({"genes": gmt})
+        steps.append({"genes": gmt, "match": match, "ignore_case": ignore_case})
     if labels_key is not None:
         steps.append({"layers": labels_key})
     analyse(adata, out, steps, layer=layer, quiet=quiet, **settings)
@@ -151,6 +158,7 @@ def analyse(
     encoder: str,
     seed: int,
     n_seeds: int,
+    null: int | None = None,
 ) -> None:
     """Train a model on ``adata``, map its concepts, write the results."""
     # Of other libraries' notices, only warnings are for the person at the terminal.
@@ -167,16 +175,24 @@ def analyse(
     model = GeneVAE(adata, encoder=encoder, seed=seed, n_seeds=n_seeds)
     console.print(model.summary_string.splitlines()[1])
     # A concept that cannot be is refused before the training: untrained embeddings do for the check.
-    check_steps(adata, model, steps)
+    n_concepts = check_steps(adata, model, steps)
     model.train(progress=not quiet)
     tl.embed_genes(adata, model)
     for step in steps:
         tl.concepts(adata, model, **step)
     tl.saliency(adata, model, method=method, progress=not quiet)
+    if null is None and method in LINEAR_METHODS and n_concepts <= FREE:
+        null = N_RANDOM
+    if null:
+        tl.significance(adata, model, n_random=null, seed=seed, progress=not quiet)
+        console.print(_tested(adata))
+    elif null is None:
+        console.print(f"maps are not tested against random concepts ({n_concepts} concepts, {method}); ask: --null N")
     tl.decoded(adata, model)
     tl.concept_map(adata, model)
     write_results(adata, model, out)
-    console.print(f"{', '.join(RESULTS)} in {out} ({time.perf_counter() - started:.0f} s)")
+    written = [name for name in RESULTS if (out / name).exists()]
+    console.print(f"{', '.join(written)} in {out} ({time.perf_counter() - started:.0f} s)")
 
 
 def _one_line(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -184,8 +200,23 @@ def _one_line(message: Warning | str, *_: Any, **__: Any) -> None:
     Console(stderr=True, soft_wrap=True).print(f"stcsm: warning: {' '.join(str(message).split())}", highlight=False)
 
 
-def check_steps(adata: AnnData, model: GeneVAE, steps: list[dict[str, Any]]) -> None:
+def _tested(adata: AnnData, most: int = 15) -> Table:
+    """Most significant concepts, for the person at the terminal."""
+    found = tl.concept_table(adata).sort_values(["p", "strength"], ascending=[True, False], kind="stable")
+    shown = Table(title=f"Maps against random concepts ({min(most, len(found))} of {len(found)})")
+    for heading in ("concept", "p", "q", "strength", "Moran's I"):
+        shown.add_column(heading, justify="left" if heading == "concept" else "right")
+    for row in found.head(most).itertuples():
+        shown.add_row(row.label, *(f"{v:.2g}" for v in (row.p, row.q, row.strength, row.morans_i)))
+    return shown
+
+
+def check_steps(adata: AnnData, model: GeneVAE, steps: list[dict[str, Any]]) -> int:
     """Try the concepts on a stand-in embedding, so that a bad one fails in a second and not after the training.
+
+    Returns
+    -------
+    How many concepts there will be.
 
     Raises
     ------
@@ -208,6 +239,7 @@ def check_steps(adata: AnnData, model: GeneVAE, steps: list[dict[str, Any]]) -> 
                     f"both stored as {key!r}; rename one of them"
                 )
             taken[key] = record["label"]
+    return len(taken)
 
 
 def write_results(adata: AnnData, model: GeneVAE, out: Path) -> None:
@@ -218,6 +250,9 @@ def write_results(adata: AnnData, model: GeneVAE, out: Path) -> None:
         for key, name in ((_keys.CONCEPT_SALIENCY, RESULTS[0]), (_keys.CONCEPT_MAP, RESULTS[1])):
             _with_labels(adata, adata.obsm[key]).to_csv(scratch / name, index_label="spot")
         _with_labels(adata, adata.varm[_keys.CONCEPT_SCORE]).to_csv(scratch / RESULTS[2], index_label="gene")
+        if "significance" in adata.uns[_keys.UNS]:
+            table = tl.concept_table(adata)
+            table.set_index("label").to_csv(scratch / SIGNIFICANCE, index_label="concept")
         with mpl.rc_context({"figure.dpi": 150}):
             backend = mpl.get_backend()
             mpl.use("agg")
@@ -226,13 +261,14 @@ def write_results(adata: AnnData, model: GeneVAE, out: Path) -> None:
             plt.close(figure)
             mpl.use(backend)
         adata.write_h5ad(scratch / RESULTS[4])
-        model.save(scratch / RESULTS[5])
+        model.save(scratch / RESULTS[-1])
         old = scratch / "old"
         old.mkdir()
         for name in RESULTS:
             if (out / name).exists():
                 os.replace(out / name, old / name)
-            os.replace(scratch / name, out / name)
+            if (scratch / name).exists():
+                os.replace(scratch / name, out / name)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

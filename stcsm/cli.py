@@ -60,6 +60,21 @@ def run(
         list[str] | None, typer.Option("--genes", help="A concept: NAME=GENE or NAME=GENE1,GENE2. May be repeated.")
     ] = None,
     gmt: Annotated[Path | None, typer.Option("--gmt", help="Gene sets, one concept a line.")] = None,
+    match: Annotated[
+        str | None, typer.Option("--match", help="Column of .var to match the gene sets on, such as symbols.")
+    ] = None,
+    ignore_case: Annotated[
+        bool, typer.Option("--ignore-case", help="Match gene sets to genes whose case differs (human, mouse).")
+    ] = False,
+    null: Annotated[
+        int | None,
+        typer.Option(
+            "--null",
+            min=0,
+            help="Random concepts to test each map against; 0 for none. By default 1000 where they cost a second "
+            "(methods linear in the concept, up to 100 concepts).",
+        ),
+    ] = None,
     labels: Annotated[
         Path | None, typer.Option("--labels", help="CSV with a label for each spot; a concept a label.")
     ] = None,
@@ -77,8 +92,9 @@ def run(
     from stcsm._run import run_counts
 
     run_counts(
-        counts, out, genes=genes or [], gmt=gmt, labels=labels, labels_key=labels_key, layer=layer, method=method,
-        encoder=encoder, seed=seed, n_seeds=n_seeds, quiet=quiet,
+        counts, out, genes=genes or [], gmt=gmt, match=match, ignore_case=ignore_case, labels=labels,
+        labels_key=labels_key, layer=layer, method=method, encoder=encoder, seed=seed, n_seeds=n_seeds, null=null,
+        quiet=quiet,
     )  # fmt: skip
 
 

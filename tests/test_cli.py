@@ -64,7 +64,15 @@ def test_everything_is_written_and_loads(results):
     model = stcsm.models.GeneVAE.load(out / "model", adata)
     np.testing.assert_array_equal(model.get_latent_representation(), adata.varm["X_stcsm"])
     assert sorted(p.name for p in out.iterdir()) == sorted(
-        ["concept_saliency.csv", "concept_map.csv", "concept_scores.csv", "concept_maps.png", "result.h5ad", "model"]
+        [
+            "concept_saliency.csv",
+            "concept_map.csv",
+            "concept_scores.csv",
+            "concept_significance.csv",
+            "concept_maps.png",
+            "result.h5ad",
+            "model",
+        ]
     )
 
 

@@ -10,7 +10,7 @@ from ._gene_names import GeneIndex, GeneMatch, match_genes
 from ._gene_sets import GeneSet, check_distinct, gene_set, gene_sets, gene_sets_from_network, pair_signs
 from ._gmt import read_gmt
 from ._map_test import MapTest, map_test
-from ._matching import gene_abundance_dispersion, matching_bins
+from ._matching import gene_abundance_dispersion, matching_bins, moment_dispersion
 from ._membership import Membership, membership
 from ._neighbours import Neighbours, correlation_p, nearest_genes
 from ._profiles import LayerProfiles, layer_profiles
@@ -65,6 +65,7 @@ __all__ = [
     "match_genes",
     "matching_bins",
     "membership",
+    "moment_dispersion",
     "nearest_genes",
     "neighbour_block_correlation",
     "pair_signs",

@@ -42,12 +42,27 @@ def gene_abundance_dispersion(counts: ArrayLike | sparse.sparray) -> tuple[Float
     if not depth.sum() > 0:
         raise ValueError(f"Expected counts, found a matrix of shape {x.shape} without a single one.")
     depth /= depth.sum()
-    square = np.asarray(x.multiply(x).sum(axis=0)).ravel()
-    cross = np.asarray(x.T @ depth).ravel()
-    expected_square = total**2 * np.sum(depth**2)
+    square: FloatArray = np.asarray(x.multiply(x).sum(axis=0), dtype=np.float64).ravel()
+    cross: FloatArray = np.asarray(x.T @ depth, dtype=np.float64).ravel()
+    return total, moment_dispersion(total, square, cross, float(np.sum(depth**2)))
+
+
+def moment_dispersion(total: FloatArray, square: FloatArray, cross: FloatArray, depth_square: float) -> FloatArray:
+    """Overdispersion (G,) of genes from sums over spots, see `gene_abundance_dispersion`; NaN where there is no count.
+
+    Parameters
+    ----------
+    total, square
+        (G,) sums of a gene's counts and of their squares.
+    cross
+        (G,) sum of a gene's counts times the spots' shares of all counts.
+    depth_square
+        Sum of the squared shares.
+    """
+    expected_square = total**2 * depth_square
     with np.errstate(invalid="ignore", divide="ignore"):
         dispersion = (square - 2 * total * cross + expected_square - total) / expected_square
-    return total, np.where(total > 0, dispersion, np.nan)
+    return np.where(total > 0, dispersion, np.nan)
 
 
 def matching_bins(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +11,8 @@ import pandas as pd
 from anndata import AnnData
 
 from stcsm import _keys
+
+logger = logging.getLogger(__name__)
 
 MAKERS = {
     _keys.CONCEPT_SALIENCY: "stcsm.tl.saliency(adata, model)",
@@ -80,3 +84,29 @@ def sanity_record(adata: AnnData, concepts: Sequence[str] | str | None = None) -
             "stcsm.tl.sanity(adata, model) again"
         )
     return record, [keys.index(name) for name in names]
+
+
+def p_and_q(adata: AnnData, key: str) -> str:
+    """Second line of a concept's title: p and q of its map against random concepts; empty where it was not tested."""
+    tested = adata.uns.get(_keys.UNS, {}).get("significance")
+    if not tested or key not in tested["table"].index:
+        return ""
+    p, q = (float(tested["table"].loc[key, name]) for name in ("p", "q"))
+    return "" if math.isnan(p) else f"p = {p:.2g}, q = {q:.2g}"
+
+
+def some(adata: AnnData, values: pd.DataFrame, concepts: Sequence[str] | str | None, most: int) -> pd.DataFrame:
+    """At most so many concepts for a figure of all of them, the most significant ones where they were tested.
+
+    Concepts that were asked for by name are shown however many they are.
+    """
+    if concepts is not None or values.shape[1] <= most:
+        return values
+    tested = adata.uns.get(_keys.UNS, {}).get("significance")
+    names, which = list(values), "first"
+    if tested:
+        rank = tested["table"].sort_values(["p", "strength"], ascending=[True, False], kind="stable").index
+        known = set(names)
+        names, which = [*(k for k in rank if k in known), *(k for k in names if k not in set(rank))], "most significant"
+    logger.warning(f"{values.shape[1]} concepts: the {most} {which} are shown; name others with concepts=[...]")
+    return values[names[:most]]

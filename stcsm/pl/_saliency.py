@@ -9,9 +9,11 @@ from anndata import AnnData
 from matplotlib.figure import Figure
 
 from stcsm import _keys
-from stcsm.pl._read import label, table
+from stcsm.pl._read import label, p_and_q, some, table
 from stcsm.pl._tissue import draw_panels
 
+MOST_PANELS = 24
+"""Panels of a figure that names no concepts."""
 UNITS = {
     _keys.CONCEPT_SALIENCY: "saliency",
     _keys.CONCEPT_MAP: "s.d.",
@@ -34,12 +36,15 @@ def saliency(
 ) -> Figure:
     """Show concepts on the tissue, one panel a concept, on the H&E picture when there is one.
 
+    Where the concept's map was tested against random concepts (:func:`stcsm.tl.significance`), its p and q stand in the
+    title.
+
     Parameters
     ----------
     adata
         With maps (:func:`stcsm.tl.saliency`, :func:`stcsm.tl.concept_map` or :func:`stcsm.tl.decoded`).
     concepts
-        Names; None is all of them.
+        Names; None is all of them, but of more than 24 only the most significant (or the first) 24.
     key
         ``"concept_saliency"``, ``"concept_map"`` or ``"concept_decoded"``: which table of ``.obsm``.
     img
@@ -67,9 +72,10 @@ def saliency(
     ValueError
         If the maps have not been computed or a concept is unknown.
     """
-    values = table(adata, key, concepts)
+    values = some(adata, table(adata, key, concepts), concepts, MOST_PANELS)
+    titles = ["\n".join(filter(None, (label(adata, str(c)), p_and_q(adata, str(c))))) for c in values]
     return draw_panels(
-        adata, values, [label(adata, str(c)) for c in values], spatial_key=spatial_key, img=img, size=size, cmap=cmap,
+        adata, values, titles, spatial_key=spatial_key, img=img, size=size, cmap=cmap,
         percentile=percentile, symmetric=symmetric, ncols=ncols, colorbar_label=UNITS.get(key, key),
     )  # fmt: skip
 

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from stcsm import _keys
-from stcsm.pl._read import MAKERS, label, stored, table
+from stcsm.pl._read import MAKERS, label, some, stored, table
 
+MOST_PANELS = 24
 MEMBER, OTHER = "#b2182b", "#4d4d4d"
 
 
@@ -26,7 +27,7 @@ def concept_scores(
     adata
         With concepts (:func:`stcsm.tl.concepts`).
     concepts
-        Names; None is all of them.
+        Names; None is all of them, but of more than 24 only the most significant (or the first) 24.
     n_genes
         Genes a panel.
     ncols
@@ -45,7 +46,7 @@ def concept_scores(
         raise ValueError(f"Expected n_genes of 1 or more, found {n_genes}")
     if ncols < 1:
         raise ValueError(f"Expected ncols of 1 or more, found {ncols}")
-    scores = table(adata, _keys.CONCEPT_SCORE, concepts, where="varm")
+    scores = some(adata, table(adata, _keys.CONCEPT_SCORE, concepts, where="varm"), concepts, MOST_PANELS)
     records = stored(adata)
     ncols = min(ncols, scores.shape[1])
     nrows = -(-scores.shape[1] // ncols)

@@ -1,20 +1,31 @@
 """Analysis steps on AnnData: fetch arrays, compute, write keys."""
 
+from stcsm.tl._carriers import carriers, concept_table
+from stcsm.tl._combine import combine
 from stcsm.tl._concept_map import concept_map
 from stcsm.tl._concepts import concepts
 from stcsm.tl._decoded import decoded
+from stcsm.tl._differential import differential
 from stcsm.tl._embed import embed_genes
 from stcsm.tl._saliency import gene_saliency, saliency
 from stcsm.tl._sanity import sanity
+from stcsm.tl._significance import significance
 from stcsm.tl._similar import similar_genes
+from stcsm.tl._similarity import concept_similarity
 
 __all__ = [
+    "carriers",
+    "combine",
     "concept_map",
+    "concept_similarity",
+    "concept_table",
     "concepts",
     "decoded",
+    "differential",
     "embed_genes",
     "gene_saliency",
     "saliency",
     "sanity",
+    "significance",
     "similar_genes",
 ]

@@ -1,0 +1,180 @@
+"""Concepts whose maps differ between two regions, conditions or sections."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from stcsm import _keys
+from stcsm.concepts import benjamini_hochberg, differential_concepts, neighbour_block_correlation, spatial_blocks
+from stcsm.tl._store import read_concepts, write_entry
+
+logger = logging.getLogger(__name__)
+
+REST = "rest"
+SPOTS_A_BLOCK = 20
+BLOCKS_A_REGION = 6
+ALIKE = 0.3
+"""Neighbouring blocks that correlate more than this are too small to be permuted."""
+
+
+def differential(
+    adata: AnnData,
+    groupby: str,
+    a: str,
+    b: str = REST,
+    concepts: Sequence[str] | str | None = None,
+    *,
+    key: str = _keys.CONCEPT_SALIENCY,
+    spots_a_block: int | str = "auto",
+    library_key: str | None = None,
+    spatial_key: str = _keys.SPATIAL,
+    n_permutations: int = 9999,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Compare concepts between two sets of spots: a region against another, a condition against another.
+
+    Neighbouring spots are alike, so a test that permutes spots finds differences everywhere. Here compact blocks of
+    neighbouring spots, each within one of the two sets, are permuted; the statistic is Welch's t over block means.
+
+    Parameters
+    ----------
+    adata
+        With maps (:func:`stcsm.tl.saliency`, :func:`stcsm.tl.concept_map`).
+    groupby
+        Column of ``adata.obs``.
+    a, b
+        Two of its values; ``b="rest"`` is all other labelled spots.
+    concepts
+        Names; None is all that have a map.
+    key
+        Table of ``.obsm`` to compare.
+    spots_a_block
+        Mean number of spots in a block; ``"auto"``: 20, or fewer where a region is too small for 6 such blocks.
+    library_key
+        Column of ``adata.obs`` that tells sections apart, whose coordinates may overlap; a block lies within one.
+    spatial_key
+        Key of the coordinates in ``.obsm``.
+    n_permutations
+        Random permutations of blocks; all of them where there are no more than that.
+    seed
+        Of blocks and permutations.
+
+    Returns
+    -------
+    DataFrame with a row for each concept, smallest p first: ``mean_a``, ``mean_b`` over blocks, ``difference`` in the
+    units of the map; ``t``; two-sided ``p``, and ``q`` (Benjamini-Hochberg over the concepts); ``block_correlation``
+    between neighbouring blocks of a region: well above 0 (0.3), blocks are too small and p is too small.
+
+    Writes
+    ------
+    ``adata.uns["stcsm"]["differential"]``
+        The table, the numbers of blocks and permutations, the smallest p that was possible, and the settings.
+
+    Raises
+    ------
+    ValueError
+        If the column, a value or a concept is unknown, the two sets are the same, there are no maps, or a region has
+        fewer than two blocks.
+    """
+    in_a, in_b = _regions(adata, groupby, a, b)
+    if key not in adata.obsm:
+        raise ValueError(f"Expected maps in adata.obsm[{key!r}], found none; run stcsm.tl.saliency(adata, model) first")
+    if spatial_key not in adata.obsm:
+        raise ValueError(f"Expected coordinates in adata.obsm[{spatial_key!r}], found {sorted(map(str, adata.obsm))}")
+    table = pd.DataFrame(adata.obsm[key])
+    chosen = read_concepts(adata, [str(name) for name in table] if concepts is None else concepts)
+    lost = [c.label for c in chosen if c.key not in table]
+    if lost:
+        raise ValueError(f"Expected a map of every concept in adata.obsm[{key!r}], found none of {lost[0]!r}")
+    maps = table[[c.key for c in chosen]].to_numpy(dtype=np.float64).T
+    known = np.isfinite(maps).all(axis=0)
+    in_a, in_b = in_a & known, in_b & known
+    smaller = int(min(in_a.sum(), in_b.sum()))
+    if smaller < 2:
+        raise ValueError(f"Expected two spots or more with a value in {a!r} and in {b!r}, found {smaller}")
+    size = _block_size(spots_a_block, smaller)
+    sections = _sections(adata, library_key)
+    groups = np.where(in_a, 2 * sections, np.where(in_b, 2 * sections + 1, -1))
+    coords = np.asarray(adata.obsm[spatial_key], dtype=np.float64)[:, :2]
+    blocks = spatial_blocks(coords, groups, spots_a_block=size, seed=seed)
+    found = differential_concepts(maps, in_a, in_b, blocks, n_permutations=n_permutations, seed=seed)
+    used = groups >= 0
+    alike = neighbour_block_correlation(maps[:, used], blocks[used], groups[used], coords[used])
+    means = [_block_mean(maps, blocks, side) for side in (in_a, in_b)]
+    result = pd.DataFrame(
+        {
+            "mean_a": means[0],
+            "mean_b": means[1],
+            "difference": found.difference,
+            "t": found.t,
+            "p": found.p,
+            "q": benjamini_hochberg(found.p),
+            "block_correlation": alike,
+        },
+        index=pd.Index([c.key for c in chosen], dtype=object),
+    ).sort_values("p", kind="stable")
+    if np.nanmedian(np.append(alike, -1.0) if np.isnan(alike).all() else alike) > ALIKE:
+        logger.warning(
+            f"neighbouring blocks of {size} spots correlate by {np.nanmedian(alike):.2f} (median over concepts), so p "
+            f"is too small; take larger blocks: spots_a_block={2 * size}"
+        )
+    write_entry(
+        adata,
+        "differential",
+        {
+            "table": result,
+            "groupby": groupby,
+            "a": str(a),
+            "b": str(b),
+            "key": key,
+            "n_blocks": np.array(found.n_blocks),
+            "spots_a_block": size,
+            "n_permutations": found.n_permutations,
+            "smallest_p": found.smallest_p,
+            "seed": seed,
+        },
+    )
+    return result
+
+
+def _regions(adata: AnnData, groupby: str, a: str, b: str) -> tuple[np.ndarray, np.ndarray]:
+    if groupby not in adata.obs:
+        raise ValueError(f"Expected a column of adata.obs, found {groupby!r}; there are {sorted(map(str, adata.obs))}")
+    labels = adata.obs[groupby]
+    text = labels.astype(object).map(str).where(labels.notna().to_numpy(), "")
+    values = sorted(set(text) - {""})
+    for side in (a, b):
+        if str(side) not in values and not (side is b and side == REST):
+            raise ValueError(f"Expected values of adata.obs[{groupby!r}], found {side!r}; there are {values}")
+    if str(a) == str(b):
+        raise ValueError(f"Expected two different regions, found {a!r} twice")
+    in_a = (text == str(a)).to_numpy()
+    in_b = ((text != "") & ~in_a).to_numpy() if str(b) not in values else (text == str(b)).to_numpy()
+    return in_a, in_b
+
+
+def _block_size(asked: int | str, smaller: int) -> int:
+    if asked == "auto":
+        return max(1, min(SPOTS_A_BLOCK, smaller // BLOCKS_A_REGION))
+    if isinstance(asked, bool) or not isinstance(asked, (int, np.integer)) or asked < 1:
+        raise ValueError(f"Expected spots_a_block to be 'auto' or a whole number of 1 or more, found {asked!r}")
+    return int(asked)
+
+
+def _sections(adata: AnnData, library_key: str | None) -> np.ndarray:
+    if library_key is None:
+        return np.zeros(adata.n_obs, dtype=int)
+    if library_key not in adata.obs:
+        raise ValueError(f"Expected a column of adata.obs as library_key, found {library_key!r}")
+    return np.asarray(pd.factorize(adata.obs[library_key].astype(str))[0])
+
+
+def _block_mean(maps: np.ndarray, blocks: np.ndarray, side: np.ndarray) -> np.ndarray:
+    """Mean over blocks of a side, (K,)."""
+    own = blocks[side]
+    return np.mean([maps[:, side][:, own == block].mean(axis=1) for block in np.unique(own)], axis=0)
