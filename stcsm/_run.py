@@ -36,8 +36,9 @@ RESULTS = (
 )
 SIGNIFICANCE = "concept_significance.csv"
 N_RANDOM = 1000
-"""Random concepts for each concept where they cost a second: the method is linear and the concepts are not thousands."""
+"""Random concepts for each concept where nobody asks for a number."""
 FREE = 100
+"""Concepts whose maps are tested unasked: the test of so many costs a second or two."""
 
 
 def run_counts(
@@ -206,8 +207,8 @@ def _tested(adata: AnnData, most: int = 15) -> Table:
     shown = Table(title=f"Maps against random concepts ({min(most, len(found))} of {len(found)})")
     for heading in ("concept", "p", "q", "strength", "Moran's I"):
         shown.add_column(heading, justify="left" if heading == "concept" else "right")
-    for row in found.head(most).itertuples():
-        shown.add_row(row.label, *(f"{v:.2g}" for v in (row.p, row.q, row.strength, row.morans_i)))
+    for _, row in found.head(most).iterrows():
+        shown.add_row(str(row["label"]), *(f"{float(row[v]):.2g}" for v in ("p", "q", "strength", "morans_i")))
     return shown
 
 

@@ -46,9 +46,10 @@ def carriers(
 
     Returns
     -------
-    DataFrame indexed by gene, of all genes with counts, smallest q first and highest score first within a q: ``score`` (``.varm["concept_score"]``); ``rank``
-    among all genes, members included; ``z``, standard deviations above the gene's mean score on random concepts; ``p``,
-    one-sided; ``q``, Benjamini-Hochberg over the genes tested; ``member``; ``counts``, the gene's total.
+    DataFrame indexed by gene, of all genes with counts, smallest q first and highest score first within a q:
+    ``score`` (``.varm["concept_score"]``); ``rank`` among all genes, members included; ``z``, standard deviations above
+    the gene's mean score on random concepts; ``p``, one-sided; ``q``, Benjamini-Hochberg over the genes tested;
+    ``member``; ``counts``, the gene's total.
 
     Raises
     ------
