@@ -43,9 +43,9 @@ class Discovery:
     q: FloatArray
 
     def order(self) -> NDArray[np.intp]:
-        """Genes that are no members, best first: by q, then by z, then by row."""
+        """Genes that are no members, best first: by q, then by score, then by row."""
         rows = np.flatnonzero(~self.member & ~np.isnan(self.p))
-        return rows[np.lexsort((rows, -self.z[rows], self.q[rows]))]
+        return rows[np.lexsort((rows, -self.score[rows], self.q[rows]))]
 
 
 def discovery(sampler: RandomConceptSampler, random: RandomConcepts) -> Discovery:

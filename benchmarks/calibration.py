@@ -1,0 +1,133 @@
+"""Are the p values of random concepts uniform, and are real layers found?
+
+    python benchmarks/calibration.py --data FILE --labels KEY_OR_CSV --json OUT --plot PNG
+
+Calibration: concepts from random genes (several sizes), none of which is among the draws of its own null; share of p
+below 0.05 (4% to 6% is the aim), Kolmogorov-Smirnov test against the uniform distribution, QQ plot; the same for single
+spots. Power: counts are thinned in two; markers of each layer come from one half, model and maps from the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from _recovery.protocol import make_task
+from anndata import AnnData
+from scipy import sparse, stats
+
+import stcsm
+from stcsm.concepts import gene_abundance_dispersion, matching_bins, significance
+from stcsm.models import GeneVAE
+from stcsm.tl._maps import mean_maps, random_genes
+
+mpl.use("agg")
+import matplotlib.pyplot as plt
+
+SIZES = (5, 10, 20, 40, 80)
+
+
+def train(adata: AnnData, seed: int) -> GeneVAE:
+    """Default model of two members, as the command line trains it."""
+    GeneVAE.setup_anndata(adata)
+    model = GeneVAE(adata, n_seeds=2, seed=seed)
+    model.train(progress=False)
+    return model
+
+
+def calibration(model: GeneVAE, counts, n_concepts: int, n_random: int, seed: int) -> dict:
+    """p values of random concepts, and of one spot of each."""
+    latents = [model.get_latent_representation(member=m) for m in range(model.n_members)]
+    usable = np.isfinite(latents[0]).all(axis=1)
+    abundance, dispersion = gene_abundance_dispersion(counts)
+    bins = matching_bins(abundance, np.where(usable, dispersion, 0.0), usable=usable)
+    rows, unit = random_genes(model), np.eye(model.settings["n_latent"])
+    bases = [mean_maps(model, encoder, rows, unit, "saliency", {}) for encoder in model.encoders]
+    # Another generator than the null's, which is seeded by the concept: draws of the null and concepts never meet.
+    rng = np.random.default_rng([seed, 2**31])
+    genes, concept_p, spot_p = np.flatnonzero(usable), [], []
+    for first in range(0, n_concepts, 250):
+        n = min(250, n_concepts - first)
+        sets = [rng.choice(genes, SIZES[(first + i) % len(SIZES)], replace=False) for i in range(n)]
+        ends = np.cumsum([0, *map(len, sets)])
+        weights = sparse.csr_array((np.ones(ends[-1]), np.concatenate(sets), ends), shape=(n, usable.size))
+        found = significance(latents, weights, bases, bins, n_random=n_random, seed=seed)
+        concept_p.append(found.concept_p)
+        spot_p.append(found.p[np.arange(n), rng.integers(0, found.p.shape[1], n)])
+    return {"concept": np.concatenate(concept_p), "spot": np.concatenate(spot_p)}
+
+
+def power(adata: AnnData, labels: np.ndarray, n_random: int, seed: int) -> pd.DataFrame:
+    """Layers' markers from one half of the counts, tested in the other."""
+    task = make_task(adata, labels, (30,), 1, seed)
+    model = train(task.half, seed)
+    stcsm.tl.concepts(task.half, model, genes={d.layer: list(d.genes) for d in task.draws})
+    stcsm.tl.saliency(task.half, model)
+    stcsm.tl.significance(task.half, model, n_random=n_random, seed=seed)
+    return stcsm.tl.concept_table(task.half)
+
+
+def draw(p: dict[str, np.ndarray], path: Path, title: str) -> None:
+    """QQ plots, with the band that holds 95% of the points of uniform p values."""
+    fig, axes = plt.subplots(1, 2, figsize=(7.4, 3.8), layout="constrained")
+    for ax, (name, values) in zip(axes, p.items(), strict=True):
+        n = len(values)
+        expected = (np.arange(n) + 0.5) / n
+        rank = np.arange(1, n + 1)
+        low, high = stats.beta.ppf([[0.025], [0.975]], rank, n - rank + 1)
+        x = -np.log10(expected)
+        ax.fill_between(x, -np.log10(high), -np.log10(low), color="#cccccc", lw=0, label="95% if uniform")
+        ax.plot([0, x[0]], [0, x[0]], color="black", lw=0.8)
+        ax.plot(x, -np.log10(np.sort(values)), ".", ms=3, color="#b2182b", rasterized=True)
+        ax.set_xlabel("expected $-\\log_{10} p$")
+        ax.set_ylabel("observed $-\\log_{10} p$")
+        ax.set_title(f"{name}: {np.mean(values <= 0.05):.2%} at or below 0.05", fontsize=10)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False, fontsize=8)
+    fig.suptitle(title, fontsize=10)
+    fig.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--labels", required=True, help="column of .obs, or a CSV of spot and label")
+    parser.add_argument("--concepts", type=int, default=5000)
+    parser.add_argument("--null", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
+    args = parser.parse_args()
+
+    adata = stcsm.io.read(args.data)
+    key = args.labels
+    if os.path.isfile(key):
+        stcsm.io.add_labels(adata, key, key := "calibration_labels")
+    labels = adata.obs[key].astype(object).where(adata.obs[key].notna(), "").astype(str).to_numpy()
+    model = train(adata, args.seed)
+    p = calibration(model, adata.X, args.concepts, args.null, args.seed)
+    report: dict = {"data": args.data.name, "concepts": args.concepts, "null": args.null, "seed": args.seed}
+    for name, values in p.items():
+        ks = stats.kstest(values, "uniform")
+        report[name] = {
+            **{f"at_or_below_{level}": float(np.mean(values <= level)) for level in (0.01, 0.05, 0.1)},
+            "ks_statistic": float(ks.statistic),
+            "ks_p": float(ks.pvalue),
+        }
+    found = power(adata, labels, args.null, args.seed)
+    report["power"] = found[["p", "q", "strength", "spots_q05", "morans_i"]].to_dict("index")
+    print(json.dumps(report, indent=1))
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
+    if args.plot:
+        draw(p, args.plot, f"{args.data.name}: {args.concepts} random concepts, {args.null} random stand-ins each")
+
+
+if __name__ == "__main__":
+    main()

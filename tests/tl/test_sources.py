@@ -1,0 +1,128 @@
+"""Gene sets from files, networks, rankings and columns; and everything that can be wrong with them."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+import scanpy as sc
+
+from stcsm import tl
+from stcsm.concepts import gene_set
+
+ALL = [f"{c}{i}" for c in "abc" for i in range(30)]
+
+
+def members(adata, key):
+    return set(adata.uns["stcsm"]["concepts"][key]["members"])
+
+
+def test_network_with_weights_and_signs(tissue, model):
+    net = pd.DataFrame({"source": ["T", "T", "U"], "target": ["a0", "b0", "c1"], "weight": [1.0, -2.0, 1.0]})
+    tl.concepts(tissue, model, genes=net)
+    record = tissue.uns["stcsm"]["concepts"]["T"]
+    assert dict(zip(record["members"], record["weights"], strict=True)) == {"a0": 1.0, "b0": -2.0}
+    assert members(tissue, "U") == {"c1"}
+
+
+def test_gene_sets_as_objects(tissue, model):
+    tl.concepts(tissue, model, genes=[gene_set("x", {"a0": "up", "b0": "down"}), gene_set("y", ["a1", "absent"])])
+    assert members(tissue, "y") == {"a1"}
+    assert tl.concept_table(tissue).loc["y", "fraction"] == 0.5
+
+
+def test_ranking_that_is_there_already(tissue, model):
+    copy = tissue.copy()
+    sc.pp.normalize_total(copy)
+    sc.pp.log1p(copy)
+    copy.obs["region"] = copy.obs["region"].astype("category")
+    sc.tl.rank_genes_groups(copy, "region", key_added="mine")
+    tissue.uns["mine"] = copy.uns["mine"]
+    tl.concepts(tissue, model, rank_genes="mine", n_markers=10)
+    assert {m[0] for m in members(tissue, "A_left")} == {"a"}
+    with pytest.raises(ValueError, match="rank_genes_groups"):
+        tl.concepts(tissue, model, rank_genes="spatial")
+
+
+def test_identifiers_of_a_var_column(tissue, model):
+    tissue.var["id"] = [f"ENSMUSG{i:011d}" for i in range(tissue.n_vars)]
+    tl.concepts(tissue, model, genes={"x": ["ENSMUSG00000000003"]}, match="id")
+    assert members(tissue, "x") == {"a3"}
+    with pytest.raises(ValueError, match="Ensembl"):
+        tl.concepts(tissue, model, genes={"x": ["ENSMUSG00000000003"]})
+    with pytest.raises(ValueError, match="to match on"):
+        tl.concepts(tissue, model, genes={"x": ["a0"]}, match="nowhere")
+    tl.concepts(tissue, model, genes={"y": ["A3"]}, ignore_case=True)
+    assert members(tissue, "y") == {"a3"}
+
+
+def test_file_of_sets_leaves_out_what_cannot_be_and_says_so(tissue, model, tmp_path, caplog):
+    lines = ["good\tx\ta0\ta1", "alien\tx\tq1\tq2", "everything\tx\t" + "\t".join(ALL), "half\tx\tb0\tq3\tq4"]
+    path = tmp_path / "sets.gmt.gz"
+    path.write_bytes(gzip.compress("\n".join(lines).encode()))
+    with caplog.at_level(logging.WARNING):
+        tl.concepts(tissue, model, genes=path)
+    assert set(tissue.uns["stcsm"]["concepts"]) == {"good", "half"}
+    assert "2 of 4 gene sets are left out" in caplog.text
+    assert "(1 of 3" in caplog.text
+    with pytest.raises(ValueError, match="alien"):
+        tl.concepts(tissue, model, genes=path, missing="error")
+
+
+def test_accuracy_of_a_classifier_is_reported(tissue, model):
+    tl.concepts(tissue, model, genes={"left": ["a0", "a1", "a2", "a3", "a4"], "one": ["a5"]}, estimator="cav")
+    table = tl.concept_table(tissue)
+    assert table.loc["left", "cv_accuracy"] > 0.8
+    assert np.isnan(table.loc["one", "cv_accuracy"])  # one gene: nothing is left to test on
+
+
+@pytest.mark.parametrize(
+    ("genes", "message"),
+    [
+        ({}, "at least one gene set"),
+        ({"x": []}, "empty set"),
+        ({"x": ["+", "-"]}, "sign '\\+' alone"),
+        ({"x": {"a0": np.nan}}, "finite weight"),
+        ({"x": {"a0": "high"}}, "number or a sign"),
+        ({"x": {"a0": 0}}, "all zero"),
+        ({"x": ["a0"], " x": ["a1"]}, "twice"),
+        ({"x": ALL}, "covers all"),
+        ({"x": ["A0"]}, "case differs"),
+        ({"x": ["nope"]}, "Expected gene names"),
+        (pd.DataFrame({"a": ["x"], "b": ["a0"]}), "source, target"),
+        (pd.DataFrame({"source": ["x"], "target": ["a0"], "weight": [np.nan]}), "finite weight"),
+        (pd.DataFrame({"source": [], "target": []}), "at least one edge"),
+        (["a0", "a1"], "bare list"),
+    ],
+)
+def test_bad_sets_are_refused_before_anything_is_written(tissue, model, genes, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        tl.concepts(tissue, model, genes=genes)
+    assert "concepts" not in tissue.uns["stcsm"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a\tx\ta0\nb\tx\n", "line 2"),
+        ("a\tx\ta0\n\tx\ta0\n", "line 2"),
+        ("a\tx\ta0\na\tx\tb0\n", "line 1 and line 2"),
+        ("a x a0 a1\n", "tabs"),
+        ("", "empty file"),
+        ("a\tx\ta0,nan\n", "line 1"),
+    ],
+)
+def test_malformed_lines_are_named(tissue, model, tmp_path, text, message):
+    path = tmp_path / "bad.gmt"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        tl.concepts(tissue, model, genes=str(path))
+
+
+@pytest.mark.parametrize("arguments", [{"genes": {"x": ["a0"]}}, {"layers": None, "genes": {"x": ["a0"]}}])
+def test_profiles_are_of_layers(tissue, model, arguments):
+    with pytest.raises(ValueError, match="estimator='profile'"):
+        tl.concepts(tissue, model, estimator="profile", **arguments)
