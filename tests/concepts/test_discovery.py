@@ -46,7 +46,12 @@ def test_genes_of_a_direction_are_found_by_some_of_them():
     w[:10] = 1
     sampler = RandomConceptSampler(latent, bins)
     found = discovery(sampler, sampler.sample(w, 2000))
-    assert set(found.order()[:15]) <= set(range(10, 30))
+    others = np.arange(30, G)
+    assert np.median(found.p[10:30]) < 0.005 < 0.3 < np.median(found.p[others])
+    assert np.mean(found.score[10:30][:, None] > found.score[others]) > 0.95
+    order = found.order()
+    assert not set(order) & set(range(10))
+    assert (np.diff(found.q[order]) >= 0).all()
     assert (found.q[10:30] < 0.05).mean() > 0.8
     np.testing.assert_array_equal(np.sort(found.rank), np.arange(1, G + 1))
 
