@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
 import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from stcsm.models._reader import GeneReader
 
@@ -14,8 +17,63 @@ HELD_OUT_GENES = 4096
 """At most so many genes carry the validation score; more would cost time and change little."""
 
 
+class Deal(NamedTuple):
+    """What one process gets of a batch.
+
+    Attributes
+    ----------
+    genes
+        Of the set, by number.
+    rows
+        Their places in the whole batch.
+    size
+        Genes of the whole batch.
+    weight
+        By which the mean over ``genes`` is multiplied so that the mean over processes is the mean over the whole batch;
+        zero where a process got nothing.
+    """
+
+    genes: list[int]
+    rows: list[int]
+    size: int
+    weight: float
+
+
+class DealtBatches(Sampler[Deal]):
+    """Batches of a set, dealt out among processes: together they see the batches that one process would see.
+
+    A process for which a small last batch has nothing left is given its first gene with weight zero, so that every
+    process takes every step.
+
+    Parameters
+    ----------
+    n
+        Size of the set.
+    batch_size
+        Size of a whole batch.
+    rank, n_ranks
+        Which of how many processes.
+    order
+        Of the shuffling, the same in every process; None keeps the order.
+    """
+
+    def __init__(self, n: int, batch_size: int, rank: int = 0, n_ranks: int = 1, order: torch.Generator | None = None):
+        self.n, self.batch_size, self.rank, self.n_ranks, self.order = n, batch_size, rank, n_ranks, order
+
+    def __len__(self) -> int:
+        return -(-self.n // self.batch_size)
+
+    def __iter__(self) -> Iterator[Deal]:
+        order = (torch.arange(self.n) if self.order is None else torch.randperm(self.n, generator=self.order)).tolist()
+        for start in range(0, self.n, self.batch_size):
+            batch = order[start : start + self.batch_size]
+            mine = range(self.rank, len(batch), self.n_ranks)
+            rows = list(mine) or [0]
+            yield Deal([batch[r] for r in rows], rows, len(batch), len(mine) * self.n_ranks / len(batch))
+
+
 class GeneBatches(Dataset):
-    """Dense batches of gene profiles, read when asked for; an item is a whole batch.
+    """Dense batches of gene profiles, read when asked for; an item is what a process gets of a batch.
 
     Parameters
     ----------
@@ -35,9 +93,10 @@ class GeneBatches(Dataset):
     def __len__(self) -> int:
         return len(self.genes)
 
-    def __getitem__(self, batch: list[int]) -> dict[str, Tensor]:
-        genes = self.genes[batch]
-        tensors = self._tensors(self.reader.profiles(genes))
+    def __getitem__(self, deal: Deal) -> dict[str, Any]:
+        genes = self.genes[deal.genes]
+        tensors: dict[str, Any] = self._tensors(self.reader.profiles(genes))
+        tensors |= {"rows": torch.tensor(deal.rows), "size": deal.size, "weight": deal.weight}
         if self.target is not None:
             target = self._tensors(self.target.profiles(genes))
             tensors |= {"target": target["counts"], "target_totals": target["totals"]}
@@ -88,9 +147,7 @@ class GeneDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Genes in random order."""
         order = torch.Generator().manual_seed(self.seed)
-        data = GeneBatches(self.left, self.genes)
-        sampler = BatchSampler(RandomSampler(data, generator=order), self.batch_size, drop_last=False)
-        return DataLoader(data, sampler=sampler, batch_size=None)
+        return self._loader(GeneBatches(self.left, self.genes), order)
 
     def val_dataloader(self) -> DataLoader | list:
         """Held-out counts of (at most ``HELD_OUT_GENES`` of) the same genes; nothing where none are held out."""
@@ -98,6 +155,9 @@ class GeneDataModule(pl.LightningDataModule):
             return []
         rng = np.random.default_rng(self.seed)
         genes = np.sort(rng.choice(self.genes, self.n_val, replace=False))
-        data = GeneBatches(self.left, genes, self.taken)
-        sampler = BatchSampler(SequentialSampler(data), self.batch_size, drop_last=False)
+        return self._loader(GeneBatches(self.left, genes, self.taken))
+
+    def _loader(self, data: GeneBatches, order: torch.Generator | None = None) -> DataLoader:
+        rank, n_ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        sampler = DealtBatches(len(data), self.batch_size, rank, n_ranks, order)
         return DataLoader(data, sampler=sampler, batch_size=None)

@@ -10,11 +10,10 @@ from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
 from torch import Tensor, nn
 
 from stcsm.models import _likelihood
+from stcsm.models._negative_binomial import negative_binomial
 from stcsm.nets._mlp import SpatialFilter, SpotDecoder, SpotEncoder
 
 LIKELIHOODS = ("nb", "multinomial")
-RANK_STRIDE = 1_000_003
-"""Between the noise seeds of processes; far more than there are members."""
 
 
 class GeneMember(nn.Module):
@@ -81,18 +80,26 @@ class GeneVAEModule(BaseModuleClass):
         """One member of the ensemble."""
         return cast(GeneMember, self.members[m])
 
-    def reset_noise(self, rank: int = 0) -> None:
-        """Start every member's noise afresh from its seed and the rank of the process."""
-        self._rank = rank
+    def reset_noise(self) -> None:
+        """Start every member's noise afresh from its seed."""
         self._generators: dict[tuple[int, torch.device], torch.Generator] = {}
+        self._rows: Tensor | None = None
+        self._batch_size: int | None = None
+
+    def take_part(self, rows: Tensor, batch_size: int) -> None:
+        """Say which rows of a batch of how many genes come next, where several processes share it.
+
+        Noise is drawn for the whole batch, and each gene gets its own, in whatever process it is.
+        """
+        self._rows, self._batch_size = rows, batch_size
 
     def _noise(self, member: int, like: Tensor) -> Tensor:
         key = (member, like.device)
         if key not in self._generators:
-            self._generators[key] = torch.Generator(like.device).manual_seed(
-                self.seeds[member] + RANK_STRIDE * self._rank
-            )
-        return torch.randn(like.shape, generator=self._generators[key], device=like.device, dtype=like.dtype)
+            self._generators[key] = torch.Generator(like.device).manual_seed(self.seeds[member])
+        n = len(like) if self._batch_size is None else self._batch_size
+        noise = torch.randn((n, like.shape[1]), generator=self._generators[key], device=like.device)
+        return noise if self._rows is None else noise[self._rows]
 
     def transform(self, counts: Tensor, totals: Tensor) -> Tensor:
         """Encoder input u_gs = log1p(x_gs / (n_g d_s + 1/2)) of counts (N, S) with totals (N, 1)."""
@@ -107,7 +114,8 @@ class GeneVAEModule(BaseModuleClass):
         u = self.transform(counts, totals)
         out: dict[str, list[Tensor]] = {"mean": [], "log_var": [], "z": []}
         for m in range(len(self.members)):
-            mean, log_var = self.member(m).encoder.posterior(u)
+            # Under autocast an encoder may give bfloat16; what follows wants all its digits.
+            mean, log_var = (t.float() for t in self.member(m).encoder.posterior(u))
             out["mean"].append(mean)
             out["log_var"].append(log_var)
             out["z"].append(mean + (log_var / 2).exp() * self._noise(m, mean) if self.training else mean)
@@ -125,10 +133,9 @@ class GeneVAEModule(BaseModuleClass):
 
     def log_likelihood(self, member: int, f: Tensor, counts: Tensor, totals: Tensor) -> Tensor:
         """Log-probability (N,) of counts (N, S) under one member's decoder output."""
-        log_share = _likelihood.log_rate(f, self.log_depth)
         if self.likelihood == "nb":
-            return _likelihood.negative_binomial(counts, totals, log_share, self.member(member).log_theta)
-        return _likelihood.multinomial(counts, log_share)
+            return negative_binomial(counts, totals, f, self.log_depth, self.member(member).log_theta)
+        return _likelihood.multinomial(counts, _likelihood.log_rate(f, self.log_depth))
 
     def loss(
         self,

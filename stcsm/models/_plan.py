@@ -53,38 +53,62 @@ class OneCyclePlan(TrainingPlan):
             **kwargs,
         )
         self.kl_warmup = kl_warmup
-        self._sums: dict[str, Tensor] = {}
-        self._n_seen = 0
+        self._sums = {"train": torch.zeros(0), "validation": torch.zeros(0)}
 
     def on_fit_start(self) -> None:
-        """Give every process noise of its own."""
-        self.module.reset_noise(self.global_rank)
+        """Start the noise afresh: the same in every process, each of which takes its own genes' part of it."""
+        self.module.reset_noise()
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+    def on_fit_end(self) -> None:
+        """Leave a module that takes batches of any size."""
+        self.module.reset_noise()
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of a batch; scvi-tools' metric objects, updated at every step, would take longer than the step."""
         self.loss_kwargs["kl_weight"] = self.kl_weight
-        _, _, out = self.forward(batch, loss_kwargs=self.loss_kwargs)
-        self._add(out)
-        return out.loss
+        return self._step(batch, "train").loss * batch["weight"]
 
-    def _add(self, out: LossOutput) -> None:
-        n = out.n_obs_minibatch
-        for name, value in (
-            ("reconstruction_loss_train", out.reconstruction_loss_sum),
-            ("kl_local_train", out.kl_local_sum),
-        ):
-            self._sums[name] = self._sums.get(name, 0) + value
-        self._n_seen += n
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Add a batch of held-out counts to the epoch's means."""
+        self._step(batch, "validation")
+
+    def _step(self, batch: dict[str, Any], stage: str) -> LossOutput:
+        self.module.take_part(batch["rows"], batch["size"])
+        _, _, out = self.forward(batch, loss_kwargs=self.loss_kwargs)
+        if batch["weight"]:
+            sums = torch.stack([out.reconstruction_loss_sum, out.kl_local_sum]).detach().float()
+            sums = torch.cat([sums, sums.new_tensor([out.n_obs_minibatch])])
+            before = self._sums[stage]
+            self._sums[stage] = sums if not len(before) else before + sums
+        return out
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means over genes and members, under scvi-tools' names."""
-        means = {name: value / self._n_seen for name, value in self._sums.items()}
-        means["elbo_train"] = means["reconstruction_loss_train"] + means["kl_local_train"]
-        kl_weight = means["kl_weight"] = torch.as_tensor(self.loss_kwargs["kl_weight"])
-        loss = means["reconstruction_loss_train"] + kl_weight * means["kl_local_train"]
-        self.log("train_loss", loss, prog_bar=True, sync_dist=self.use_sync_dist)
-        self.log_dict(means, sync_dist=self.use_sync_dist)
-        self._sums, self._n_seen = {}, 0
+        reconstruction, kl = self._means("train")
+        kl_weight = self.loss_kwargs["kl_weight"]
+        self.log("train_loss", reconstruction + kl_weight * kl, prog_bar=True)
+        self.log("kl_weight", torch.as_tensor(kl_weight, dtype=torch.float32))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the epoch's means over held-out counts; the divergence has the weight that it has in training."""
+        reconstruction, kl = self._means("validation")
+        self.log("validation_loss", reconstruction + self.loss_kwargs["kl_weight"] * kl)
+
+    def _means(self, stage: str) -> Tensor:
+        sums = self._sums[stage]
+        # A process may have had no gene at all; those of all processes together make the mean.
+        sums = sums if len(sums) else torch.zeros(3, device=self.device)
+        sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        self._sums[stage] = torch.zeros(0)
+        reconstruction, kl = means = sums[:2] / sums[2]
+        self.log_dict(
+            {
+                f"reconstruction_loss_{stage}": reconstruction,
+                f"kl_local_{stage}": kl,
+                f"elbo_{stage}": reconstruction + kl,
+            }
+        )
+        return means
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Optimizer with its schedule, stepped after every batch."""

@@ -88,6 +88,7 @@ class TrainingMixin:
         if early_stopping:
             trainer_kwargs.setdefault("early_stopping_patience", 10)
         trainer_kwargs.setdefault("log_every_n_steps", min(10, data.steps_per_epoch))
+        trainer_kwargs.setdefault("use_distributed_sampler", False)  # the batches are dealt out as they are made
         # Data loaders draw from the global generator; what the user has seeded stays as it was.
         with (
             torch.random.fork_rng(devices=[]),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from scipy import stats
 
 from stcsm.models import _likelihood as lik
+from stcsm.models._negative_binomial import negative_binomial
 
 
 def test_negative_binomial_is_scipys():
@@ -18,8 +20,25 @@ def test_negative_binomial_is_scipys():
     theta = rng.gamma(2, 2, size=6)
     mean = totals * share
     expected = stats.nbinom.logpmf(counts, theta, theta / (theta + mean)).sum(axis=1)
-    found = lik.negative_binomial(*(torch.tensor(v) for v in (counts, totals, np.log(share), np.log(theta))))
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-10)
+    f, depth = np.log(share), np.zeros(6)
+    for values in (1, 13, 10**6):
+        found = negative_binomial(*(torch.tensor(v) for v in (counts, totals, f, depth, np.log(theta))), values=values)
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("values", [1, 13, 10**6])
+@pytest.mark.parametrize("by_gene", [False, True])
+def test_negative_binomial_has_the_gradient_of_its_values(values, by_gene):
+    g = torch.Generator().manual_seed(2)
+    counts = torch.poisson(torch.full((5, 6), 0.8, dtype=torch.double), generator=g)
+    counts[3] = 0
+    totals = counts.sum(dim=1, keepdim=True).clamp(min=1)
+    depth = torch.rand((5, 6) if by_gene else 6, generator=g, dtype=torch.double).log()
+    f = torch.randn(5, 6, generator=g, dtype=torch.double, requires_grad=True)
+    log_theta = torch.randn(6, generator=g, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda f, t: negative_binomial(counts, totals, f, depth, t, values=values), (f, log_theta)
+    )
 
 
 def test_multinomial_is_scipys():
