@@ -28,7 +28,9 @@ from stcsm.space import spatial_filter
 logger = logging.getLogger(__name__)
 
 ENCODE_BATCH = 512
-"""Genes encoded together; fixed, so that results cannot depend on it."""
+"""Genes encoded together, at most; fixed by the model alone, so that results cannot depend on it."""
+ENCODE_VALUES = 2**24
+"""Genes x spots encoded together."""
 
 
 class GeneVAE(TrainingMixin, SavingMixin, BaseModelClass):
@@ -294,8 +296,9 @@ class GeneVAE(TrainingMixin, SavingMixin, BaseModelClass):
         shape = (self.reader.n_genes, self.settings["n_latent"])
         mean, var = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
         genes = np.flatnonzero(self.reader.gene_totals > 0)
-        for start in range(0, len(genes), ENCODE_BATCH):
-            part = genes[start : start + ENCODE_BATCH]
+        step = int(np.clip(ENCODE_VALUES // self.reader.n_spots, 1, ENCODE_BATCH))
+        for start in range(0, len(genes), step):
+            part = genes[start : start + step]
             m, log_var = encoder.posterior(self.inputs(part).to(self.device))
             mean[part], var[part] = m.cpu().numpy(), log_var.exp().cpu().numpy()
         return (mean, var) if give_var else mean

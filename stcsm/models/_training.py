@@ -16,6 +16,7 @@ from stcsm.models._data import GeneDataModule
 from stcsm.models._module import GeneVAEModule
 from stcsm.models._plan import OneCyclePlan
 from stcsm.models._reader import GeneReader
+from stcsm.space import require_memory
 
 STEPS = 3500
 """Optimisation steps that a training aims at."""
@@ -71,6 +72,8 @@ class TrainingMixin:
         ------
         ValueError
             If a setting is out of range.
+        MemoryError
+            If parameters and a batch do not fit the free memory.
         """
         n = len(self.trained_genes)
         if batch_size is None:
@@ -79,6 +82,7 @@ class TrainingMixin:
             raise ValueError(
                 f"Expected batch_size of 1 or more and held_out between 0 and 1, found {batch_size} and {held_out}"
             )
+        self._require_memory(batch_size)
         data = GeneDataModule(
             self.reader, self.trained_genes, batch_size, self.settings["seed"], held_out if early_stopping else 0.0
         )
@@ -107,6 +111,16 @@ class TrainingMixin:
                 enable_progress_bar=progress,
                 **trainer_kwargs,
             )()
+
+    def _require_memory(self, batch_size: int) -> None:
+        """Refuse a training that cannot fit: weights, gradients and two moments, and the arrays of a batch."""
+        parameters = sum(p.numel() for p in self.module.parameters())
+        profile = batch_size * self.reader.n_spots
+        require_memory(
+            4.0 * (4 * parameters + 5 * profile),
+            f"4 x {parameters} parameters and 5 x {batch_size} genes x {self.reader.n_spots} spots, 4 bytes each",
+            "lower batch_size, n_hidden or n_seeds, or bin the tissue to fewer spots: stcsm.pp.to_grid",
+        )
 
 
 @contextmanager

@@ -29,11 +29,13 @@ class SpatialFilter(nn.Module):
         self.register_buffer("values", torch.from_numpy(coo.data.astype(np.float32)), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Filter a batch (N, S) to (N, S)."""
-        matrix = torch.sparse_coo_tensor(
-            self.indices, self.values.to(x.dtype), self.shape, is_coalesced=True, check_invariants=False
-        )
-        return torch.sparse.mm(matrix, x.T).T
+        """Filter a batch (N, S) to (N, S); in float32 at least, since sparse products know no bfloat16."""
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(torch.promote_types(x.dtype, torch.float32))
+            matrix = torch.sparse_coo_tensor(
+                self.indices, self.values.to(x.dtype), self.shape, is_coalesced=True, check_invariants=False
+            )
+            return torch.sparse.mm(matrix, x.T).T
 
 
 class SpotEncoder(nn.Module):
