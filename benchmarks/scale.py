@@ -114,15 +114,14 @@ def measure(path: Path, epochs: int) -> dict[str, float]:
 def run(n_genes: int, side: int, epochs: int, tmp: Path) -> dict[str, float]:
     """Simulate, then measure in a new process, whose peak memory is its own."""
     path = tmp / f"{n_genes}x{side}.h5ad"
+    size = ["--genes", str(n_genes), "--side", str(side), "--epochs", str(epochs)]
     for job in ("--simulate", "--measure"):
         out = subprocess.run(
-            [sys.executable, __file__, job, str(path), "--genes", str(n_genes), "--side", str(side)]
-            + ["--epochs", str(epochs)],
+            [sys.executable, __file__, job, str(path), *size],
             check=True, stdout=subprocess.PIPE, text=True,
         ).stdout  # fmt: skip
-    size = path.stat().st_size
+    result = {"genes": n_genes, "bins": side * side, "file_gb": round(path.stat().st_size / 2**30, 2)}
     path.unlink()
-    result = {"genes": n_genes, "bins": side * side, "file_gb": round(size / 2**30, 2)}
     result |= json.loads(out.splitlines()[-1])
     print(result, flush=True)
     return result

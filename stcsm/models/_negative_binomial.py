@@ -26,7 +26,7 @@ class _Rates(NamedTuple):
     mean: Tensor
     at: Tensor
     spot: Tensor
-    count: Tensor
+    held: Tensor
 
 
 class _NegativeBinomial(torch.autograd.Function):
@@ -43,7 +43,7 @@ class _NegativeBinomial(torch.autograd.Function):
         for rows in _row_chunks(f, values):
             rates = _rates(f, log_depth, counts, totals, rows)
             terms = (rates.mean / theta).log1p_().mul_(-theta)
-            k, t = rates.count, theta[rates.spot]
+            k, t = rates.held, theta[rates.spot]
             log_odds = rates.mean.view(-1)[rates.at].add_(t).log_().neg_()
             log_odds += rates.log_share.view(-1)[rates.at] + totals[rows].log()[rates.at // f.shape[1], 0]
             terms.view(-1)[rates.at] += (
@@ -73,7 +73,7 @@ class _NegativeBinomial(torch.autograd.Function):
             # With respect to log theta.
             slope = (rates.mean / theta).log1p_().mul_(-theta).sub_(slope)
             t = theta[rates.spot]
-            slope.view(-1)[rates.at] += t * (torch.digamma(rates.count + t) - digamma_theta[rates.spot])
+            slope.view(-1)[rates.at] += t * (torch.digamma(rates.held + t) - digamma_theta[rates.spot])
             grad_theta += (g.T @ slope)[0]
         return grad_f, None, grad_theta, None, None, None
 
