@@ -16,7 +16,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from ._celeba import Inventory, PictureFolder
+from ._folder import PictureFolder
+from ._inventory import Inventory
 from ._layout import CROP_SETTINGS
 from ._picture import PictureError
 from ._tables import PARTITIONS

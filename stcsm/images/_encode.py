@@ -39,8 +39,7 @@ def encode(
         Processes that read and crop ahead.
     sampled
         Draw from the posterior, as the published code does, in place of its mean. The draw depends on the seed and
-        the place of the
-        picture, not on the batch size.
+        the place of the picture, not on the batch size.
     seed
         Of that draw.
     out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import pooch
 
 from ._architecture import Architecture
@@ -38,13 +39,28 @@ def fetch_pretrained(
 
     Raises
     ------
+    FileNotFoundError
+        If nothing can be had from the address.
     ValueError
         If the file does not match ``known_hash`` or is no such checkpoint.
     """
-    file = pooch.retrieve(
-        url,
-        known_hash,
-        path=pooch.os_cache("stcsm") if path is None else Path(path),
-        progressbar=progress,
-    )
+    folder = pooch.os_cache("stcsm") if path is None else Path(path)
+    try:
+        file = Path(pooch.retrieve(url, known_hash, path=folder, progressbar=progress))
+    except OSError as error:  # requests' errors are OSErrors
+        raise FileNotFoundError(
+            f"Expected a Keras weights file at {url}, found no way to fetch it ({type(error).__name__}: {error}); get "
+            "it by other means, and read it with load_keras_weights."
+        ) from error
+    except ValueError as error:
+        raise ValueError(
+            f"Expected the file of known_hash {known_hash} (and an address of http, https, ftp or doi) at {url}, found "
+            f"otherwise: {error}"
+        ) from error
+    if not h5py.is_hdf5(file):
+        file.unlink()  # or every later call would find it
+        raise ValueError(
+            f"Expected an HDF5 file at {url}, found something else, perhaps a page about it; give the address of the "
+            "file itself."
+        )
     return load_keras_weights(file, architecture)

@@ -94,10 +94,7 @@ def list_pictures(folder: Path) -> dict[str, int]:
 
 
 def _folders(root: Path) -> list[Path]:
-    """Return root and the folders in it, nearest first; folders of many pictures are looked into once.
-
-    Never deeper than needed.
-    """
+    """Return root and the folders in it, nearest first."""
     level, found = [root], [root]
     for _ in range(_DEPTH):
         below: list[Path] = []

@@ -69,9 +69,9 @@ def read_landmarks(path: str | Path) -> pd.DataFrame:
 
 
 def read_partition(path: str | Path) -> pd.Series:
-    """Read ``list_eval_partition`` (.txt without a header, or .csv): each picture's part, ``train``.
+    """Read ``list_eval_partition`` (.txt without a header, or .csv).
 
-    ``valid`` or ``test``.
+    Returns ``train``, ``valid`` or ``test`` for each picture.
 
     Raises
     ------

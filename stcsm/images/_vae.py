@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stcsm.nets import Conv2dSame
-from stcsm.nets._conv_transpose import ConvTranspose2dSame
-
-from ._architecture import ACTIVATIONS, PRESETS, Architecture
+from ._architecture import PRESETS, Architecture
+from ._layers import decoder, initialise, trunk
 from ._save import read_model, write_model
 
 if TYPE_CHECKING:
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
     from ._data import Pictures
 
 __all__ = ["ImageVAE", "Loss", "as_pixels"]
-
-_BN: dict[str, Any] = {"eps": 1e-3, "momentum": 0.01}  # TensorFlow's defaults; its momentum 0.99 is torch's 0.01
 
 
 class Loss(NamedTuple):
@@ -62,8 +58,8 @@ class ImageVAE(nn.Module):
     """Variational autoencoder of square RGB pictures (Brocki & Chung 2019, arXiv 1910.13140).
 
     Convolutions that halve the picture, each followed by its activation and then batch normalisation, a dense layer
-    and two heads; a
-    decoder that mirrors them. Padding, batch normalisation and initial weights are TensorFlow's, as published.
+    and two heads; a decoder that mirrors them. Padding, batch normalisation and initial weights are TensorFlow's, as
+    published.
 
     Parameters
     ----------
@@ -84,11 +80,11 @@ class ImageVAE(nn.Module):
         self.architecture = arch
         # torch draws weights when it makes a layer; leave the user's generator alone
         with torch.random.fork_rng(devices=[]):
-            self.trunk, width = _trunk(arch)
+            self.trunk, width = trunk(arch)
             self.z_mean = nn.Linear(width, arch.latent)
             self.z_log_var = nn.Linear(width, arch.latent)
-            self.decoder = _decoder(arch)
-        _initialise(self, seed)
+            self.decoder = decoder(arch)
+        initialise(self, seed)
         if arch.log_var_start is not None:
             nn.init.zeros_(self.z_log_var.weight)
             nn.init.constant_(self.z_log_var.bias, arch.log_var_start)
@@ -157,9 +153,9 @@ class ImageVAE(nn.Module):
         return torch.sigmoid(self.logits(latents).float())
 
     def forward(self, pixels: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Encode, draw, decode: logits, mean, log variance. Without ``noise`` (n.
+        """Encode, draw, decode: logits, mean, log variance.
 
-        Latent) the mean itself is decoded.
+        Without ``noise`` (n, latent) the mean itself is decoded.
         """
         mean, log_var = self.posterior(pixels)
         latents = mean if noise is None else mean + torch.exp(log_var) * noise
@@ -323,37 +319,6 @@ class ImageVAE(nn.Module):
         return model.eval()
 
 
-def _trunk(arch: Architecture) -> tuple[nn.Sequential, int]:
-    """Pictures -> the dense layer that both heads read, and its width."""
-    act, layers, before = ACTIVATIONS[arch.activation], list[nn.Module](), 3
-    for channels, kernel in zip(arch.channels, arch.kernels, strict=True):
-        layers += [Conv2dSame(before, channels, kernel, stride=2), act(), nn.BatchNorm2d(channels, **_BN)]
-        before = channels
-    # TensorFlow flattens height, width, channel in this order, and published dense kernels expect it
-    layers += [_ChannelsLast(), nn.Flatten(), nn.Linear(arch.cells**2 * before, arch.hidden)]
-    return nn.Sequential(*layers, act(), nn.BatchNorm1d(arch.hidden, **_BN)), arch.hidden
-
-
-def _decoder(arch: Architecture) -> nn.Sequential:
-    act, cells, before = ACTIVATIONS[arch.activation], arch.cells, arch.channels[-1]
-    layers: list[nn.Module] = [nn.Linear(arch.latent, cells * cells * before), act()]
-    layers += [nn.Unflatten(1, (cells, cells, before)), _ChannelsFirst(), nn.BatchNorm2d(before, **_BN)]
-    for channels, kernel in zip(reversed(arch.channels), reversed(arch.kernels), strict=True):
-        layers += [ConvTranspose2dSame(before, channels, kernel, stride=2), act(), nn.BatchNorm2d(channels, **_BN)]
-        before = channels
-    return nn.Sequential(*layers, Conv2dSame(before, 3, arch.output_kernel))
-
-
-class _ChannelsLast(nn.Module):
-    def forward(self, maps: Tensor) -> Tensor:
-        return maps.permute(0, 2, 3, 1)
-
-
-class _ChannelsFirst(nn.Module):
-    def forward(self, maps: Tensor) -> Tensor:
-        return maps.permute(0, 3, 1, 2)
-
-
 class _SampledEncoder(nn.Module):
     noise: Tensor
 
@@ -366,13 +331,3 @@ class _SampledEncoder(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         hidden = self.trunk(pixels)
         return self.z_mean(hidden) + torch.exp(self.z_log_var(hidden)) * self.noise
-
-
-def _initialise(model: nn.Module, seed: int) -> None:
-    """Draw Keras's initial weights: uniform after Glorot, biases zero."""
-    generator = torch.Generator().manual_seed(seed)
-    for layer in model.modules():
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            nn.init.xavier_uniform_(layer.weight, generator=generator)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
