@@ -68,6 +68,7 @@ class CelebA(PictureFolder):
         masks: str | Path | None = None,
         missing: str = "warn",
     ) -> None:
+        read_crop_settings(Path(root))  # refuses unfinished crops, whose tables are not there yet
         found = find_layout(root, pictures, attributes)
         pictures, attributes = found.pictures, found.attributes
         landmarks, partition = landmarks or found.landmarks, partition or found.partition

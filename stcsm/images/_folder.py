@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import warnings
 from pathlib import Path
 from typing import Any, get_args
@@ -140,9 +141,12 @@ class PictureFolder(Pictures):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides how a picture is read, in plain values."""
-        cropped = self._boxes is not None
-        return {"size": self.size, "resample": self.resample, "crop": cropped, "outside": self.outside}
+        """What decides which pixels are read, in plain values; names, attributes and boxes as a hash."""
+        digest = hashlib.sha256(self.attributes.to_csv().encode())
+        if self._boxes is not None:
+            digest.update(np.ascontiguousarray(self._boxes).tobytes())
+        settings = {"size": self.size, "resample": self.resample, "crop": self._boxes is not None}
+        return settings | {"outside": self.outside, "pictures": digest.hexdigest()[:16]}
 
     def masked_attributes(self) -> list[str]:
         """Names of the attributes that have masks."""
