@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import warnings
@@ -17,7 +18,7 @@ from tqdm.auto import tqdm
 from ._data import Pictures
 from ._inventory import Inventory
 from ._layout import SUFFIXES, list_pictures
-from ._picture import PictureError, Resample, crop_boxes, fit_boxes, open_picture, read_mask, read_picture
+from ._picture import ALIGNED, PictureError, Resample, crop_boxes, fit_boxes, open_picture, read_mask, read_picture
 from ._tables import attributes_from, read_attributes, read_landmarks, read_partition
 
 __all__ = ["PictureFolder"]
@@ -97,7 +98,8 @@ class PictureFolder(Pictures):
         lost = {"missing": tuple(table.index[~whole])}
         if lost["missing"] and missing == "error":
             raise ValueError(
-                f"Expected a picture for every row, found none for {len(lost['missing'])}, first {lost['missing'][0]}."
+                f"Expected a picture for every row, found none for {len(lost['missing'])}, first {lost['missing'][0]}; "
+                "add them, or pass missing='warn' to leave them out."
             )
         extra = tuple(pd.Index(list(files)).difference(table.index))
         used = table[whole]
@@ -121,10 +123,18 @@ class PictureFolder(Pictures):
         placed = table[known]
         if not len(placed):
             raise ValueError(
-                f"Expected landmarks of {table.index[0]} and the like, found {landmarks.index[0]} and the like."
+                f"Expected landmarks of {table.index[0]} and the like, found {landmarks.index[0]} and the like; give "
+                "the landmarks of this copy, or crop=False."
             )
-        first = open_picture(self.folder / str(placed.index[0]))
-        self._whole = (first.height, first.width)
+        self._whole = ALIGNED
+        with contextlib.suppress(PictureError):  # a damaged one is told of when it is asked for
+            first = open_picture(self.folder / str(placed.index[0]))
+            if (first.height, first.width) != ALIGNED:
+                raise ValueError(
+                    f"Expected aligned pictures of {ALIGNED[0]} x {ALIGNED[1]} pixels (height x width), for which the "
+                    f"crop is made, found {first.height} x {first.width} in {placed.index[0]}; use img_align_celeba, "
+                    "or crop=False."
+                )
         boxes, fate = fit_boxes(crop_boxes(landmarks.loc[placed.index].to_numpy()), *self._whole, outside)
         kept = fate != "empty"
         self._boxes = boxes[kept]
@@ -228,12 +238,12 @@ class _Trial(Dataset[tuple[int, str]]):
 
 def _no_overlap(names: pd.Index, files: list[str], folder: Path) -> str:
     if not files:
-        return f"Expected pictures ({', '.join(SUFFIXES)}) in {folder}, found none."
+        return f"Expected pictures ({', '.join(SUFFIXES)}) in {folder}, found none; give the folder that holds them."
     stem = {Path(f).stem: f for f in files}
     near = stem.get(Path(str(names[0])).stem) or next(
         iter(difflib.get_close_matches(str(names[0]), files, n=1)), files[0]
     )
     return (
         f"Expected {folder} to hold the pictures that the table names, such as {names[0]}, "
-        f"found others, such as {near}."
+        f"found others, such as {near}; give the table that belongs to the folder, with names as the files have them."
     )

@@ -24,6 +24,9 @@ Resample = Literal["nearest", "bilinear"]
 _RESAMPLE = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR}
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "La", "RGBa"}
 
+#: Height and width of CelebA's aligned pictures, in whose pixels the crop is defined.
+ALIGNED = (218, 178)
+
 #: What to do with a crop that leaves the picture. "clip": keep what lies inside. "skip": leave the picture out.
 #: "reference": python slices, as published (a negative start counts from the other end, so the crop is mostly empty).
 OUTSIDE = ("clip", "skip", "reference")

@@ -86,7 +86,9 @@ def read_partition(path: str | Path) -> pd.Series:
     strange = ~values.isin(range(len(PARTITIONS)))
     if strange.any():
         name = values.index[strange][0]
-        raise ValueError(f"Expected 0 (train), 1 (validation) or 2 (test) in {path}, found {values[name]} for {name}.")
+        raise ValueError(
+            f"Expected 0 (train), 1 (validation) or 2 (test) in {path}, found {values[name]} for {name}; correct it."
+        )
     return values.map(dict(enumerate(PARTITIONS))).rename("partition")
 
 
@@ -112,7 +114,7 @@ def attributes_from(table: pd.DataFrame, source: str = "the attribute table") ->
         row, column = np.argwhere(strange)[0]
         raise ValueError(
             f"Expected -1 or 1 (or 0 or 1) in {source}, found {values[row, column]} for {table.columns[column]!r} of "
-            f"{table.index[row]}."
+            f"{table.index[row]}; write 1 for yes and -1 (or 0) for no."
         )
     mixed = (values == -1).any(axis=0) & (values == 0).any(axis=0)
     if mixed.any():
@@ -184,10 +186,13 @@ def _distinct(table: pd.DataFrame, source: str) -> pd.DataFrame:
     index = table.index
     if index.hasnans:
         raise ValueError(
-            f"Expected a name in every row of {source}, found row {int(np.argmax(index.isna())) + 1} without one."
+            f"Expected a name in every row of {source}, found row {int(np.argmax(index.isna())) + 1} without one; "
+            "name its picture or delete it."
         )
     if index.has_duplicates:
-        raise ValueError(f"Expected distinct pictures in {source}, found {index[index.duplicated()][0]} twice.")
+        raise ValueError(
+            f"Expected distinct pictures in {source}, found {index[index.duplicated()][0]} twice; delete one row."
+        )
     return table.set_axis(index.astype(str))
 
 
@@ -201,6 +206,7 @@ def _numbers(table: pd.DataFrame, source: str) -> pd.DataFrame:
         row, column = np.argwhere(strange)[0]
         found = table.iloc[row, column]
         raise ValueError(
-            f"Expected whole numbers in {source}, found {found!r} for {table.columns[column]!r} of {table.index[row]}."
+            f"Expected whole numbers in {source}, found {found!r} for {table.columns[column]!r} of {table.index[row]}; "
+            "correct it or delete the row."
         )
     return pd.DataFrame(values.astype(np.int64), index=table.index, columns=table.columns)

@@ -149,9 +149,7 @@ def test_whole_model_file_of_keras_save(tmp_path: Path, file: Path) -> None:
 
 
 def test_files_that_do_not_fit_are_refused(file: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"Expected 12 layers of kind 'norm' .*found 6"
-    ):
+    with pytest.raises(ValueError, match=r"Expected 12 layers of kind 'norm' .*found 6"):
         load_keras_weights(file)  # as published
     with pytest.raises(ValueError, match=r"to fit .*found .*pass the Architecture"):
         load_keras_weights(file, Architecture(8, (4, 6), (5, 2), 5, 7, 4))
