@@ -1,0 +1,37 @@
+"""stcsm with default settings, through its public functions."""
+
+from __future__ import annotations
+
+import numpy as np
+from anndata import AnnData
+from benchmarks._recovery.protocol import Task
+from numpy.typing import NDArray
+
+import stcsm
+from stcsm.models import GeneVAE
+
+
+def trained(half: AnnData, seed: int, n_seeds: int) -> tuple[AnnData, GeneVAE]:
+    """The half with a model trained on it."""
+    adata = half.copy()
+    GeneVAE.setup_anndata(adata)
+    model = GeneVAE(adata, n_seeds=n_seeds, seed=seed)
+    model.train(progress=False)
+    return adata, model
+
+
+def named(task: Task) -> dict[str, list[str]]:
+    """A concept a draw."""
+    return {f"draw{i:06d}": list(d.genes) for i, d in enumerate(task.draws)}
+
+
+def our_maps(task: Task, adata: AnnData, model: GeneVAE) -> dict[str, NDArray[np.float64]]:
+    """Maps of every draw (draws, spots): the recommended one, and attribution alone."""
+    names = named(task)
+    stcsm.tl.concepts(adata, model, genes=names)
+    stcsm.tl.saliency(adata, model)
+    stcsm.tl.concept_map(adata, model)
+    return {
+        "stcsm": adata.obsm["concept_map"][list(names)].to_numpy().T,
+        "stcsm saliency alone": adata.obsm["concept_saliency"][list(names)].to_numpy().T,
+    }
