@@ -18,8 +18,16 @@ from scipy.sparse import csr_array
 from sklearn.utils.extmath import randomized_svd
 
 from stcsm.pp import make_spot_graph
-from stcsm.space import diffuse, log_normalise, nearest_spots, similarity_graph, spatial_filter, spot_components
-from stcsm.space._heldout import HeldOutCounts
+from stcsm.space import (
+    HeldOutCounts,
+    choose_components,
+    diffuse,
+    log_normalise,
+    nearest_spots,
+    similarity_graph,
+    spatial_filter,
+    spot_components,
+)
 
 Array = NDArray[np.float64]
 
@@ -79,18 +87,7 @@ class Section:
 
     def best_pcs(self, width: float) -> int:
         """Number of components of the (smoothed) depth-corrected input that predicts held-out counts best."""
-        held = self.held_out
-        expected = np.outer(held.depth, held.training.sum(axis=0)).astype(np.float32)
-        u = np.log1p(held.training / (expected + 0.5))
-        if width:
-            u = self.filter(width) @ u
-        centre = u.mean(axis=1, keepdims=True)
-        left, size, right = randomized_svd(u - centre, max(PCS), random_state=self.seed)
-        gain = {}
-        for n in PCS:
-            back = np.expm1(np.maximum(centre + (left[:, :n] * size[:n]) @ right[:n], 0))
-            gain[n] = held.gain(back * (expected + 0.5), held.depth)[0]
-        return max(gain, key=lambda n: gain[n])
+        return choose_components(self.held_out, self.filter(width) if width else None, candidates=PCS, seed=self.seed)
 
     def pca_maps(self, n: int, width: float = 0.0) -> Array:
         """Maps of a concept in the principal components of the genes: a linear encoder's saliency."""

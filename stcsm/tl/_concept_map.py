@@ -18,6 +18,7 @@ from stcsm.space import diffuse, spatial_filter
 from stcsm.tl._concepts import check_concepts
 from stcsm.tl._decoded import decoded_maps
 from stcsm.tl._expression import member_expression
+from stcsm.tl._linear import linear_maps
 from stcsm.tl._maps import random_genes
 from stcsm.tl._saliency import saliency_maps
 from stcsm.tl._store import Concept, columns, entry, read_concepts, write_entry
@@ -31,8 +32,9 @@ def _gradient(model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
 
 PARTS: dict[str, Callable[[GeneVAE, list[Concept]], np.ndarray]] = {
     "saliency": _gradient,
-    "decoded": decoded_maps,
+    "linear": linear_maps,
     "expression": member_expression,
+    "decoded": decoded_maps,
 }
 """What a concept map can be made of; each gives (K, S')."""
 
@@ -41,14 +43,16 @@ def concept_map(
     adata: AnnData,
     model: GeneVAE,
     concepts: Sequence[str] | str | None = None,
-    parts: Sequence[str] = ("saliency", "decoded", "expression"),
+    parts: Sequence[str] = ("saliency", "decoded", "linear", "expression"),
     graph: bool = True,
 ) -> None:
     """Map where each concept lives: the recommended map, made of several views of the concept.
 
     Each part is brought to mean 0 and standard deviation 1 over the spots; the parts are averaged and carried over the
     spot graph, so that spots that look alike get alike values. Attribution says what the encoder looks at, the decoder
-    what it would draw, and the members' own expression keeps both to the data.
+    what it would draw, a linear encoder is the steadier witness where genes are few or faint, and the members' own
+    expression keeps all to the data.
+    ``benchmarks/RECOVERY.md`` has what each part is worth.
 
     Parameters
     ----------
@@ -59,9 +63,10 @@ def concept_map(
     concepts
         Names; None is all of them.
     parts
-        Any of ``"saliency"`` (gradient averaged over a fixed random 1500 genes), ``"decoded"``
-        (:func:`stcsm.tl.decoded`) and ``"expression"`` (mean standardised log-normalised expression of the members,
-        smoothed over space with the graph's width).
+        Any of ``"saliency"`` (gradient averaged over a fixed random 1500 genes), ``"linear"`` (the same for a linear
+        encoder: principal components of the genes, as many as predict held-out counts best), ``"expression"`` (mean
+        standardised log-normalised expression of the members, smoothed over space with the graph's width) and
+        ``"decoded"`` (:func:`stcsm.tl.decoded`).
     graph
         Carry the map over the spot graph (:func:`stcsm.pp.spot_graph`), which is made with its defaults where
         ``adata.obsp["stcsm_spot_graph"]`` is absent.

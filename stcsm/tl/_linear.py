@@ -1,0 +1,82 @@
+"""The concept in a linear encoder: principal components of the genes."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+
+from stcsm.models import GeneVAE
+from stcsm.space import HeldOutCounts, choose_components, some_spots
+from stcsm.tl._store import Concept, member_rows
+
+BLOCK = 256
+"""Genes that are dense at once."""
+GENES, SPOTS = 4000, 5000
+"""The number of components is chosen on at most so many genes and spots."""
+EXTRA = 10
+PASSES = 4
+
+
+def linear_maps(model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
+    """Saliency maps (K, S') of concepts in a linear encoder.
+
+    The encoder is that of principal component analysis, with the genes trained on as samples and their depth-corrected
+    input u as features; held-out counts choose the number of components. The score of a concept, its members' mean
+    latent minus that of all genes, times a gene's latent, is linear in u, so its gradient is one map for all genes.
+    """
+    seed = int(model.settings["seed"])
+    axes, centre = _axes(model, _number(model, seed), seed)
+    maps = np.zeros((len(concepts), model.reader.n_spots))
+    for k, concept in enumerate(concepts):
+        rows, weights = member_rows(concept, model.gene_names)
+        seen = model.reader.gene_totals[rows] > 0
+        rows, weights = rows[seen], weights[seen]
+        latent = np.zeros(axes.shape[1])
+        for start in range(0, len(rows), BLOCK):
+            part = slice(start, start + BLOCK)
+            latent += weights[part] @ ((_inputs(model, rows[part]) - centre) @ axes)
+        maps[k] = axes @ latent
+    return maps
+
+
+def _inputs(model: GeneVAE, genes: np.ndarray) -> np.ndarray:
+    """Depth-corrected profiles u (n, S') of genes, whatever form the model's own encoder takes them in."""
+    counts = model.reader.profiles(genes)
+    expected = np.outer(model.reader.gene_totals[genes], model.reader.depth).astype(np.float32)
+    return np.log1p(counts / (expected + np.float32(0.5)))
+
+
+def _axes(model: GeneVAE, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Leading principal axes (S', n) of the genes trained on, and their mean (S',), in passes over blocks of genes."""
+    genes = model.trained_genes
+    blocks = [genes[start : start + BLOCK] for start in range(0, len(genes), BLOCK)]
+    spots = model.reader.n_spots
+    centre = sum(_inputs(model, block).sum(axis=0, dtype=np.float64) for block in blocks) / len(genes)
+    width = min(n + EXTRA, spots, len(genes))
+    basis = np.linalg.qr(np.random.default_rng(seed).normal(size=(spots, width)))[0]
+    inner = np.zeros((width, width))
+    for step in range(PASSES + 1):
+        image, inner = np.zeros((spots, width)), np.zeros((width, width))
+        for block in blocks:
+            u = _inputs(model, block) - centre
+            scores = u @ basis
+            inner += scores.T @ scores
+            if step < PASSES:
+                image += u.T @ scores
+        if step < PASSES:
+            basis = np.linalg.qr(image)[0]
+    _, rotation = np.linalg.eigh(inner)
+    return basis @ rotation[:, ::-1][:, :n], np.asarray(centre)
+
+
+def _number(model: GeneVAE, seed: int) -> int:
+    """Number of components, chosen on some of a large section."""
+    rng = np.random.default_rng(seed)
+    genes = model.trained_genes
+    genes = genes if len(genes) <= GENES else np.sort(rng.choice(genes, GENES, replace=False))
+    spots = some_spots(model.coordinates, SPOTS, seed)
+    blocks = [
+        sparse.csr_array(model.reader.profiles(genes[start : start + BLOCK])[:, spots])
+        for start in range(0, len(genes), BLOCK)
+    ]
+    return choose_components(HeldOutCounts(sparse.csr_array(sparse.vstack(blocks).T), seed=seed), seed=seed)
