@@ -43,15 +43,14 @@ def concept_map(
     adata: AnnData,
     model: GeneVAE,
     concepts: Sequence[str] | str | None = None,
-    parts: Sequence[str] = ("saliency", "decoded", "linear", "expression"),
+    parts: Sequence[str] = ("saliency", "linear", "expression"),
     graph: bool = True,
 ) -> None:
     """Map where each concept lives: the recommended map, made of several views of the concept.
 
     Each part is brought to mean 0 and standard deviation 1 over the spots; the parts are averaged and carried over the
-    spot graph, so that spots that look alike get alike values. Attribution says what the encoder looks at, the decoder
-    what it would draw, a linear encoder is the steadier witness where genes are few or faint, and the members' own
-    expression keeps all to the data.
+    spot graph, so that spots that look alike get alike values. Attribution says what the encoder looks at, a linear
+    encoder is the steadier witness where genes are few or faint, and the members' own expression keeps both to the data.
     ``benchmarks/RECOVERY.md`` has what each part is worth.
 
     Parameters
