@@ -27,7 +27,6 @@ from benchmarks._recovery.ceiling import ceiling
 from benchmarks._recovery.ours import our_maps, trained
 from benchmarks._recovery.protocol import by_layer, make_task, mean_auroc, paired_interval, score
 from benchmarks._recovery.rivals import RIVALS, Section, hindsight
-
 from stcsm import io
 
 TODAY = ("mean_expression", "score_genes", "ulm", "smoothed_expression", "pca", "smoothed_pca", "paper")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from benchmarks._recovery.protocol import Task, auroc
-from benchmarks._recovery.rivals import Section
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks._recovery.protocol import Task, auroc
+from benchmarks._recovery.rivals import Section
 from stcsm.space import log_normalise, spot_components
 
 

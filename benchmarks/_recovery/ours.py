@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from anndata import AnnData
-from benchmarks._recovery.protocol import Task
 from numpy.typing import NDArray
 
 import stcsm
+from benchmarks._recovery.protocol import Task
 from stcsm.models import GeneVAE
 
 

@@ -12,11 +12,11 @@ import pandas as pd
 import scanpy as sc
 import scipy.sparse as sp
 from anndata import AnnData
-from benchmarks._recovery.protocol import Task, log_normalised, members_matrix
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from sklearn.utils.extmath import randomized_svd
 
+from benchmarks._recovery.protocol import Task, log_normalised, members_matrix
 from stcsm.pp import make_spot_graph
 from stcsm.space import (
     HeldOutCounts,

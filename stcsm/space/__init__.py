@@ -6,8 +6,8 @@ from stcsm.space._components import spot_components
 from stcsm.space._coords import check_coords, nearest_neighbour_distance
 from stcsm.space._counts import log_normalise, thin_counts
 from stcsm.space._filter import spatial_filter
-from stcsm.space._memory import available_memory, require_memory
 from stcsm.space._heldout import HeldOutCounts
+from stcsm.space._memory import available_memory, require_memory
 from stcsm.space._n_components import choose_components
 from stcsm.space._region import irregularity, region_width
 from stcsm.space._similarity import diffuse, nearest_spots, similarity_graph

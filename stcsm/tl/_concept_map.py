@@ -50,7 +50,7 @@ def concept_map(
 
     Each part is brought to mean 0 and standard deviation 1 over the spots; the parts are averaged and carried over the
     spot graph, so that spots that look alike get alike values. Attribution says what the encoder looks at, a linear
-    encoder is the steadier witness where genes are few or faint, and the members' own expression keeps both to the data.
+    encoder is the steadier witness where genes are few or faint, and the members' own expression keeps both honest.
     ``benchmarks/RECOVERY.md`` has what each part is worth.
 
     Parameters

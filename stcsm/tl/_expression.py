@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import sparse
 
 from stcsm.models import GeneVAE
-from stcsm.tl._store import Concept, member_rows
-
-BLOCK = 256
-"""Genes that are dense at once."""
+from stcsm.tl._members import member_shares
+from stcsm.tl._store import Concept
 
 
 def member_expression(model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
@@ -19,24 +16,9 @@ def member_expression(model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
     mean 0 and standard deviation 1 over spots before genes are averaged by their weights.
     """
     depth = model.module.depth.cpu().numpy() * len(model.spots)
-    totals = model.reader.gene_totals
-    rows, columns, weights = [], [], []
-    for k, concept in enumerate(concepts):
-        if len(concept.members):
-            genes, w = member_rows(concept, model.gene_names)
-            seen = totals[genes] > 0
-            rows.append(np.full(int(seen.sum()), k))
-            columns.append(genes[seen])
-            weights.append(w[seen] / max(float(np.abs(w[seen]).sum()), 1e-12))
+    share, blocks = member_shares(model, concepts)
     maps = np.zeros((len(concepts), len(model.spots)))
-    if not rows:
-        return maps
-    share = sparse.csc_array(
-        (np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns))), shape=(len(concepts), len(totals))
-    )
-    used = np.unique(np.concatenate(columns))
-    for start in range(0, len(used), BLOCK):
-        block = used[start : start + BLOCK]
+    for block in blocks:
         profiles = np.log1p(model.reader.profiles(block) / depth).astype(np.float64)
         profiles -= profiles.mean(axis=1, keepdims=True)
         spread = profiles.std(axis=1, keepdims=True)

@@ -7,10 +7,9 @@ from scipy import sparse
 
 from stcsm.models import GeneVAE
 from stcsm.space import HeldOutCounts, choose_components, some_spots
-from stcsm.tl._store import Concept, member_rows
+from stcsm.tl._members import BLOCK, member_shares
+from stcsm.tl._store import Concept
 
-BLOCK = 256
-"""Genes that are dense at once."""
 GENES, SPOTS = 4000, 5000
 """The number of components is chosen on at most so many genes and spots."""
 EXTRA = 10
@@ -26,17 +25,11 @@ def linear_maps(model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
     """
     seed = int(model.settings["seed"])
     axes, centre = _axes(model, _number(model, seed), seed)
-    maps = np.zeros((len(concepts), model.reader.n_spots))
-    for k, concept in enumerate(concepts):
-        rows, weights = member_rows(concept, model.gene_names)
-        seen = model.reader.gene_totals[rows] > 0
-        rows, weights = rows[seen], weights[seen]
-        latent = np.zeros(axes.shape[1])
-        for start in range(0, len(rows), BLOCK):
-            part = slice(start, start + BLOCK)
-            latent += weights[part] @ ((_inputs(model, rows[part]) - centre) @ axes)
-        maps[k] = axes @ latent
-    return maps
+    share, blocks = member_shares(model, concepts)
+    latents = np.zeros((len(concepts), axes.shape[1]))
+    for block in blocks:
+        latents += share[:, block] @ ((_inputs(model, block) - centre) @ axes)
+    return latents @ axes.T
 
 
 def _inputs(model: GeneVAE, genes: np.ndarray) -> np.ndarray:
@@ -74,7 +67,8 @@ def _number(model: GeneVAE, seed: int) -> int:
     rng = np.random.default_rng(seed)
     genes = model.trained_genes
     genes = genes if len(genes) <= GENES else np.sort(rng.choice(genes, GENES, replace=False))
-    spots = some_spots(model.coordinates, SPOTS, seed)
+    coordinates = np.asarray(model.adata.obsm[model.setup.spatial_key], dtype=float)[model.spots]
+    spots = some_spots(coordinates, SPOTS, seed)
     blocks = [
         sparse.csr_array(model.reader.profiles(genes[start : start + BLOCK])[:, spots])
         for start in range(0, len(genes), BLOCK)

@@ -246,7 +246,7 @@ def test_a_step_that_fails_midway_changes_nothing(tissue, model, monkeypatch):
     def broken(*_):
         raise ValueError("broken")
 
-    monkeypatch.setitem(tl._concept_map.PARTS, "decoded", broken)
+    monkeypatch.setitem(tl._concept_map.PARTS, "expression", broken)
     with pytest.raises(ValueError, match="broken"):
         tl.concept_map(tissue, model)
     assert_equal(tissue, before)

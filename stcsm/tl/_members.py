@@ -1,0 +1,34 @@
+"""Members of many concepts at once, as one sparse table of weights."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+
+from stcsm.models import GeneVAE
+from stcsm.tl._store import Concept, member_rows
+
+BLOCK = 256
+"""Genes that are dense at once."""
+
+
+def member_shares(model: GeneVAE, concepts: list[Concept]) -> tuple[sparse.csc_array, list[np.ndarray]]:
+    """Weights (K, G) of the members that have counts, and the genes that any concept uses, in blocks.
+
+    Absolute weights of a concept sum to one; the row of a concept without members is empty.
+    """
+    totals = model.reader.gene_totals
+    rows, columns, weights = [], [], []
+    for k, concept in enumerate(concepts):
+        if len(concept.members):
+            genes, w = member_rows(concept, model.gene_names)
+            seen = totals[genes] > 0
+            rows.append(np.full(int(seen.sum()), k))
+            columns.append(genes[seen])
+            weights.append(w[seen] / max(float(np.abs(w[seen]).sum()), 1e-12))
+    shape = (len(concepts), len(totals))
+    if not rows:
+        return sparse.csc_array(shape), []
+    share = sparse.csc_array((np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns))), shape=shape)
+    used = np.unique(np.concatenate(columns))
+    return share, [used[start : start + BLOCK] for start in range(0, len(used), BLOCK)]
