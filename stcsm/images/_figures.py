@@ -24,7 +24,7 @@ def plot_histograms(
     attributes: pd.DataFrame,
     names: Sequence[str] | None = None,
     *,
-    bins: int = 40,
+    bins: int = 30,
     ncols: int | None = None,
 ) -> Figure:
     """Concept scores of pictures with and without each attribute, all attributes in one figure.
@@ -64,7 +64,7 @@ def plot_histograms(
     across = ncols or (len(shown) if len(shown) <= 5 else 5 if len(shown) <= 20 else 8)
     across = min(across, len(shown))
     down = -(-len(shown) // across)
-    figure, axes = plt.subplots(down, across, figsize=(1.75 * across, 1.4 * down + 0.45), squeeze=False)
+    figure, axes = plt.subplots(down, across, figsize=(1.75 * across, 1.4 * down + 0.6), squeeze=False)
     figure.set_layout_engine("constrained", h_pad=0.05, w_pad=0.05)
     for axis in axes.flat[len(shown) :]:
         axis.set_axis_off()
@@ -93,7 +93,7 @@ def plot_histograms(
         Patch(facecolor=WITH, alpha=0.5, label="with the attribute"),
         Patch(facecolor=WITHOUT, alpha=0.5, label="without"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=7, frameon=False)
+    figure.legend(handles=handles, loc="outside upper center", ncols=2, fontsize=7, frameon=False)
     figure.supxlabel("concept score (title: AUROC)", fontsize=7)
     return figure
 
