@@ -65,7 +65,7 @@ def mask_agreement(
 def mean_difference(pixels: ArrayLike, has: ArrayLike) -> NDArray[np.float64]:
     """Mean of the pictures with an attribute minus mean of those without: a map that no model is needed for.
 
-    `stcsm.images.pixel_maps` makes |mean(with) - mean(without)| of it, one value a pixel. Where faces are aligned,
+    `stcsm.images.pixel_maps` makes ``|mean(with) - mean(without)|`` of it, one value a pixel. Where faces are aligned,
     every method has to be compared with it; it is the same for every picture.
 
     Parameters

@@ -53,7 +53,7 @@ class SaliencyMaps:
     """
 
     concepts: list[str]
-    names: NDArray[np.str_]
+    names: NDArray[Any]
     rows: NDArray[np.intp]
     pixels: NDArray[np.uint8]
     maps: NDArray[np.float32]
