@@ -28,12 +28,15 @@ CONCEPT_MAP: Final = "concept_map"
 """``.obsm``: DataFrame spots x concepts, the recommended map."""
 CONCEPT_DECODED: Final = "concept_decoded"
 """``.obsm``: DataFrame spots x concepts, decoder at the concept minus decoder at the mean gene."""
+CONCEPT_EXPRESSION: Final = "concept_expression"
+"""``.obsm``: DataFrame spots x concepts, mean max-scaled expression of the concept's genes."""
 CONCEPT_TABLES: Final = (
     CONCEPT_SALIENCY,
     CONCEPT_SALIENCY_PVAL,
     CONCEPT_SALIENCY_QVAL,
     CONCEPT_MAP,
     CONCEPT_DECODED,
+    CONCEPT_EXPRESSION,
 )
 """``.obsm``: all tables with a column a concept."""
 SPOT_GRAPH: Final = "stcsm_spot_graph"

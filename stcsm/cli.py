@@ -33,7 +33,12 @@ Method = Annotated[
         "--method", help="Attribution method of concept_saliency.csv (saliency, integrated_gradients, rectgrad, ...)."
     ),
 ]
-Encoder = Annotated[str, typer.Option("--encoder", help="Encoder of the gene model: auto or mlp (fully connected).")]
+Encoder = Annotated[
+    str,
+    typer.Option(
+        "--encoder", help="Encoder of the gene model: auto, mlp (fully connected) or conv (needs an array of spots)."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no report.")]
 
 

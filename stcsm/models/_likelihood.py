@@ -16,3 +16,16 @@ def multinomial(counts: Tensor, log_share: Tensor) -> Tensor:
     total = counts.sum(dim=-1)
     coefficient = torch.lgamma(total + 1) - torch.lgamma(counts + 1).sum(dim=-1)
     return coefficient + (counts * log_share).sum(dim=-1)
+
+
+def scaled_by_maximum(counts: Tensor) -> Tensor:
+    """Counts (N, S) of each gene divided by their largest, between 0 and 1; a gene without counts stays zero."""
+    return counts / counts.amax(dim=-1, keepdim=True).clamp(min=1)
+
+
+def bernoulli(scaled: Tensor, logits: Tensor) -> Tensor:
+    """Minus the binary cross-entropy of max-scaled counts (N, S) under ``sigmoid(logits)``, summed over spots, (N,).
+
+    Max-scaled counts are no coin tosses, so this is a loss after Brocki & Chung (2019) rather than a probability.
+    """
+    return -torch.nn.functional.binary_cross_entropy_with_logits(logits, scaled, reduction="none").sum(dim=-1)

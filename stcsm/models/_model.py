@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import pandas as pd
@@ -16,14 +16,19 @@ from scvi.data.fields import ObsmField
 from scvi.model.base import BaseModelClass
 from torch import Tensor, nn
 
+from stcsm import _keys
+from stcsm.models._grid import grid_cells
+from stcsm.models._members import member_maker
 from stcsm.models._module import GeneVAEModule
 from stcsm.models._reader import GeneReader
 from stcsm.models._saving import SavingMixin
-from stcsm.models._settings import check_settings
+from stcsm.models._settings import check_settings, choose_encoder
 from stcsm.models._setup import Setup, check_anndata, check_coordinates, counts_matrix, read_setup, write_setup
 from stcsm.models._training import TrainingMixin, quiet
-from stcsm.nets._mlp import SpatialFilter
-from stcsm.space import spatial_filter
+from stcsm.nets._grid import SpotGrid
+
+if TYPE_CHECKING:
+    from stcsm.models._paper import PublishedVAE
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +50,11 @@ class GeneVAE(TrainingMixin, SavingMixin, BaseModelClass):
     adata
         Spots x genes, set up with :meth:`setup_anndata`. It is neither changed nor copied.
     encoder
-        ``"mlp"``: fully connected over the spots. ``"auto"`` takes it.
+        ``"mlp"``: fully connected over the spots; ``"conv"``: convolutions over a grid of cells
+        (:func:`stcsm.pp.to_grid`); ``"auto"``: fully connected.
     likelihood
-        ``"nb"``: negative binomial with a dispersion for each spot; ``"multinomial"``.
+        ``"nb"``: negative binomial with a dispersion for each spot; ``"multinomial"``; ``"bernoulli"``: cross-entropy
+        of each gene's counts divided by their largest, which are then the input too.
     n_latent
         Size L of the latent space.
     n_seeds
@@ -98,9 +105,13 @@ class GeneVAE(TrainingMixin, SavingMixin, BaseModelClass):
             "seed": seed if seed is not None else scvi.settings.seed or 0,
         }
         check_settings(settings)
+        settings["encoder"] = choose_encoder(encoder)
         setup = read_setup(adata)
         check_anndata(adata, setup)  # the counts may have been normalised since
         self._attach(adata, setup, settings)
+        if settings["encoder"] == "conv":
+            cells, shape = self._place(adata)
+            settings["grid"] = {"shape": list(shape), "cells": cells.tolist()}
         trained = np.flatnonzero(self.reader.gene_totals >= min_counts)
         if len(trained) < 2:
             raise ValueError(
@@ -144,6 +155,25 @@ class GeneVAE(TrainingMixin, SavingMixin, BaseModelClass):
         self.setup = setup
         self.settings = settings
 
+    @staticmethod
+    def paper(adata: AnnData, seed: int | None = None) -> PublishedVAE:
+        """The published model (Brocki & Chung 2019): see :class:`stcsm.models.PublishedVAE`.
+
+        ``adata`` is set up with the defaults of :meth:`setup_anndata` where it is not.
+        """
+        from stcsm.models._paper import PublishedVAE
+
+        if not isinstance(adata, AnnData) or "setup" not in adata.uns.get(_keys.UNS, {}):
+            GeneVAE.setup_anndata(adata)
+        return PublishedVAE(adata, seed=seed)
+
+    @classmethod
+    def _class_named(cls, name: Any) -> type[GeneVAE]:
+        """The class of a saved model."""
+        from stcsm.models._paper import PublishedVAE
+
+        return PublishedVAE if name == PublishedVAE.__name__ else cls
+
     @classmethod
     def setup_anndata(cls, adata: AnnData, layer: str | None = None, spatial_key: str = "spatial") -> None:
         """Check ``adata`` and record where its counts and coordinates are.
@@ -173,20 +203,24 @@ class GeneVAE(TrainingMixin, SavingMixin, BaseModelClass):
 
     def _build_module(self, depth: Tensor) -> GeneVAEModule:
         s = self.settings
+        coordinates = np.asarray(self._adata.obsm[self.setup.spatial_key])[self.reader.spots]
+        grid = self._grid()
         return GeneVAEModule(
             depth,
             likelihood=s["likelihood"],
-            n_hidden=s["n_hidden"],
             n_latent=s["n_latent"],
             seeds=[s["seed"] + m for m in range(s["n_seeds"])],
-            spatial_filter=self._spatial_filter(s["smoothing"]),
+            make_member=member_maker(s, coordinates, grid),
+            grid=grid,
         )
 
-    def _spatial_filter(self, width: float) -> SpatialFilter | None:
-        if width == 0:
-            return None
-        coordinates = np.asarray(self._adata.obsm[self.setup.spatial_key])[self.reader.spots]
-        return SpatialFilter(spatial_filter(coordinates, width))
+    def _place(self, adata: AnnData) -> tuple[np.ndarray, tuple[int, int]]:
+        """Cells of the model's spots, and the grid's shape."""
+        return grid_cells(adata, self.reader.spots, self.setup.spatial_key)
+
+    def _grid(self) -> SpotGrid | None:
+        held = self.settings.get("grid")
+        return None if held is None else SpotGrid(torch.as_tensor(held["cells"]), tuple(held["shape"]))
 
     @property
     def adata(self) -> AnnData:
@@ -210,7 +244,7 @@ class GeneVAE(TrainingMixin, SavingMixin, BaseModelClass):
 
     @property
     def encoder(self) -> nn.Module:
-        """Encoder of the first member: inputs (N, S') to posterior means (N, L)."""
+        """Encoder of the first member: inputs to posterior means (N, L)."""
         return self.encoders[0]
 
     @property
@@ -249,7 +283,8 @@ class GeneVAE(TrainingMixin, SavingMixin, BaseModelClass):
 
         Returns
         -------
-        (n, S'), on the CPU: S' spots with at least one count, see :attr:`spots`.
+        On the CPU: (n, S') with S' spots with at least one count, see :attr:`spots`; images (n, 1, H, W) where the
+        encoder is convolutional.
 
         Raises
         ------
@@ -259,7 +294,30 @@ class GeneVAE(TrainingMixin, SavingMixin, BaseModelClass):
         index = self._gene_index(genes)
         counts = torch.from_numpy(self.reader.profiles(index))
         totals = torch.from_numpy(self.reader.gene_totals[index].astype(np.float32))[:, None]
-        return torch.log1p(counts / (totals * self.module.depth.cpu() + 0.5))
+        return self.module.transform(counts.to(self.device), totals.to(self.device)).cpu()
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one gene's encoder input: (S',) or (1, H, W)."""
+        held = self.settings.get("grid")
+        return (self.reader.n_spots,) if held is None else (1, *held["shape"])
+
+    def maps_to_spots(self, maps: np.ndarray) -> np.ndarray:
+        """Bring maps over encoder inputs, (..., S') or (..., 1, H, W), to the model's spots, (..., S').
+
+        Spots that share a cell of the grid get one value.
+
+        Raises
+        ------
+        ValueError
+            If the maps are of another shape.
+        """
+        shape = self.input_shape
+        if maps.shape[maps.ndim - len(shape) :] != shape:
+            raise ValueError(f"Expected maps of shape (..., {', '.join(map(str, shape))}), found {maps.shape}")
+        if len(shape) == 1:
+            return maps
+        return maps.reshape(*maps.shape[: maps.ndim - 3], -1)[..., np.asarray(self.settings["grid"]["cells"])]
 
     @overload
     def get_latent_representation(self, give_var: Literal[False] = False, member: int = 0) -> np.ndarray: ...
@@ -300,12 +358,14 @@ class GeneVAE(TrainingMixin, SavingMixin, BaseModelClass):
         for start in range(0, len(genes), step):
             part = genes[start : start + step]
             m, log_var = encoder.posterior(self.inputs(part).to(self.device))
-            mean[part], var[part] = m.cpu().numpy(), log_var.exp().cpu().numpy()
+            mean[part], var[part] = m.cpu().numpy(), self.module.variance(log_var).cpu().numpy()
         return (mean, var) if give_var else mean
 
     @torch.inference_mode()
     def decode(self, z: np.ndarray | Tensor, member: int = 0) -> np.ndarray:
         """Decoder output f(z): log of how much more a gene is found at a spot than the spot's depth says.
+
+        With the Bernoulli likelihood it is the logit of the max-scaled counts.
 
         Parameters
         ----------
@@ -323,12 +383,17 @@ class GeneVAE(TrainingMixin, SavingMixin, BaseModelClass):
         ValueError
             If ``z`` is not of shape (N, L), or there is no such member.
         """
+        z = self._check_latents(z, member)
+        return self.to_all_spots(self.module.at_spots(self.module.member(member).decoder(z)).cpu().numpy())
+
+    def _check_latents(self, z: np.ndarray | Tensor, member: int) -> Tensor:
+        """Latents on the model's device; the module is in evaluation mode then."""
         self._check_member(member)
         z = torch.as_tensor(np.asarray(z), dtype=torch.float32)
         if z.ndim != 2 or z.shape[1] != self.settings["n_latent"]:
             raise ValueError(f"Expected latents of shape (N, {self.settings['n_latent']}), found {tuple(z.shape)}")
         self.module.eval()
-        return self.to_all_spots(self.module.member(member).decoder(z.to(self.device)).cpu().numpy())
+        return z.to(self.device)
 
     def to_all_spots(self, maps: np.ndarray) -> np.ndarray:
         """Bring maps over the model's spots (..., S') to all spots (..., S), NaN where a spot has no count."""
@@ -339,8 +404,11 @@ class GeneVAE(TrainingMixin, SavingMixin, BaseModelClass):
     def describe(self) -> dict[str, Any]:
         """Settings and numbers of genes, as plain values that an AnnData can hold."""
         totals, few = self.reader.gene_totals, self.settings["min_counts"]
+        settings = {k: v for k, v in self.settings.items() if k != "grid"}
+        if "grid" in self.settings:
+            settings |= dict(zip(("grid_rows", "grid_columns"), self.settings["grid"]["shape"], strict=True))
         return {
-            **self.settings,
+            **settings,
             "n_genes_trained": len(self.trained_genes),
             "n_genes_embedded_only": int(((totals > 0) & (totals < few)).sum()),
             "n_genes_without_counts": int((totals == 0).sum()),
@@ -373,8 +441,8 @@ class GeneVAE(TrainingMixin, SavingMixin, BaseModelClass):
     def _summary(self) -> str:
         s = self.describe()
         return (
-            f"GeneVAE: {s['n_seeds']} member(s), {s['likelihood']} likelihood, {s['n_latent']} latents, "
-            f"smoothing {s['smoothing']}\n{s['n_genes_trained']} genes trained on, {s['n_genes_embedded_only']} with "
-            f"fewer than {s['min_counts']} counts embedded only, {s['n_genes_without_counts']} without a count (NaN); "
-            f"{s['n_spots']} spots"
+            f"{type(self).__name__}: {s['n_seeds']} member(s), {s['encoder']} encoder, {s['likelihood']} likelihood, "
+            f"{s['n_latent']} latents, smoothing {s['smoothing']}\n"
+            f"{s['n_genes_trained']} genes trained on, {s['n_genes_embedded_only']} with fewer than {s['min_counts']} "
+            f"counts embedded only, {s['n_genes_without_counts']} without a count (NaN); {s['n_spots']} spots"
         )

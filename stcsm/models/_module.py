@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -11,19 +11,32 @@ from torch import Tensor, nn
 
 from stcsm.models import _likelihood
 from stcsm.models._negative_binomial import negative_binomial
-from stcsm.nets._mlp import SpatialFilter, SpotDecoder, SpotEncoder
+from stcsm.nets._grid import SpotGrid
 
-LIKELIHOODS = ("nb", "multinomial")
+LIKELIHOODS = ("nb", "multinomial", "bernoulli")
+BERNOULLI_KL = 0.005
+"""Weight of the divergence beside the Bernoulli likelihood, about the published 2 * 0.5e-4 * 1024 cells / 20 latents.
+At full weight all but two latents collapse."""
 
 
 class GeneMember(nn.Module):
-    """One autoencoder of the ensemble: encoder, decoder and the spots' dispersion."""
+    """One autoencoder of the ensemble: encoder, decoder and, for the negative binomial, the spots' dispersion.
 
-    def __init__(self, encoder: SpotEncoder, decoder: SpotDecoder, n_spots: int):
+    Parameters
+    ----------
+    encoder
+        Has ``posterior(inputs)``, mean and log-variance (N, L) each; its ``forward`` gives the mean.
+    decoder
+        Latents (N, L) to f, (N, S).
+    n_dispersions
+        S for the negative binomial, 0 for the others.
+    """
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, n_dispersions: int):
         super().__init__()
-        self.encoder = encoder
+        self.encoder: Any = encoder
         self.decoder = decoder
-        self.log_theta = nn.Parameter(torch.ones(n_spots))
+        self.log_theta = nn.Parameter(torch.ones(n_dispersions)) if n_dispersions else None
 
 
 class GeneVAEModule(BaseModuleClass):
@@ -34,14 +47,16 @@ class GeneVAEModule(BaseModuleClass):
     depth
         Share of all counts that falls on each spot, (S,).
     likelihood
-        ``"nb"`` or ``"multinomial"``.
-    n_hidden, n_latent
-        Sizes of the hidden layers and of the latent space.
+        ``"nb"``, ``"multinomial"`` or ``"bernoulli"``.
+    n_latent
+        Size of the latent space.
     seeds
         One seed a member: its first weights and its noise come from it alone, so a member does not depend on how many
         others there are.
-    spatial_filter
-        Fixed filter before the encoders and after the decoders.
+    make_member
+        Makes a member, drawing its weights from torch's global generator, which is seeded for it.
+    grid
+        Where encoders take images, the cells of the spots.
     """
 
     log_depth: Tensor
@@ -51,10 +66,10 @@ class GeneVAEModule(BaseModuleClass):
         self,
         depth: Tensor,
         likelihood: str,
-        n_hidden: int,
         n_latent: int,
         seeds: Sequence[int],
-        spatial_filter: SpatialFilter | None = None,
+        make_member: Callable[[], GeneMember],
+        grid: SpotGrid | None = None,
     ):
         super().__init__()
         self.likelihood = likelihood
@@ -62,17 +77,12 @@ class GeneVAEModule(BaseModuleClass):
         self.seeds = tuple(seeds)
         self.register_buffer("depth", depth)
         self.register_buffer("log_depth", depth.log())
+        self.grid = grid
         members = []
         for seed in self.seeds:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                members.append(
-                    GeneMember(
-                        SpotEncoder(len(depth), n_hidden, n_latent, spatial_filter),
-                        SpotDecoder(n_latent, n_hidden, len(depth), spatial_filter),
-                        len(depth),
-                    )
-                )
+                members.append(make_member())
         self.members = nn.ModuleList(members)
         self.reset_noise()
 
@@ -102,8 +112,35 @@ class GeneVAEModule(BaseModuleClass):
         return noise if self._rows is None else noise[self._rows]
 
     def transform(self, counts: Tensor, totals: Tensor) -> Tensor:
-        """Encoder input u_gs = log1p(x_gs / (n_g d_s + 1/2)) of counts (N, S) with totals (N, 1)."""
-        return torch.log1p(counts / (totals * self.depth + 0.5))
+        """Encoder inputs of counts (N, S) with totals (N, 1): (N, S), or images (N, 1, H, W) where there is a grid.
+
+        u_gs = log1p(x_gs / (n_g d_s + 1/2)), or x_gs / max_s x_gs for the Bernoulli likelihood. On a grid s is a cell,
+        its counts and depth those of its spots together; cells without a spot are zero.
+        """
+        depth = self.depth
+        if self.grid is not None:
+            counts, depth = self.grid.sums(counts), self.grid.sums(depth)
+        if self.likelihood == "bernoulli":
+            u = _likelihood.scaled_by_maximum(counts)
+        else:
+            u = torch.log1p(counts / (totals * depth + 0.5))
+        return u if self.grid is None else self.grid.images(u)
+
+    def to_spots(self, maps: Tensor) -> Tensor:
+        """Bring maps over inputs, (..., S) or (..., 1, H, W), to spots (..., S); spots of one cell get one value."""
+        return maps if self.grid is None else self.grid.spots(maps.squeeze(-3))
+
+    def at_spots(self, f: Tensor) -> Tensor:
+        """What a decoder gives, at the spots, (N, S)."""
+        return f
+
+    def draw(self, member: int, mean: Tensor, log_var: Tensor) -> Tensor:
+        """One draw (N, L) from a member's posterior."""
+        return mean + (log_var / 2).exp() * self._noise(member, mean)
+
+    def variance(self, log_var: Tensor) -> Tensor:
+        """Posterior variance of what an encoder's second head says."""
+        return log_var.exp()
 
     def _get_inference_input(self, tensors: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
         return {"counts": tensors["counts"], "totals": tensors["totals"]}
@@ -118,7 +155,7 @@ class GeneVAEModule(BaseModuleClass):
             mean, log_var = (t.float() for t in self.member(m).encoder.posterior(u))
             out["mean"].append(mean)
             out["log_var"].append(log_var)
-            out["z"].append(mean + (log_var / 2).exp() * self._noise(m, mean) if self.training else mean)
+            out["z"].append(self.draw(m, mean, log_var) if self.training else mean)
         return out
 
     def _get_generative_input(
@@ -133,8 +170,11 @@ class GeneVAEModule(BaseModuleClass):
 
     def log_likelihood(self, member: int, f: Tensor, counts: Tensor, totals: Tensor) -> Tensor:
         """Log-probability (N,) of counts (N, S) under one member's decoder output."""
-        if self.likelihood == "nb":
-            return negative_binomial(counts, totals, f, self.log_depth, self.member(member).log_theta)
+        if self.likelihood == "bernoulli":
+            return _likelihood.bernoulli(_likelihood.scaled_by_maximum(counts), f)
+        log_theta = self.member(member).log_theta
+        if log_theta is not None:
+            return negative_binomial(counts, totals, f, self.log_depth, log_theta)
         return _likelihood.multinomial(counts, _likelihood.log_rate(f, self.log_depth))
 
     def loss(
@@ -151,6 +191,7 @@ class GeneVAEModule(BaseModuleClass):
         target = tensors.get("target", tensors["counts"])
         target_totals = tensors.get("target_totals", tensors["totals"])
         n = len(self.members)
+        kl_weight = kl_weight * (BERNOULLI_KL if self.likelihood == "bernoulli" else 1)
         loss = target.new_zeros(())
         reconstruction = target.new_zeros(len(target))
         kl = target.new_zeros(len(target))

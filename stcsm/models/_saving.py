@@ -39,15 +39,18 @@ class SavingMixin:
 
         def _summary(self) -> str: ...
 
+        @classmethod
+        def _class_named(cls, name: Any) -> type[Self]: ...
+
     def fingerprint(self) -> str:
         """Short hash of the weights: two models with the same fingerprint give the same embedding."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.module.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        # The filter is made from the coordinates and is no part of the state.
+        # Filters are made from the coordinates, and cells stand with the settings: they are no part of the state.
         for name, tensor in sorted(self.module.named_buffers()):
-            if "spatial_filter" in name:
+            if "_filter" in name or name == "grid.cells":
                 digest.update(tensor.detach().cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 
@@ -110,6 +113,7 @@ class SavingMixin:
                 f"Expected genes of the {len(trained)} that the model was trained on (such as {trained[0]!r}), found "
                 f"none among {adata.n_vars} (such as {adata.var_names[0]!r}); symbols against Ensembl identifiers?"
             )
+        cls = cls._class_named(saved.get("class"))
         model = cls.__new__(cls)
         model._attach(adata, setup, settings, spots)
         model.trained_genes = genes

@@ -8,7 +8,18 @@ import numpy as np
 
 from stcsm.models._module import LIKELIHOODS
 
-ENCODERS = ("auto", "mlp")
+ENCODERS = ("auto", "mlp", "conv")
+
+
+def choose_encoder(encoder: str) -> str:
+    """What ``encoder="auto"`` means: fully connected, for any tissue.
+
+    A fully connected encoder takes any coordinates and any spots, needs no grid, and has no cells without tissue to
+    learn about. Convolutions are there for those who want them: they share weights over the tissue, so they have
+    fewer parameters on large grids, and they are the published model's. The recovery benchmark decides: this changes
+    only if they find layers better there.
+    """
+    return "mlp" if encoder == "auto" else encoder
 
 
 def check_settings(s: dict[str, Any]) -> None:

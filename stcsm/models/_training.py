@@ -88,7 +88,7 @@ class TrainingMixin:
         )
         if max_epochs is None:
             max_epochs = int(np.clip(round(STEPS / data.steps_per_epoch), 40, 100))
-        plan = OneCyclePlan(self.module, lr=lr, **(plan_kwargs or {}))
+        plan = self._plan(lr, plan_kwargs or {})
         if early_stopping:
             trainer_kwargs.setdefault("early_stopping_patience", 10)
         trainer_kwargs.setdefault("log_every_n_steps", min(10, data.steps_per_epoch))
@@ -121,6 +121,9 @@ class TrainingMixin:
             f"4 x {parameters} parameters and 5 x {batch_size} genes x {self.reader.n_spots} spots, 4 bytes each",
             "lower batch_size, n_hidden or n_seeds, or bin the tissue to fewer spots: stcsm.pp.to_grid",
         )
+
+    def _plan(self, lr: float, plan_kwargs: dict[str, Any]) -> OneCyclePlan:
+        return OneCyclePlan(self.module, lr=lr, **plan_kwargs)
 
 
 @contextmanager

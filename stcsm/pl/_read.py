@@ -18,6 +18,7 @@ MAKERS = {
     _keys.CONCEPT_SALIENCY: "stcsm.tl.saliency(adata, model)",
     _keys.CONCEPT_MAP: "stcsm.tl.concept_map(adata, model)",
     _keys.CONCEPT_DECODED: "stcsm.tl.decoded(adata, model)",
+    _keys.CONCEPT_EXPRESSION: "stcsm.tl.mean_expression(adata)",
     _keys.CONCEPT_SCORE: "stcsm.tl.concepts(adata, model, genes={...})",
     _keys.EMBEDDING: "stcsm.tl.embed_genes(adata, model)",
 }

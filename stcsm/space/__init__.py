@@ -6,7 +6,9 @@ from stcsm.space._components import spot_components
 from stcsm.space._coords import check_coords, nearest_neighbour_distance
 from stcsm.space._counts import log_normalise, thin_counts
 from stcsm.space._filter import spatial_filter
+from stcsm.space._grid import IMAGES, Places, bin_places, check_grid_size, fold_hexagonal, lattice_places, whole_places
 from stcsm.space._heldout import HeldOutCounts
+from stcsm.space._lattice import Lattice, find_lattice
 from stcsm.space._memory import available_memory, require_memory
 from stcsm.space._n_components import choose_components
 from stcsm.space._region import irregularity, region_width
@@ -15,18 +17,26 @@ from stcsm.space._stored_blocks import row_blocks, stored_blocks, stored_by_colu
 
 __all__ = [
     "COMPONENTS",
+    "IMAGES",
     "NEIGHBOURS",
     "SPOT_WIDTHS",
     "STEPS",
     "GraphSetting",
     "HeldOutCounts",
+    "Lattice",
+    "Places",
     "available_memory",
+    "bin_places",
     "check_coords",
     "check_counts",
+    "check_grid_size",
     "choose_components",
     "choose_graph",
     "diffuse",
+    "find_lattice",
+    "fold_hexagonal",
     "irregularity",
+    "lattice_places",
     "log_normalise",
     "nearest_neighbour_distance",
     "nearest_spots",
@@ -40,4 +50,5 @@ __all__ = [
     "stored_blocks",
     "stored_by_columns",
     "thin_counts",
+    "whole_places",
 ]

@@ -7,6 +7,8 @@ from stcsm.tl._concepts import concepts
 from stcsm.tl._decoded import decoded
 from stcsm.tl._differential import differential
 from stcsm.tl._embed import embed_genes
+from stcsm.tl._mean_expression import mean_expression
+from stcsm.tl._published import published_concepts
 from stcsm.tl._saliency import gene_saliency, saliency
 from stcsm.tl._sanity import sanity
 from stcsm.tl._significance import significance
@@ -24,6 +26,8 @@ __all__ = [
     "differential",
     "embed_genes",
     "gene_saliency",
+    "mean_expression",
+    "published_concepts",
     "saliency",
     "sanity",
     "significance",

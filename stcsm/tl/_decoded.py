@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from anndata import AnnData
 from scipy import sparse
+from scipy.special import expit
 
 from stcsm import _keys
 from stcsm.concepts import concept_vectors
@@ -16,7 +17,9 @@ from stcsm.tl._ensemble import average_members
 from stcsm.tl._store import Concept, columns, member_rows, read_concepts
 
 
-def decoded(adata: AnnData, model: GeneVAE, concepts: Sequence[str] | str | None = None) -> None:
+def decoded(
+    adata: AnnData, model: GeneVAE, concepts: Sequence[str] | str | None = None, *, contrast: bool = True
+) -> None:
     """Decode concepts: where a gene would be found that lies where the concept points.
 
     Parameters
@@ -27,22 +30,27 @@ def decoded(adata: AnnData, model: GeneVAE, concepts: Sequence[str] | str | None
         The model that the concepts were made with.
     concepts
         Names; None is all of them.
+    contrast
+        Against the mean gene. False: the decoder at the concept itself, as the paper shows it; only for concepts of
+        ``estimator="mean"``, which are places and not directions.
 
     Writes
     ------
     ``adata.obsm["concept_decoded"]``
         DataFrame (S, K): f(mean gene + concept) - f(mean gene), in log units, mean zero over spots; NaN at spots
         without a count. The step along the concept's direction is the one that its members take from the mean gene.
-        With several members of the ensemble each map is standardised and then averaged.
+        With several members of the ensemble each map is standardised and then averaged. Without ``contrast``
+        f(concept), or the max-scaled expression itself, between 0 and 1, where the likelihood is Bernoulli.
 
     Raises
     ------
     ValueError
-        If there are no concepts, they come from another model, or a name is unknown.
+        If there are no concepts, they come from another model, a name is unknown, or a concept that is a direction is
+        to be decoded by itself.
     """
     check_concepts(adata, model)
     chosen = read_concepts(adata, concepts)
-    maps = decoded_maps(model, chosen)
+    maps = decoded_maps(model, chosen) if contrast else _at_concepts(model, chosen)
     adata.obsm[_keys.CONCEPT_DECODED] = columns(chosen, model.to_all_spots(maps).T, adata.obs_names)
 
 
@@ -56,6 +64,21 @@ def decoded_maps(model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
         f = model.decode(points, m)[:, model.spots].astype(np.float64)
         f -= f.mean(axis=1, keepdims=True)
         by_member.append((f[1:] - f[0]).T)
+    return average_members(by_member).T
+
+
+def _at_concepts(model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
+    """The decoder's output (K, S') at the concepts."""
+    for c in concepts:
+        if c.estimator != "mean":
+            raise ValueError(
+                f"Expected concepts of estimator='mean' to decode them by themselves, found {c.key!r} of "
+                f"estimator={c.estimator!r}, which is a direction; pass contrast=True"
+            )
+    by_member = []
+    for m in range(model.n_members):
+        f = model.decode(np.stack([c.vectors[m] for c in concepts]), m)[:, model.spots].astype(np.float64)
+        by_member.append((expit(f) if model.settings["likelihood"] == "bernoulli" else f).T)
     return average_members(by_member).T
 
 

@@ -60,7 +60,7 @@ def mean_maps(
         # The latents' own maps make those of any number of concepts.
         basis = mean_maps(model, encoder, genes, np.eye(n_latent), method, params, progress)
         return np.asarray(vectors, dtype=np.float64) @ basis
-    step = int(np.clip(CHUNK_VALUES // (len(vectors) * len(model.spots)), 1, 256))
+    step = int(np.clip(CHUNK_VALUES // (len(vectors) * np.prod(model.input_shape)), 1, 256))
     total = np.zeros((len(vectors), len(model.spots)))
     concepts = torch.as_tensor(vectors, dtype=torch.float32, device=model.device)
     starts = range(0, len(genes), step)
@@ -69,7 +69,7 @@ def mean_maps(
         # The noise of a gene depends on its place among all genes, not among those of the chunk.
         own: dict[str, Any] = {"first": start} if method == "smoothgrad" else {}
         maps = attribute(encoder, inputs, concepts, method, batch_size=step, **own, **params)
-        total += maps.cpu().double().sum(dim=0).numpy()
+        total += model.maps_to_spots(maps.cpu().double().sum(dim=0).numpy())
     return total / len(genes)
 
 

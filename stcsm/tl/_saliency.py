@@ -156,7 +156,7 @@ def gene_saliency(
     vector = chosen.vectors[0].astype(np.float32)
     maps = attribute(model.encoder, inputs, vector, method, **params).cpu().numpy()
     latent = model.get_latent_representation()[match.index]
-    out = AnnData(model.to_all_spots(maps.astype(np.float32)))
+    out = AnnData(model.to_all_spots(model.maps_to_spots(maps).astype(np.float32)))
     out.obs_names, out.var_names = adata.var_names[match.index], adata.obs_names
     out.obs["concept_score"] = latent @ vector
     counts = np.zeros(out.shape, dtype=np.float32)

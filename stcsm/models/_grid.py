@@ -1,0 +1,65 @@
+"""The grid that a convolutional model works on, from what an AnnData says about its spots."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+from anndata import AnnData
+
+from stcsm import _keys
+from stcsm.models._setup import check_coordinates
+from stcsm.nets._grid_nets import padded_side
+from stcsm.space import IMAGES, check_grid_size, fold_hexagonal, lattice_places, whole_places
+
+logger = logging.getLogger(__name__)
+
+
+def grid_cells(adata: AnnData, spots: np.ndarray, spatial_key: str) -> tuple[np.ndarray, tuple[int, int]]:
+    """Cell of each spot on a grid cropped to the spots and padded only as far as halving needs.
+
+    Whole numbers in ``obs["array_row"]`` and ``obs["array_col"]`` are taken as they stand (those of a hexagonal array
+    without its gaps); otherwise the lattice is found from the coordinates.
+
+    Parameters
+    ----------
+    adata
+        The tissue.
+    spots
+        Indices (S',) of the spots that the model knows.
+    spatial_key
+        Key of the coordinates in ``.obsm``.
+
+    Returns
+    -------
+    Cells ``row * W + column`` (S',), and the grid's shape (H, W).
+
+    Raises
+    ------
+    ValueError
+        If there are no places and the coordinates lie on no lattice.
+    MemoryError
+        If the grid would not fit.
+    """
+    places = whole_places(adata.obs.get(_keys.ARRAY_ROW), adata.obs.get(_keys.ARRAY_COL))
+    if places is None:
+        key = _keys.SPATIAL_ARRAY if _keys.SPATIAL_ARRAY in adata.obsm else spatial_key
+        found = lattice_places(check_coordinates(adata, key))
+        if found is None:
+            raise ValueError(
+                f"Expected spots on an array for a convolutional model, found that adata.obsm[{key!r}] lies on none; "
+                "give each spot a cell first: stcsm.pp.to_grid(adata, bin_size=...)"
+            )
+        places = found.rows, found.cols
+    rows, cols = places[0][spots], places[1][spots]
+    cols = fold_hexagonal(rows, cols)
+    rows, cols = rows - rows.min(), cols - cols.min()
+    check_grid_size(
+        int(rows.max()) + 1, int(cols.max()) + 1, 'take larger bins, or encoder="mlp", which needs no grid', IMAGES
+    )
+    shape = padded_side(int(rows.max()) + 1), padded_side(int(cols.max()) + 1)
+    cells = rows * shape[1] + cols
+    shared = len(cells) - len(np.unique(cells))
+    if shared:
+        logger.info(f"{shared} of {len(cells)} spots share a cell with others; the encoder sees their counts together")
+    return cells, shape

@@ -1,0 +1,197 @@
+"""Spots to the cells of a grid: arrays by their lattice, clouds of points by bins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from stcsm.space._coords import check_coords
+from stcsm.space._lattice import find_lattice
+from stcsm.space._memory import require_memory
+
+CLASHES = 0.1
+"""A lattice that puts more than this share of the spots on cells of others is not the spots' own."""
+_BATCH = 64  # images that a model holds at least, for the memory check
+IMAGES = 20
+"""Images of the input's size that a pass through a convolutional model holds for each gene, roughly."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Cells of the spots.
+
+    Attributes
+    ----------
+    rows, cols
+        Whole numbers, (S,). On a hexagonal array columns count half steps, as Space Ranger does: in each row every
+        other column is empty.
+    kind
+        ``"square"``, ``"hexagonal"`` or ``"bins"``.
+    moved
+        Indices of spots whose cell was taken by a spot nearer to its centre, and that went to the nearest free one.
+    origin, axes
+        Coordinates of the centre of cell (0, 0), and of a step of one column and one row: (2,), (2, 2).
+    residual
+        Root mean square distance of the spots from their cell's centre, in cells.
+    """
+
+    rows: NDArray[np.int64]
+    cols: NDArray[np.int64]
+    kind: str
+    moved: NDArray[np.int64]
+    origin: NDArray[np.float64]
+    axes: NDArray[np.float64]
+    residual: float
+
+
+def lattice_places(coords: ArrayLike) -> Places | None:
+    """Cells of spots that lie on a square or hexagonal array, one spot a cell; None where they lie on none.
+
+    Parameters
+    ----------
+    coords
+        (S, 2), any unit, rotation and offset; spots may be off their lattice point and points may be missing.
+
+    Raises
+    ------
+    ValueError
+        If a coordinate is not finite or a spot has three of them.
+    MemoryError
+        If the grid would not fit.
+    """
+    found = find_lattice(coords)
+    if found is None:
+        return None
+    steps, moved = _one_each(found.places, found.axes)
+    if len(moved) > CLASHES * len(steps) and len(moved) > 1:
+        return None
+    cols, rows = steps.T
+    axes, origin = found.axes, found.origin
+    if found.kind == "hexagonal":
+        # Steps along axes 60 degrees apart, to rows and half columns: a row up is half a step to the right.
+        cols = 2 * cols + rows
+        axes = np.stack([axes[0] / 2, axes[1] - axes[0] / 2])
+    first = _first_cell(cols, rows, origin, axes)
+    cols, rows = cols - first[0], rows - first[1]
+    origin = origin + first @ axes
+    check_grid_size(int(np.ptp(rows)) + 1, int(np.ptp(cols)) + 1)
+    return Places(rows, cols, found.kind, moved, origin, axes, found.residual)
+
+
+def bin_places(coords: ArrayLike, size: float) -> Places:
+    """Bins of points: squares of side ``size`` (in the coordinates' unit) from the smallest coordinates on.
+
+    Raises
+    ------
+    ValueError
+        If a coordinate is not finite, a point has three of them, or ``size`` is not a positive number.
+    MemoryError
+        If the grid would not fit.
+    """
+    xy = check_coords(coords, at_least=1)
+    if xy.shape[1] != 2:
+        raise ValueError(f"Expected two coordinates a spot, found {xy.shape[1]}: a grid is flat; take one section")
+    if not (np.isfinite(size) and size > 0):
+        raise ValueError(f"Expected a positive bin size, found {size!r}")
+    low = xy.min(axis=0)
+    n_cols, n_rows = (np.floor(np.ptp(xy, axis=0) / size) + 1).tolist()
+    check_grid_size(n_rows, n_cols, f"use larger bins than {size:g}")
+    cells = np.floor((xy - low) / size).astype(np.int64)
+    origin = low + size / 2
+    off = (xy - origin) / size - cells
+    residual = float(np.sqrt(np.mean(np.square(off).sum(axis=1))))
+    nobody = np.zeros(0, dtype=np.int64)
+    return Places(cells[:, 1], cells[:, 0], "bins", nobody, origin, size * np.eye(2), residual)
+
+
+def fold_hexagonal(rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Columns without the gaps of a hexagonal array: each row moves by half a step at most, and no cell stays empty.
+
+    Columns are returned as they are if the array is not hexagonal: row plus column is neither even everywhere nor odd
+    everywhere, or there is a single row or column.
+    """
+    parity = (rows + cols) % 2
+    hexagonal = len(np.unique(parity)) == 1 and len(np.unique(rows)) > 1 and len(np.unique(cols)) > 1
+    return (cols - cols.min()) // 2 if hexagonal else cols
+
+
+def check_grid_size(
+    n_rows: float, n_cols: float, fix: str = "check the coordinates for spots far away", images: int = 1
+) -> None:
+    """Refuse a grid of which a batch of images would not fit the memory.
+
+    Parameters
+    ----------
+    n_rows, n_cols
+        Of the grid.
+    fix
+        What the user can do.
+    images
+        Images held for each gene of the batch.
+
+    Raises
+    ------
+    MemoryError
+        With the arithmetic.
+    """
+    require_memory(
+        4.0 * n_rows * n_cols * _BATCH * images,
+        f"{n_rows:.0f} x {n_cols:.0f} cells x {_BATCH} genes a batch x {images} images a gene x 4 bytes",
+        fix,
+    )
+
+
+def _first_cell(
+    cols: NDArray[np.int64], rows: NDArray[np.int64], origin: NDArray[np.float64], axes: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """The cell that is to be (0, 0): where coordinates already count cells, they stay what they are."""
+    if np.abs(axes - np.eye(2)).max() < 0.15:
+        return np.rint(-origin).astype(np.int64)
+    return np.array([cols.min(), rows.min()])
+
+
+def _one_each(places: NDArray[np.float64], axes: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Nearest lattice point of every spot; where two want one, the nearer has it and the other the nearest free one."""
+    steps = np.rint(places).astype(np.int64)
+    off = np.square((places - steps) @ axes).sum(axis=1)
+    order = np.lexsort((np.arange(len(steps)), off))
+    _, first = np.unique(steps[order], axis=0, return_index=True)
+    keeps = np.zeros(len(steps), dtype=bool)
+    keeps[order[first]] = True
+    moved = np.flatnonzero(~keeps)
+    if len(moved) > CLASHES * len(steps) and len(moved) > 1:
+        return steps, moved
+    taken = set(map(tuple, steps[keeps].tolist()))
+    for spot in moved:
+        steps[spot] = _nearest_free(places[spot], steps[spot], axes, taken)
+        taken.add(tuple(steps[spot].tolist()))
+    return steps, moved
+
+
+def _nearest_free(
+    place: NDArray[np.float64], start: NDArray[np.int64], axes: NDArray[np.float64], taken: set[tuple[int, ...]]
+) -> NDArray[np.int64]:
+    reach = 1
+    while True:
+        span = np.arange(-reach, reach + 1)
+        around = start + np.stack(np.meshgrid(span, span), axis=-1).reshape(-1, 2)
+        free = np.array([c for c in around.tolist() if tuple(c) not in taken], dtype=np.int64).reshape(-1, 2)
+        if len(free):
+            return free[np.argmin(np.square((free - place) @ axes).sum(axis=1))]
+        reach += 1
+
+
+def whole_places(rows: ArrayLike | None, cols: ArrayLike | None) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Rows and columns as whole numbers, or None where they are absent or are no whole numbers."""
+    if rows is None or cols is None:
+        return None
+    try:
+        both = np.column_stack([np.asarray(rows, dtype=np.float64), np.asarray(cols, dtype=np.float64)])
+    except (TypeError, ValueError):
+        return None
+    if not np.isfinite(both).all() or (both != np.rint(both)).any():
+        return None
+    whole = both.astype(np.int64)
+    return whole[:, 0], whole[:, 1]
