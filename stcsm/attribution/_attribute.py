@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from stcsm.attribution._check import check_batch_size, check_encoder, home, open_result, read_concepts, read_inputs
-from stcsm.attribution._encoder import Encoder, evaluating
+from stcsm.attribution._encoder import Encoder
+from stcsm.attribution._evaluating import evaluating, sealed_generators
 from stcsm.attribution._method import Batch, Method
 from stcsm.attribution._table import make_method
 
@@ -87,9 +88,9 @@ def attribute(
         shape = (len(x), *x.shape[1:]) if single else (len(x), len(vectors), *x.shape[1:])
         given = open_result(out, shape, x)
         device = home(encoder, x)
-        with evaluating(encoder, device):
+        with evaluating(encoder, device), sealed_generators(device) as seal:
             result = given.unsqueeze(1) if single else given
-            _run(encoder, x, vectors.to(device), chosen, rows_per_pass, result, progress)
+            _run(encoder, x, vectors.to(device), chosen, rows_per_pass, result, progress, seal)
     if out is not None:
         return out
     return given if isinstance(inputs, Tensor) else given.numpy()
@@ -103,13 +104,21 @@ def _run(
     batch_size: int,
     result: Tensor,
     progress: bool,
+    seal: sealed_generators,
 ) -> None:
     """Fill ``result``, (N, K, ...), batch by batch."""
     starts = range(0, len(x), batch_size)
     variants = method.variants(tuple(x.shape[1:]))
     with tqdm(total=len(starts) * variants, desc=type(method).__name__, unit="pass", disable=not progress) as shown:
         encoder = Encoder(
-            module, vectors.shape[1], vectors.device, batch_size, reference=method.reference, advance=shown.update
+            module,
+            vectors.shape[1],
+            vectors.device,
+            batch_size,
+            reference=method.reference,
+            seal=seal,
+            several_batches=len(starts) > 1,
+            advance=shown.update,
         )
         for number, start in enumerate(starts, 1):
             stop = min(start + batch_size, len(x))

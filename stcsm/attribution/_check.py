@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from stcsm.attribution._arrays import read_real, short
+
 __all__ = ["check_batch_size", "check_encoder", "home", "open_result", "read_concepts", "read_inputs"]
 
 
@@ -21,7 +23,7 @@ def check_encoder(encoder: Any) -> None:
     TypeError
         ``encoder`` is no :class:`torch.nn.Module`.
     ValueError
-        A part of it is compiled or scripted, or not yet initialised.
+        A part of it is compiled or scripted, not yet initialised, or made under inference mode.
     """
     if not isinstance(encoder, nn.Module) or isinstance(encoder, type):
         raise TypeError(
@@ -52,6 +54,12 @@ def check_encoder(encoder: Any) -> None:
             raise ValueError(
                 f"Expected initialised parameters, found that {name!r} is not; run the lazy encoder once on a batch."
             )
+    for name, tensor in (*encoder.named_parameters(), *encoder.named_buffers()):
+        if tensor.is_inference():
+            raise ValueError(
+                f"Expected an encoder that autograd can run, found that {name!r} was made under "
+                "torch.inference_mode(); build or load the encoder outside it."
+            )
 
 
 def read_inputs(inputs: Any, encoder: nn.Module) -> Tensor:
@@ -67,13 +75,18 @@ def read_inputs(inputs: Any, encoder: nn.Module) -> Tensor:
     if not isinstance(inputs, (Tensor, np.ndarray)):
         raise TypeError(f"Expected inputs to be a tensor or a numpy array (N, ...), found {type(inputs).__name__}.")
     if isinstance(inputs, np.ndarray):
-        if inputs.dtype.kind not in "fiub":
-            raise TypeError(f"Expected floating-point inputs, found an array of {inputs.dtype}.")
+        if inputs.dtype.kind not in "fiub" or inputs.dtype.itemsize > 8:
+            fix = "pass their .real or their magnitude" if inputs.dtype.kind == "c" else "pass .astype(np.float32)"
+            raise TypeError(f"Expected floating-point inputs, found an array of {inputs.dtype}; {fix}.")
         inputs = torch.as_tensor(np.ascontiguousarray(inputs.astype(inputs.dtype.newbyteorder("="), copy=False)))
+    if inputs.is_nested:
+        raise TypeError("Expected dense inputs, found a nested tensor; pad the samples to one shape.")
+    if inputs.is_complex():
+        raise TypeError(f"Expected real inputs, found {short(inputs.dtype)}; pass their .real or .abs().")
     if inputs.layout is not torch.strided:
         raise TypeError(f"Expected dense inputs, found {inputs.layout}; pass inputs.to_dense().")
     if not inputs.is_floating_point():
-        raise TypeError(f"Expected floating-point inputs, found {_short(inputs.dtype)}; pass inputs.float().")
+        raise TypeError(f"Expected floating-point inputs, found {short(inputs.dtype)}; pass inputs.float().")
     if inputs.ndim < 2:
         raise ValueError(
             f"Expected inputs of shape (N, ...), a batch dimension first, found {tuple(inputs.shape)}; "
@@ -90,9 +103,9 @@ def read_inputs(inputs: Any, encoder: nn.Module) -> Tensor:
         )
     precisions = {p.dtype for p in (*encoder.parameters(), *encoder.buffers()) if p.is_floating_point()}
     if precisions and inputs.dtype not in precisions:
-        held = ", ".join(sorted(_short(d) for d in precisions))
+        held = ", ".join(sorted(short(d) for d in precisions))
         raise TypeError(
-            f"Expected inputs of the encoder's precision ({held}), found {_short(inputs.dtype)}; "
+            f"Expected inputs of the encoder's precision ({held}), found {short(inputs.dtype)}; "
             f"convert the inputs, or a copy of the encoder."
         )
     return inputs
@@ -104,17 +117,15 @@ def read_concepts(concepts: Any, like: Tensor) -> tuple[Tensor, bool]:
     Raises
     ------
     TypeError
-        They are complex or no numbers.
+        They are sparse, complex or no numbers.
     ValueError
         They are neither a vector nor a matrix, empty, not finite, or zero.
     """
-    vectors = torch.as_tensor(np.asarray(concepts) if isinstance(concepts, (list, tuple)) else concepts).detach()
-    if vectors.is_complex():
-        raise TypeError(f"Expected real concepts, found {_short(vectors.dtype)}.")
+    vectors = read_real(concepts, "concepts", like.dtype)
     if vectors.ndim not in (1, 2) or vectors.numel() == 0:
         raise ValueError(f"Expected concepts of shape (L,) or (K, L), found {tuple(vectors.shape)}.")
     single = vectors.ndim == 1
-    vectors = torch.atleast_2d(vectors).to(like.dtype)
+    vectors = torch.atleast_2d(vectors)
     finite = vectors.isfinite().all(dim=1)
     if not bool(finite.all()):
         row = int((~finite).nonzero()[0, 0])
@@ -168,20 +179,28 @@ def open_result(out: Any, shape: tuple[int, ...], like: Tensor) -> Tensor:
     if out is None:
         return torch.empty(shape, dtype=like.dtype, device=like.device)
     if isinstance(out, np.ndarray):
-        if not out.flags.writeable:
-            raise ValueError("Expected an array to write into as out, found a read-only one; open it with mode='r+'.")
-        found: Any = out.dtype.name
-        matches = out.dtype.isnative and found == _short(like.dtype)
+        found = out.dtype.name + ("" if out.dtype.isnative else " of foreign byte order")
+        usable = not any(stride < 0 for stride in out.strides)
+        writable, overlaps = out.flags.writeable, 0 in out.strides and out.size > 1
     elif isinstance(out, Tensor):
-        found, matches = _short(out.dtype), out.dtype == like.dtype and not out.requires_grad
+        found = short(out.dtype) + (" that requires gradients" if out.requires_grad else "")
+        usable = out.layout is torch.strided and out.device.type != "meta" and not out.is_nested
+        overlaps = usable and any(s == 0 and n > 1 for s, n in zip(out.stride(), out.shape, strict=True))
+        writable = not out.is_inference()
     else:
         raise TypeError(f"Expected out to be a tensor, a numpy array or a memory map, found {type(out).__name__}.")
     if tuple(out.shape) != shape:
         raise ValueError(f"Expected out of shape {shape}, found {tuple(out.shape)}.")
-    if not matches:
-        raise TypeError(f"Expected out to be plain {_short(like.dtype)} as the inputs are, found {found}.")
+    if found != short(like.dtype):
+        raise TypeError(f"Expected out to be plain {short(like.dtype)} as the inputs are, found {found}.")
+    if not writable:
+        raise ValueError(
+            "Expected an array to write into as out, found a read-only one (or one made under inference mode); open a "
+            "memory map with mode='r+'."
+        )
+    if not usable or overlaps:
+        raise ValueError(
+            "Expected out to be dense and to have memory of its own for every cell, found a reversed, expanded, sparse "
+            "or meta one; allocate it with numpy.empty, numpy.lib.format.open_memmap or torch.empty."
+        )
     return torch.from_numpy(out) if isinstance(out, np.ndarray) else out
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

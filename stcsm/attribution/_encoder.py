@@ -1,46 +1,26 @@
-"""Running the user's encoder: in evaluation mode, under a rule or none, leaving no trace."""
+"""Running the user's encoder under a rule or none, and what its first pass must show."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from stcsm.attribution._evaluating import sealed_generators
 from stcsm.attribution._graph import hidden_activations
+from stcsm.attribution._latents import read_latents
+from stcsm.attribution._layers import check_names, warn_narrow
 from stcsm.attribution._mode import BaselineMode, EncoderMode, no_gradient
-from stcsm.attribution._percentile import highest_useful_percentile, percentile_rank
 from stcsm.attribution._rules import RectGrad, RectGradModified, Rule
 from stcsm.attribution._sites import Site
+from stcsm.attribution._trial import Trial
 
-__all__ = ["Encoder", "evaluating"]
+__all__ = ["Encoder"]
 
 T = TypeVar("T")
 Point = Callable[[int], Tensor]
-
-
-@contextmanager
-def evaluating(encoder: nn.Module, device: torch.device) -> Iterator[None]:
-    """Every submodule in evaluation mode, autograd on, autocast off; afterwards all as before.
-
-    The flags are set one by one, not through ``encoder.eval()``, which a module may override with side effects.
-    """
-    flags = [(module, module.training) for module in encoder.modules()]
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        for kind in {device.type, "cpu"}:
-            stack.enter_context(torch.autocast(kind, enabled=False))
-        try:
-            for module, _ in flags:
-                module.training = False
-            yield
-        finally:
-            for module, training in flags:
-                module.training = training
 
 
 class Encoder:
@@ -58,6 +38,10 @@ class Encoder:
         Most rows of one pass.
     reference
         Whether activations that the published code does not override keep their gradient under a rule.
+    seal
+        Told whether the module draws from the global generators.
+    several_batches
+        Whether there are more batches than one.
     advance
         Told how many variants of a batch are done (a progress bar).
     """
@@ -70,12 +54,15 @@ class Encoder:
         batch_size: int,
         *,
         reference: bool,
+        seal: sealed_generators,
+        several_batches: bool = False,
         advance: Callable[[int], object] = bool,
     ) -> None:
         self.module, self.latent_dim, self.device = module, latent_dim, device
         self.batch_size, self.reference, self.advance = batch_size, reference, advance
         self._sites: list[Site] | None = None
-        self._tied_to_rows = False
+        self._seal, self._several_batches = seal, several_batches
+        self._tied_to_rows = self._packs = False
 
     def __call__(self, rows: Tensor, rule: Rule | None = None) -> tuple[Tensor, Tensor]:
         """Run a batch.
@@ -100,11 +87,11 @@ class Encoder:
         mode = EncoderMode(self.module, leaf, rule, reference=self.reference, known=self._sites)
         with mode:
             latents = self._call(leaf)
-        self._checked(latents, leaf)
+        latents = self._checked(latents, leaf)
         if first:
-            self._refuse_chance(mode, rows, latents)
+            trial = self._try(rows, latents)
             if rule is not None:
-                self._check_sites(mode, rows, rule, leaf, latents)
+                self._check_sites(mode, rows, rule, leaf, latents, trial)
             self._sites = mode.sites
         elif self._sites is not None and len(mode.sites) != len(self._sites):
             raise ValueError(
@@ -129,7 +116,7 @@ class Encoder:
         if self._sites is None:
             return self(rows)[1].detach()
         with torch.no_grad():
-            return self._checked(self.module(rows.detach().clone()), None, rows.shape[0])
+            return self._checked(self.module(rows.detach().clone()), rows, with_gradient=False)
 
     @staticmethod
     def backward(leaf: Tensor, latents: Tensor, directions: Tensor, *, keep: bool = False) -> Iterator[Tensor]:
@@ -186,36 +173,26 @@ class Encoder:
     def _packed(self, rows: int, count: int, point: Point, run: Callable[[Tensor], T]) -> Iterator[tuple[range, T]]:
         done = 0
         while done < count:
-            many = 1 if self._tied_to_rows else min(max(1, self.batch_size // rows), count - done)
+            # The first pass of all is of one variant: it finds out whether the rows of a pass are all alike.
+            alone = self._tied_to_rows or self._sites is None
+            many = 1 if alone else min(max(1, self.batch_size // rows), count - done)
             which = range(done, done + many)
             try:
                 result = run(torch.cat([point(i) for i in which]))
-            except (RuntimeError, ValueError):
-                # An encoder may hold something for each row (a fixed draw of noise): then one variant at a time.
-                if many == 1:
+            except Exception:
+                # An encoder may be made for a number of rows (a fixed draw of noise): then one variant at a time.
+                if many == 1 or self._packs:
                     raise
                 self._tied_to_rows = True
                 continue
+            self._packs |= many > 1
             yield which, result
             self.advance(many)
             done += many
 
-    def _checked(self, latents: Any, leaf: Tensor | None, rows: int | None = None) -> Tensor:
-        n = leaf.shape[0] if leaf is not None else rows
-        if not isinstance(latents, Tensor):
-            raise TypeError(_not_a_tensor(latents))
-        if latents.ndim != 2 or latents.shape[0] != n:
-            raise ValueError(
-                f"Expected an encoder that maps {n} samples to latents of shape ({n}, {self.latent_dim}), found "
-                f"{tuple(latents.shape)}; flatten everything but the first dimension."
-            )
-        if latents.shape[1] != self.latent_dim:
-            raise ValueError(
-                f"Expected concepts with as many components as the encoder has latents, found concepts of "
-                f"{self.latent_dim} components and latents of shape {tuple(latents.shape)}; "
-                f"pass concepts of shape ({latents.shape[1]},) or (K, {latents.shape[1]})."
-            )
-        if leaf is not None and not latents.requires_grad:
+    def _checked(self, latents: Any, leaf: Tensor, *, with_gradient: bool = True) -> Tensor:
+        latents = read_latents(latents, leaf.shape[0], self.latent_dim, leaf.dtype)
+        if with_gradient and not latents.requires_grad:
             raise ValueError(no_gradient("its latents carry no gradient"))
         finite = latents.detach().isfinite().all(dim=1)
         if not bool(finite.all()):
@@ -226,24 +203,29 @@ class Encoder:
             )
         return latents
 
-    def _refuse_chance(self, mode: EncoderMode, rows: Tensor, latents: Tensor) -> None:
-        """Refuse encoders whose latents change from call to call or with the company of a sample."""
-        if mode.random:
-            with torch.no_grad():
-                again = self.module(rows.detach().clone())
-            if not torch.allclose(again, latents, rtol=1e-3, atol=1e-5):
-                raise ValueError(
-                    f"Expected an encoder that gives the same latents every time, found that it draws random numbers "
-                    f"({', '.join(sorted(set(mode.random)))}) in evaluation mode; return the mean of the latents, not "
-                    "a sample."
-                )
-        if mode.batch_statistics:
-            raise ValueError(
-                f"Expected latents of a sample that do not depend on the rest of its batch, found batch statistics in "
-                f"{mode.batch_statistics[0]}; build that layer with track_running_stats=True and train it."
-            )
+    def _try(self, rows: Tensor, latents: Tensor) -> Trial | None:
+        """Refuse encoders whose latents are not a function of their own sample."""
 
-    def _check_sites(self, mode: EncoderMode, rows: Tensor, rule: Rule, leaf: Tensor, latents: Tensor) -> None:
+        def run(some: Tensor) -> tuple[Tensor, list[tuple[str, Tensor]]]:
+            leaf = some.detach().clone().requires_grad_()
+            with BaselineMode() as mode:
+                z = self._call(leaf)
+            return self._checked(z, leaf).detach(), mode.inputs
+
+        trial = Trial.of(self.module, run, rows, latents, self._seal)
+        # Told from the trial, or from the refusal of any other number of rows.
+        self._tied_to_rows = trial is not None and trial.tied_to_rows
+        if self._tied_to_rows and self._several_batches:
+            raise ValueError(
+                f"Expected an encoder that treats every row of a batch alike, found that equal samples get unequal "
+                f"latents in different rows, so that the batches of {rows.shape[0]} would matter; pass a batch_size of "
+                "at least the number of inputs, or take what is held for each row out of the encoder."
+            )
+        return trial
+
+    def _check_sites(
+        self, mode: EncoderMode, rows: Tensor, rule: Rule, leaf: Tensor, latents: Tensor, trial: Trial | None
+    ) -> None:
         hidden = hidden_activations(latents, leaf, mode.spared)
         if hidden:
             raise ValueError(
@@ -259,89 +241,10 @@ class Encoder:
                 f"Expected at least one activation between inputs and latents, found none in "
                 f"{type(self.module).__name__}; a rule would change nothing: use input_x_gradient or saliency."
             )
-        if rule.per_sample:
-            self._find_batch_dimension(ruled, rows)
+        if rule.per_sample and trial is not None and rows.shape[0] > 1:
+            for site in ruled:
+                trial.find_batch_dimension(site)
         if isinstance(rule, RectGrad):
-            _warn_narrow(ruled, rule.percentile)
+            warn_narrow(ruled, rule.percentile)
         if isinstance(rule, RectGradModified):
-            _check_names(ruled, rule.signed_layers)
-
-    def _find_batch_dimension(self, sites: list[Site], rows: Tensor) -> None:
-        """Find which dimension of every activation holds the samples; where two could, run one sample fewer."""
-        n = rows.shape[0]
-        doubtful = False
-        for site in sites:
-            exact = [d for d, size in enumerate(site.shape) if size == n]
-            multiple = bool(site.shape) and site.shape[0] % n == 0
-            if n == 1 or exact == [0]:
-                continue
-            if not exact and not multiple:
-                raise ValueError(_no_batch(site, n))
-            if len(exact) == 1 and not multiple:
-                site.batch_dim = exact[0]
-            else:
-                doubtful = doubtful or bool(exact)
-        if doubtful:
-            self._compare_shapes(sites, rows)
-
-    def _compare_shapes(self, sites: list[Site], rows: Tensor) -> None:
-        n = rows.shape[0]
-        try:
-            inputs = self.pre_activations(rows[: n - 1])
-        except Exception:
-            return  # the encoder takes this number of rows only: the first dimension it is
-        for site in sites:
-            fewer = tuple(inputs[site.index][1].shape)
-            changed = [d for d, (a, b) in enumerate(zip(site.shape, fewer, strict=True)) if a != b]
-            if len(changed) != 1 or (changed[0] and site.shape[changed[0]] != n):
-                raise ValueError(_no_batch(site, n))
-            site.batch_dim = changed[0]
-
-
-def _no_batch(site: Site, n: int) -> str:
-    return (
-        f"Expected one dimension of every activation to hold the {n} samples of the batch, found shape {site.shape} at "
-        f"{site.where}; keep the batch in a dimension of its own, the first if possible."
-    )
-
-
-def _check_names(sites: list[Site], names: tuple[str | int, ...]) -> None:
-    for name in names:
-        if not any(site.answers_to(name) for site in sites):
-            raise ValueError(
-                f"Expected signed_layers to name activations of the encoder, found {name!r}; there are: "
-                + "; ".join(f"{site.index} or {site.path!r} ({site.where})" for site in sites)
-                + "."
-            )
-
-
-def _warn_narrow(sites: list[Site], percentile: float) -> None:
-    narrow = [site for site in sites if percentile_rank(site.cells, percentile) == 0]
-    if not narrow:
-        return
-    useful = highest_useful_percentile(min(site.cells for site in narrow))
-    places = "; ".join(f"{site.where} ({site.cells} cells)" for site in narrow)
-    advice = "rectgrad_const has no percentile" if useful is None else f"percentile={useful} would let something pass"
-    warnings.warn(
-        f"The {percentile:g}th percentile lets nothing pass, so that every map is zero, in {places}; {advice}.",
-        UserWarning,
-        stacklevel=2,
-    )
-
-
-def _not_a_tensor(latents: Any) -> str:
-    kind = type(latents).__name__
-    if isinstance(latents, torch.distributions.Distribution):
-        fix = "return its mean: def forward(self, x): return self.encoder(x).mean"
-    elif isinstance(latents, (tuple, list)):
-        inside = ", ".join(type(part).__name__ for part in latents)
-        kind = f"{kind} of ({inside})"
-        fix = "return the mean alone: def forward(self, x): return self.encoder(x)[0]"
-    elif isinstance(latents, dict):
-        fix = f"return one entry ({', '.join(map(repr, latents))}): def forward(self, x): return self.encoder(x)[...]"
-    else:
-        fix = "return the latents as a tensor"
-    return (
-        f"Expected an encoder that returns one tensor of latents (N, L), found {kind}; wrap it in a torch.nn.Module: "
-        f"{fix}."
-    )
+            check_names(ruled, rule.signed_layers)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from stcsm.attribution._arrays import read_real
 from stcsm.attribution._encoder import Encoder
 from stcsm.attribution._method import Batch, Method, positive_integer, real, sample_like
 
@@ -28,6 +30,16 @@ def _add_gradients(
         for d, signal in enumerate(encoder.backward(leaf, latents, directions)):
             for i, gradient in zip(which, signal.unflatten(0, (len(which), -1)), strict=True):
                 into[:, d].add_(gradient, alpha=weights[i])
+
+
+def _right_riemann(steps: int) -> tuple[list[float], list[float]]:
+    return [(i + 1) / steps for i in range(steps)], [1 / steps] * steps
+
+
+@lru_cache(maxsize=8)  # every batch asks again, and thousands of nodes take seconds
+def _gauss_legendre(steps: int) -> tuple[list[float], list[float]]:
+    nodes, mass = np.polynomial.legendre.leggauss(steps)
+    return ((nodes + 1) / 2).tolist(), (mass / 2).tolist()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +105,8 @@ class IntegratedGradients(Method):
         """Gauss-Legendre quadrature; the published code takes a right Riemann sum on the path from zero."""
         baseline = batch.part_of(self.baseline)
         way = batch.x - baseline
-        if self.reference:
-            places, weights = [(i + 1) / self.steps for i in range(self.steps)], [1 / self.steps] * self.steps
-            start = torch.zeros_like(way)
-        else:
-            nodes, mass = np.polynomial.legendre.leggauss(self.steps)
-            places, weights = ((nodes + 1) / 2).tolist(), (mass / 2).tolist()
-            start = baseline
+        places, weights = _right_riemann(self.steps) if self.reference else _gauss_legendre(self.steps)
+        start = torch.zeros_like(way) if self.reference else baseline
         path = batch.x - start
         _add_gradients(encoder, lambda i: start + path * places[i], weights, directions, into)
         into.mul_(way[:, None])
@@ -149,7 +156,7 @@ class SmoothGrad(Method):
     def prepared(self, inputs: Tensor) -> SmoothGrad:
         """Read given noise, or find how wide the noise shall be."""
         if self.noise is not None:
-            noise = torch.as_tensor(self.noise, dtype=inputs.dtype).detach()
+            noise = read_real(self.noise, "noise", inputs.dtype)
             if noise.ndim != inputs.ndim + 1 or noise.shape[1:] != inputs.shape or len(noise) == 0:
                 raise ValueError(
                     f"Expected noise of shape (samples, {', '.join(map(str, inputs.shape))}), "
@@ -157,6 +164,11 @@ class SmoothGrad(Method):
                 )
             if not bool(noise.isfinite().all()):
                 raise ValueError("Expected finite noise, found NaN or infinity in it.")
+            if self.samples not in (len(noise), type(self).samples):
+                raise ValueError(
+                    f"Expected as many samples as there are copies of the given noise, {len(noise)}, found "
+                    f"{self.samples}; leave samples out."
+                )
             return dataclasses.replace(self, noise=noise, samples=len(noise))
         return dataclasses.replace(self, noise=_Noise(inputs, self))
 

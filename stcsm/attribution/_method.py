@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from stcsm.attribution._arrays import read_real
 from stcsm.attribution._encoder import Encoder
 
 __all__ = ["Batch", "Method", "positive_integer", "real", "sample_like"]
@@ -107,10 +107,12 @@ def sample_like(value: Any, inputs: Tensor, name: str) -> Tensor:
 
     Raises
     ------
+    TypeError
+        It holds no real numbers.
     ValueError
         Its shape fits neither, or it is not finite.
     """
-    tensor = torch.as_tensor(value, dtype=inputs.dtype).detach()
+    tensor = read_real(value, name, inputs.dtype)
     if not bool(tensor.isfinite().all()):
         raise ValueError(f"Expected a finite {name}, found NaN or infinity in it.")
     shape = tuple(inputs.shape)

@@ -20,14 +20,6 @@ from stcsm.attribution._sites import Site, locate
 
 __all__ = ["BaselineMode", "EncoderMode"]
 
-_RANDOM = frozenset(
-    {"bernoulli", "bernoulli_", "cauchy_", "exponential_", "geometric_", "log_normal_", "multinomial", "normal"}
-    | {"normal_", "poisson", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm"}
-    | {"random_", "uniform_"}
-)
-_RANDOM_IN_TRAINING = frozenset(
-    {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "dropout_", "rrelu"}
-)
 # Calls that carry the signal from inputs to latents: made without autograd they cut the gradient off.
 _CARRIERS = frozenset(
     {"linear", "conv1d", "conv2d", "conv3d", "conv2d_same", "matmul", "bmm", "addmm", "mm", "batch_norm", "layer_norm"}
@@ -54,8 +46,6 @@ class EncoderMode(TorchFunctionMode):
     ----------
     sites
         Activations met.
-    random, batch_statistics
-        Names of calls seen that draw random numbers, or that normalise by the statistics of the batch.
     spared
         Nodes of activations that pass their plain gradient on purpose.
     """
@@ -73,8 +63,6 @@ class EncoderMode(TorchFunctionMode):
         self.rule, self.reference, self.known = rule, reference, known
         self.samples = leaf.shape[0]
         self.sites: list[Site] = []
-        self.random: list[str] = []
-        self.batch_statistics: list[str] = []
         self.spared: list[Node] = []
         self._names = {module: name for name, module in encoder.named_modules()}
         self._dependence = Dependence([leaf])
@@ -102,11 +90,7 @@ class EncoderMode(TorchFunctionMode):
 
     def _watch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         name = getattr(func, "__name__", "")
-        if name in _RANDOM or (name in _RANDOM_IN_TRAINING and kwargs.get("training", False)):
-            self.random.append(name)
-        elif name == "batch_norm" and kwargs.get("training", False):
-            self.batch_statistics.append(self._where())
-        elif not torch.is_grad_enabled() and (name in _CARRIERS or recognise(func, args, kwargs)):
+        if not torch.is_grad_enabled() and (name in _CARRIERS or recognise(func, args, kwargs)):
             operands = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor) and a.requires_grad]
             if any(self._dependence.on_inputs(a) for a in operands):
                 raise ValueError(no_gradient(f"{name} in {self._where()} runs without autograd"))

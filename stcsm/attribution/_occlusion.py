@@ -46,7 +46,7 @@ class Occlusion(Method):
         super().__post_init__()
         for name in ("window", "step"):
             value = getattr(self, name)
-            for part in (value,) if isinstance(value, (int, np.integer)) else value:
+            for part in value if isinstance(value, (list, tuple, np.ndarray)) else (value,):
                 positive_integer(part, name)
 
     def prepared(self, inputs: Tensor) -> Occlusion:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stcsm.attribution._arrays import short
 from stcsm.attribution._selection import value_at_rank
 
 __all__ = ["highest_useful_percentile", "keep_above_percentile", "percentile_rank", "percentile_threshold"]
@@ -39,7 +40,7 @@ def percentile_threshold(values: Tensor, q: float) -> Tensor:
     Parameters
     ----------
     values
-        (n, d), floating point.
+        (n, d), floating point, without NaN.
     q
         Percentile in [0, 100]; at 100 the threshold is the largest value.
 
@@ -50,8 +51,10 @@ def percentile_threshold(values: Tensor, q: float) -> Tensor:
 
     Raises
     ------
+    TypeError
+        ``values`` is not floating point.
     ValueError
-        ``values`` is not a matrix with at least one column, or ``q`` is outside [0, 100].
+        ``values`` is not a matrix with at least one column or holds NaN, or ``q`` is outside [0, 100].
 
     References
     ----------
@@ -61,6 +64,14 @@ def percentile_threshold(values: Tensor, q: float) -> Tensor:
         raise ValueError(f"Expected values of shape (rows, at least one column), found {tuple(values.shape)}.")
     if not 0 <= q <= 100:
         raise ValueError(f"Expected a percentile in [0, 100], found {q}.")
+    if not values.is_floating_point():
+        raise TypeError(f"Expected floating-point values, found {short(values.dtype)}; pass values.double().")
+    if bool(values.isnan().any()):
+        raise ValueError("Expected values without NaN, found some: they have no rank.")
+    return _threshold(values, q)
+
+
+def _threshold(values: Tensor, q: float) -> Tensor:
     size = values.shape[1]
     rank = percentile_rank(size, q)
     if rank == 0:
@@ -88,7 +99,7 @@ def keep_above_percentile(importance: Tensor, signal: Tensor, q: float) -> Tenso
     rank = percentile_rank(importance.shape[1], q)
     if rank == 0:
         return torch.zeros_like(signal)
-    return torch.where(importance > percentile_threshold(importance, q)[:, None], signal, 0.0)
+    return torch.where(importance > _threshold(importance, q)[:, None], signal, 0.0)
 
 
 def check_percentile(q: float) -> None:

@@ -58,8 +58,10 @@ class RectGradModifiedMethod(RectGradMethod):
         """Check the layers' names."""
         super().__post_init__()
         layers = self.signed_layers
-        if isinstance(layers, str) or not all(isinstance(name, (str, int, np.integer)) for name in layers):
-            raise TypeError(f"Expected signed_layers to be a sequence of names or indices, found {layers!r}.")
+        if not isinstance(layers, (list, tuple)) or any(
+            isinstance(name, (bool, np.bool_)) or not isinstance(name, (str, int, np.integer)) for name in layers
+        ):
+            raise TypeError(f"Expected signed_layers to be a list of names or indices, found {layers!r}.")
 
     def rule(self) -> Rule:
         """Return the rule on magnitudes."""

@@ -142,7 +142,7 @@ class EpsilonLRP(Rule):
 
     def keep(self, call: Call, x: Tensor, a: Tensor, site: Site) -> Tensor:
         """Return the factor."""
-        return a / (x + torch.where(x >= 0, self.epsilon, -self.epsilon).to(x.dtype))
+        return a / (x + torch.where(x >= 0, x.new_tensor(self.epsilon), x.new_tensor(-self.epsilon)))
 
     def backward(self, R: Tensor, kept: Tensor | None, site: Site) -> Tensor:
         """Multiply by the factor."""

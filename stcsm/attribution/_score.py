@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stcsm.attribution._arrays import read_real
 from stcsm.attribution._check import read_concepts
+from stcsm.attribution._latents import read_latents
 
 __all__ = ["ConceptScore"]
 
@@ -18,9 +20,10 @@ class ConceptScore(nn.Module):
     Parameters
     ----------
     encoder
-        Module that maps (N, ...) to latents (N, L). It is used as it is, not copied.
+        Module that maps (N, ...) to latents (N, L). It is used as it is, not copied. A scripted or compiled one runs
+        too, but tools that hook modules see none inside it.
     concepts
-        Concept vectors, (L,) or (K, L).
+        Concept vectors, (L,) or (K, L); copied.
 
     Attributes
     ----------
@@ -41,14 +44,16 @@ class ConceptScore(nn.Module):
         super().__init__()
         if not isinstance(encoder, nn.Module):
             raise TypeError(f"Expected encoder to be a torch.nn.Module, found {type(encoder).__name__}.")
-        parameter = next((p for p in encoder.parameters() if p.is_floating_point()), torch.empty(0))
+        # Where the encoder has no parameters the concepts' own precision counts.
+        like = torch.empty(0, dtype=read_real(concepts, "concepts").dtype)
+        parameter: Tensor = next((p for p in encoder.parameters() if p.is_floating_point()), like)
         vectors, _ = read_concepts(concepts, parameter)
         self.encoder = encoder
         # A layer, and not a product in forward: tools with rules for layers (zennit) have one for this step too.
         self.head = nn.Linear(
             vectors.shape[1], len(vectors), bias=False, device=parameter.device, dtype=parameter.dtype
         )
-        self.head.weight = nn.Parameter(vectors.to(parameter.device), requires_grad=False)
+        self.head.weight = nn.Parameter(vectors.to(parameter.device).clone(), requires_grad=False)
         self.head.train(encoder.training)
         self.training = encoder.training
 
@@ -69,5 +74,13 @@ class ConceptScore(nn.Module):
         -------
         torch.Tensor
             (N, K); K is 1 for a single vector.
+
+        Raises
+        ------
+        TypeError
+            The encoder does not return one tensor of real numbers.
+        ValueError
+            Its latents are not (N, L).
         """
-        return self.head(self.encoder(inputs))
+        latents = read_latents(self.encoder(inputs), len(inputs), self.head.in_features, self.head.weight.dtype)
+        return self.head(latents)

@@ -40,7 +40,7 @@ METHODS: tuple[str, ...] = tuple(TABLE)
 LINEAR_METHODS: tuple[str, ...] = tuple(name for name, method in TABLE.items() if method.linear)
 
 
-def make_method(name: str, params: dict[str, Any]) -> Method:
+def make_method(name: Any, params: dict[str, Any]) -> Method:
     """Build a method from its name and parameters.
 
     Raises
@@ -50,7 +50,7 @@ def make_method(name: str, params: dict[str, Any]) -> Method:
     TypeError
         The method has no such parameter.
     """
-    if name not in TABLE:
+    if not isinstance(name, str) or name not in TABLE:
         raise ValueError(f"Expected method to be one of {', '.join(METHODS)}, found {name!r}.")
     cls = TABLE[name]
     unknown = [key for key in params if key not in cls.parameters()]

@@ -14,8 +14,8 @@ Pair = int | tuple[int, int]
 
 
 def _pair(value: Pair, name: str) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or any(v < 1 for v in pair):
+    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(pair) != 2 or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in pair):
         raise ValueError(f"Expected {name} to be a positive integer or two of them, found {value!r}.")
     return pair
 
