@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stcsm.attribution import METHODS, ConceptScore, attribute
-from stcsm.attribution._encoder import evaluating
+from stcsm.attribution._evaluating import evaluating
 from stcsm.evaluation._runner import FloatArray, Runner
 
 GRADIENTS = ("saliency", "smoothgrad", "deconvolution", "guided_backprop")

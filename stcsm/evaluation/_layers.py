@@ -13,7 +13,7 @@ from torch.autograd.graph import Node
 from torch.func import functional_call
 
 from stcsm.attribution._check import check_encoder, home, read_inputs
-from stcsm.attribution._encoder import evaluating
+from stcsm.attribution._evaluating import evaluating
 
 
 def layers_from_top(encoder: nn.Module, inputs: Any) -> list[str]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stcsm.attribution._check import check_batch_size, check_encoder, home, read_concepts, read_inputs
-from stcsm.attribution._encoder import evaluating
+from stcsm.attribution._evaluating import evaluating
 from stcsm.attribution._method import sample_like
 
 FloatArray = NDArray[np.float64]

@@ -35,6 +35,10 @@ def after(f):
     return lambda: With(lambda m, x: f(m.b(torch.relu(m.a(x)))))
 
 
+def attend(tokens):
+    return F.scaled_dot_product_attention(tokens, tokens, tokens, dropout_p=0.5)
+
+
 RANDOM = {
     "gumbel": between(F.gumbel_softmax),
     "attention": between(
@@ -62,7 +66,7 @@ COMPANY = {
 @pytest.mark.parametrize("n", [1, 2, 6])
 @pytest.mark.parametrize("spelling", RANDOM)
 def test_random_latents_are_refused(spelling, n, method):
-    with pytest.raises(ValueError, match="draws random numbers"):
+    with pytest.raises(ValueError, match="draws random numbers|found rrelu"):
         attribute(seeded(RANDOM[spelling]), X[:n], V, method)
 
 
