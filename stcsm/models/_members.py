@@ -29,7 +29,7 @@ def member_maker(settings: dict[str, Any], coordinates: np.ndarray, grid: SpotGr
     """
     n_spots, n_hidden, n_latent = len(coordinates), settings["n_hidden"], settings["n_latent"]
     n_dispersions = n_spots if settings["likelihood"] == "nb" else 0
-    width = settings["smoothing"]
+    width = 0.0 if settings["smoothing"] == "auto" else settings["smoothing"]
     over_spots = SpatialFilter(spatial_filter(coordinates, width)) if width else None
     if grid is None:
         return lambda: GeneMember(

@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 from stcsm import _keys
 from stcsm.models._grid import grid_cells
+from stcsm.models._logging import quiet
 from stcsm.models._members import member_maker
 from stcsm.models._module import GeneVAEModule
 from stcsm.models._reader import GeneReader
 from stcsm.models._saving import SavingMixin
 from stcsm.models._settings import check_settings, choose_encoder
 from stcsm.models._setup import Setup, check_anndata, check_coordinates, counts_matrix, read_setup, write_setup
-from stcsm.models._training import TrainingMixin, quiet
+from stcsm.models._training import TrainingMixin
 from stcsm.nets._grid import SpotGrid
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ class GeneVAE(TrainingMixin, SavingMixin, BaseModelClass):
         Genes with fewer counts are not trained on, but embedded if they have any.
     smoothing
         Width of a Gaussian filter over neighbouring spots, before the encoder and after the decoder, in median
-        nearest-neighbour distances; 0 is none.
+        nearest-neighbour distances; 0 is none. ``"auto"``: of 0, 0.5, 1 and 2 the one whose short training predicts
+        held-out counts best, chosen when :meth:`train` is called; none until then.
     n_hidden
         Units of the hidden layers.
     seed
@@ -90,7 +92,7 @@ class GeneVAE(TrainingMixin, SavingMixin, BaseModelClass):
         n_latent: int = 20,
         n_seeds: int = 1,
         min_counts: int = 20,
-        smoothing: float = 0.0,
+        smoothing: float | str = "auto",
         n_hidden: int = 128,
         seed: int | None = None,
     ):
@@ -203,7 +205,7 @@ class GeneVAE(TrainingMixin, SavingMixin, BaseModelClass):
 
     def _build_module(self, depth: Tensor) -> GeneVAEModule:
         s = self.settings
-        coordinates = np.asarray(self._adata.obsm[self.setup.spatial_key])[self.reader.spots]
+        coordinates = self._coordinates()
         grid = self._grid()
         return GeneVAEModule(
             depth,
@@ -213,6 +215,15 @@ class GeneVAE(TrainingMixin, SavingMixin, BaseModelClass):
             make_member=member_maker(s, coordinates, grid),
             grid=grid,
         )
+
+    def _coordinates(self) -> np.ndarray:
+        """Of the model's spots, (S', 2 or 3)."""
+        return np.asarray(self._adata.obsm[self.setup.spatial_key], dtype=float)[self.reader.spots]
+
+    def _trial_module(self, depth: Tensor, coordinates: np.ndarray, width: float) -> GeneVAEModule:
+        """One fully connected member with the negative binomial, to choose the filter's width by."""
+        s = {**self.settings, "smoothing": width, "likelihood": "nb"}
+        return GeneVAEModule(depth, "nb", s["n_latent"], [s["seed"]], member_maker(s, coordinates, None))
 
     def _place(self, adata: AnnData) -> tuple[np.ndarray, tuple[int, int]]:
         """Cells of the model's spots, and the grid's shape."""

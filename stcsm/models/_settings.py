@@ -41,9 +41,11 @@ def check_settings(s: dict[str, Any]) -> None:
     seed = s["seed"]
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"Expected seed to be a whole number of 0 or more, found {seed!r}")
-    smoothing = s["smoothing"]
+    smoothing, s["seed"] = s["smoothing"], int(seed)
+    if isinstance(smoothing, str) and smoothing == "auto":
+        return
     if isinstance(smoothing, bool) or not isinstance(smoothing, (int, float, np.integer, np.floating)):
-        raise ValueError(f"Expected smoothing to be a number of 0 or more, found {smoothing!r}")
+        raise ValueError(f"Expected smoothing to be 'auto' or a number of 0 or more, found {smoothing!r}")
     if not np.isfinite(smoothing) or smoothing < 0:
         raise ValueError(f"Expected smoothing of 0 or more, found {smoothing!r}")
-    s["seed"], s["smoothing"] = int(seed), float(smoothing)
+    s["smoothing"] = float(smoothing)

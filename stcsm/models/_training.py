@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from scvi.train import TrainRunner
+from torch import Tensor
 
 from stcsm.models._data import GeneDataModule
+from stcsm.models._logging import quiet
 from stcsm.models._module import GeneVAEModule
 from stcsm.models._plan import OneCyclePlan
 from stcsm.models._reader import GeneReader
+from stcsm.models._smoothing import choose_smoothing
 from stcsm.space import require_memory
 
 STEPS = 3500
 """Optimisation steps that a training aims at."""
+SEARCH = 4
+"""A search for the filter's width takes at most one step for so many of the training itself, at each width."""
+
+logger = logging.getLogger(__name__)
 
 
 class TrainingMixin:
@@ -29,6 +34,14 @@ class TrainingMixin:
     reader: GeneReader
     settings: dict[str, Any]
     trained_genes: np.ndarray
+
+    if TYPE_CHECKING:  # what the model brings
+
+        def _build_module(self, depth: Tensor) -> GeneVAEModule: ...
+
+        def _trial_module(self, depth: Tensor, coordinates: np.ndarray, width: float) -> GeneVAEModule: ...
+
+        def _coordinates(self) -> np.ndarray: ...
 
     def train(
         self,
@@ -45,7 +58,8 @@ class TrainingMixin:
     ) -> None:
         """Train all members, through scvi-tools' plan and runner.
 
-        Every gene with ``min_counts`` counts is trained on; none is held out.
+        Every gene with ``min_counts`` counts is trained on; none is held out. With ``smoothing="auto"`` short trainings
+        choose the width of the spatial filter first.
 
         Parameters
         ----------
@@ -88,6 +102,8 @@ class TrainingMixin:
         )
         if max_epochs is None:
             max_epochs = int(np.clip(round(STEPS / data.steps_per_epoch), 40, 100))
+        if self.settings["smoothing"] == "auto":
+            self._settle_smoothing(max_epochs * data.steps_per_epoch // SEARCH)
         plan = self._plan(lr, plan_kwargs or {})
         if early_stopping:
             trainer_kwargs.setdefault("early_stopping_patience", 10)
@@ -112,6 +128,20 @@ class TrainingMixin:
                 **trainer_kwargs,
             )()
 
+    def _settle_smoothing(self, most_steps: int) -> None:
+        """Choose the width of the spatial filter and build the module with it."""
+        width, gains = choose_smoothing(
+            self.reader,
+            self.trained_genes,
+            self._coordinates(),
+            self._trial_module,
+            seed=self.settings["seed"],
+            steps=most_steps,
+        )
+        self.settings["smoothing"] = width
+        self.module = self._build_module(self.module.depth.cpu())
+        logger.info(f"smoothing {width:g} of { ({w: round(g, 5) for w, g in gains.items()}) } nats a held-out count")
+
     def _require_memory(self, batch_size: int) -> None:
         """Refuse a training that cannot fit: weights, gradients and two moments, and the arrays of a batch."""
         parameters = sum(p.numel() for p in self.module.parameters())
@@ -124,15 +154,3 @@ class TrainingMixin:
 
     def _plan(self, lr: float, plan_kwargs: dict[str, Any]) -> OneCyclePlan:
         return OneCyclePlan(self.module, lr=lr, **plan_kwargs)
-
-
-@contextmanager
-def quiet(name: str, level: int) -> Iterator[None]:
-    """Keep a library's notices below a level to itself."""
-    library = logging.getLogger(name)
-    before = library.level
-    library.setLevel(level)
-    try:
-        yield
-    finally:
-        library.setLevel(before)

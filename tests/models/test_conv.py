@@ -14,7 +14,7 @@ from stcsm.models import GeneVAE
 from stcsm.nets._grid import SpotGrid
 from stcsm.nets._grid_nets import GridDecoder, GridEncoder, halvings, padded_side
 
-SMALL = {"n_latent": 4, "n_hidden": 8, "encoder": "conv"}
+SMALL = {"smoothing": 0.0, "n_latent": 4, "n_hidden": 8, "encoder": "conv"}
 
 
 @pytest.fixture

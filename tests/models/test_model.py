@@ -14,7 +14,7 @@ from scipy import sparse
 
 from stcsm.models import GeneVAE
 
-SMALL = {"n_latent": 4, "n_hidden": 8}
+SMALL = {"smoothing": 0.0, "n_latent": 4, "n_hidden": 8}
 
 
 def fitted(adata, epochs=2, train=None, **kwargs):

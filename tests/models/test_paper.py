@@ -79,6 +79,7 @@ def test_initial_weights_are_keras(bulb):
             assert not module.bias.any()
 
 
+@pytest.mark.slow
 def test_optimizer_and_length_are_published(bulb):
     model = GeneVAE.paper(bulb)
     model.train(progress=False)
@@ -104,6 +105,7 @@ def test_same_seed_same_numbers_and_saved_as_itself(bulb, tmp_path):
     np.testing.assert_array_equal(first.sampled_latents(3), again.sampled_latents(3))
 
 
+@pytest.mark.slow
 def test_draws_have_the_published_deviation(bulb):
     model = GeneVAE.paper(bulb)
     mean, var = model.get_latent_representation(give_var=True)

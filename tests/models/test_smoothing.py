@@ -1,0 +1,61 @@
+"""Width of the spatial filter, chosen by held-out counts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from anndata import AnnData
+from scipy import sparse
+
+from stcsm.models import GeneVAE
+
+
+def section(scale: float, counts_per_gene: float, seed: int = 0) -> AnnData:
+    """14 x 14 spots, 120 genes of one smooth pattern a gene; ``scale`` is its wavelength in spots."""
+    rng = np.random.default_rng(seed)
+    xy = np.stack(np.meshgrid(np.arange(14.0), np.arange(14.0)), -1).reshape(-1, 2)
+    rate = np.empty((196, 120))
+    for g in range(120):
+        direction = rng.normal(size=2)
+        wave = xy @ direction / np.linalg.norm(direction) * 2 * np.pi / scale + rng.uniform(0, 2 * np.pi)
+        rate[:, g] = np.exp(1.2 * np.sin(wave))
+    rate *= counts_per_gene / rate.sum(axis=0)
+    adata = AnnData(sparse.csr_matrix(rng.poisson(rate).astype(np.float32)))
+    adata.obsm["spatial"] = xy
+    GeneVAE.setup_anndata(adata)
+    return adata
+
+
+def chosen(adata: AnnData, **settings) -> float:
+    model = GeneVAE(adata, n_hidden=32, n_latent=8, **settings)
+    assert model.settings["smoothing"] == "auto"
+    model.train(max_epochs=300, progress=False)
+    return model.settings["smoothing"]
+
+
+@pytest.mark.slow
+def test_broad_patterns_of_few_counts_want_a_wide_filter_and_fine_ones_none():
+    broad = chosen(section(scale=40, counts_per_gene=100))
+    fine = chosen(section(scale=2.3, counts_per_gene=4000))
+    assert fine == 0
+    assert broad >= 1
+
+
+def test_the_choice_is_kept_saved_and_repeated(tmp_path):
+    adata = section(scale=40, counts_per_gene=100)
+    models = [GeneVAE(adata, n_hidden=16, n_latent=4) for _ in range(2)]
+    for model in models:
+        model.train(max_epochs=5, progress=False)
+    assert models[0].fingerprint() == models[1].fingerprint()
+    width = models[0].settings["smoothing"]
+    models[0].train(max_epochs=1, progress=False)
+    assert models[0].settings["smoothing"] == width
+    models[0].save(tmp_path / "model")
+    assert GeneVAE.load(tmp_path / "model", adata).settings["smoothing"] == width
+
+
+@pytest.mark.parametrize("width", [0.0, 0.5])
+def test_a_given_width_is_not_searched(width):
+    model = GeneVAE(section(scale=40, counts_per_gene=100), n_hidden=16, n_latent=4, smoothing=width)
+    model.train(max_epochs=1, progress=False)
+    assert model.settings["smoothing"] == width
