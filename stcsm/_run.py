@@ -23,6 +23,7 @@ from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
 from stcsm import _keys, io, pl, tl
+from stcsm._trust import check_trust, write_trust
 from stcsm.attribution import LINEAR_METHODS, METHODS
 from stcsm.datasets import simulated_bulb
 from stcsm.models import GeneVAE, holds_only_a_model
@@ -34,9 +35,11 @@ RESULTS = (
     "concept_maps.png",
     "result.h5ad",
     "concept_significance.csv",
+    "sanity.json",
     "model",
 )
 SIGNIFICANCE = "concept_significance.csv"
+SANITY = "sanity.json"
 N_RANDOM = 1000
 """Random concepts for each concept where nobody asks for a number."""
 FREE = 100
@@ -193,6 +196,7 @@ def analyse(
         console.print(f"maps are not tested against random concepts ({n_concepts} concepts, {method}); ask: --null N")
     tl.decoded(adata, model)
     tl.concept_map(adata, model)
+    check_trust(adata, model, method, seed, console)
     write_results(adata, model, out)
     written = [name for name in RESULTS if (out / name).exists()]
     console.print(f"{', '.join(written)} in {out} ({time.perf_counter() - started:.0f} s)")
@@ -256,6 +260,7 @@ def write_results(adata: AnnData, model: GeneVAE, out: Path) -> None:
         if "significance" in adata.uns[_keys.UNS]:
             table = tl.concept_table(adata)
             table.set_index("label").to_csv(scratch / SIGNIFICANCE, index_label="concept")
+        write_trust(adata, scratch / SANITY)
         with mpl.rc_context({"figure.dpi": 150}):
             backend = mpl.get_backend()
             mpl.use("agg")

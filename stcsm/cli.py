@@ -1,4 +1,4 @@
-"""The command line: ``stcsm demo``, ``stcsm run``, ``stcsm fetch``, ``stcsm faces``."""
+"""The command line: ``stcsm demo``, ``stcsm run``, ``stcsm report``, ``stcsm fetch``, ``stcsm faces``."""
 
 from __future__ import annotations
 
@@ -101,6 +101,23 @@ def run(
         labels_key=labels_key, layer=layer, method=method, encoder=encoder, seed=seed, n_seeds=n_seeds, null=null,
         quiet=quiet,
     )  # fmt: skip
+
+
+@app.command()
+def report(
+    result: Annotated[Path, typer.Argument(help="result.h5ad of stcsm run.")],
+    out: Annotated[Path, typer.Option("--out", help="The page; an earlier report there is replaced.")] = Path(
+        "report.html"
+    ),
+    title: Annotated[str | None, typer.Option("--title", help="Heading; the file's name by default.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write one self-contained HTML page of a result, to be opened without Python."""
+    from stcsm._report import write_report
+
+    path = write_report(result, out, title=title, progress=not quiet)
+    if not quiet:
+        typer.echo(str(path))
 
 
 @fetch.command("mob")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -69,11 +70,23 @@ def test_everything_is_written_and_loads(results):
             "concept_map.csv",
             "concept_scores.csv",
             "concept_significance.csv",
+            "sanity.json",
             "concept_maps.png",
             "result.h5ad",
             "model",
         ]
     )
+
+
+def test_the_sanity_of_every_concept_is_in_a_file_and_in_words(results, counts):
+    found = json.loads((results / "one" / "sanity.json").read_text(encoding="utf-8"))
+    assert set(found["concepts"]) == {"g/1", *counts[2].unique()}
+    for name, numbers in found["concepts"].items():
+        assert abs(numbers["random_network"]) < 0.5, name
+        assert numbers["opposite_concept"] < -0.99, name
+        assert numbers["other_seed"] is not None
+        assert "The map belongs to this concept" in numbers["words"]
+    assert "Spearman" in found["meaning"]
 
 
 @pytest.mark.parametrize(

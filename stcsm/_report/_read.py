@@ -1,0 +1,148 @@
+"""What a report says, read from the keys that tl wrote."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from stcsm import _keys
+
+TOP_GENES = 12
+LEVEL = 0.05
+"""p of a whole map from which it counts as more than random genes show."""
+MOST_MEMBERS = 12
+
+
+def concept_rows(adata: AnnData, most: int) -> tuple[list[dict[str, Any]], int]:
+    """What is known of each concept, and how many concepts were left out because there are too many."""
+    own = dict(adata.uns[_keys.UNS])
+    stored = own["concepts"]
+    order = [str(k) for k in own.get("concepts_model", {}).get("order", ()) if str(k) in stored]
+    keys = [*order, *(k for k in stored if k not in order)]
+    tests = pd.DataFrame(own["significance"]["table"]) if "significance" in own else pd.DataFrame()
+    checks = pd.DataFrame(own["sanity"]["summary"]) if "sanity" in own else pd.DataFrame()
+    if len(keys) > most and len(tests):
+        rank = tests.sort_values(["p", "strength"], ascending=[True, False], kind="stable").index.astype(str)
+        keys = [k for k in rank if k in stored] + [k for k in keys if k not in set(rank)]
+    rows = [_row(adata, key, stored[key], tests, checks) for key in keys[:most]]
+    return rows, max(0, len(keys) - most)
+
+
+def _row(adata: AnnData, key: str, record: dict[str, Any], tests: pd.DataFrame, checks: pd.DataFrame) -> dict[str, Any]:
+    members = [str(g) for g in record.get("members", ())]
+    test: Any = tests.loc[key] if key in tests.index else None
+    check: Any = checks.loc[key] if key in checks.index else None
+    return {
+        "key": key,
+        "label": str(record.get("label", key)),
+        "source": {"genes": "genes", "layer": "marker genes of a layer"}.get(
+            str(record.get("source")), str(record.get("source"))
+        ),
+        "estimator": str(record.get("estimator")),
+        "n_members": len(members),
+        "members": members[:MOST_MEMBERS],
+        "genes": _top_genes(adata, key, set(members)),
+        "p": _number(test, "p"),
+        "stands_out": test is not None and float(test["p"]) < LEVEL,
+        "q": _number(test, "q"),
+        "strength": _number(test, "strength"),
+        "morans_i": _number(test, "morans_i"),
+        "spots": _share(test),
+        "line": "" if check is None else str(check["line"]),
+        "words": "" if check is None else str(check["words"]),
+        "warning": "" if check is None else str(check["warning"]),
+        "checked": check is not None,
+        "pictures": {},
+    }
+
+
+def _top_genes(adata: AnnData, key: str, members: set[str]) -> list[dict[str, Any]]:
+    if _keys.CONCEPT_SCORE not in adata.varm:
+        return []
+    scores = pd.DataFrame(adata.varm[_keys.CONCEPT_SCORE]).get(key)
+    if scores is None:
+        return []
+    values = scores.to_numpy(dtype=float)
+    known = np.flatnonzero(np.isfinite(values))
+    top = known[np.argsort(-values[known], kind="stable")][:TOP_GENES]
+    longest = float(np.abs(values[top]).max(initial=0)) or 1.0
+    return [
+        {
+            "name": str(adata.var_names[g]),
+            "score": f"{values[g]:.2f}",
+            "share": round(100 * max(float(values[g]), 0) / longest),
+            "member": str(adata.var_names[g]) in members,
+        }
+        for g in top
+    ]
+
+
+def overview(rows: list[dict[str, Any]]) -> dict[str, bool]:
+    """Which columns the table of all concepts has."""
+    return {
+        "tested": any(row["p"] for row in rows),
+        "checked": any(row["checked"] for row in rows),
+    }
+
+
+def glance(adata: AnnData) -> list[tuple[str, str]]:
+    """The tissue in a few numbers."""
+    own = dict(adata.uns[_keys.UNS])
+    model = dict(own.get("model", {}))
+    concepts = own["concepts"]
+    facts = [("spots", f"{adata.n_obs:,}"), ("genes", f"{adata.n_vars:,}"), ("concepts", f"{len(concepts):,}")]
+    if "n_seeds" in model:
+        facts.append(("models averaged", str(model["n_seeds"])))
+    if "saliency" in own:
+        facts.append(("attribution", str(own["saliency"].get("method", ""))))
+    return facts
+
+
+def settings_tables(adata: AnnData) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Settings of every step, as text."""
+    own = dict(adata.uns[_keys.UNS])
+    names = {
+        "setup": "Data", "model": "Model and versions", "saliency": "Saliency", "concept_map": "Concept map",
+        "spot_graph": "Spot graph", "significance": "Random-concept test", "sanity": "Sanity",
+    }  # fmt: skip
+    tables = []
+    for key, heading in names.items():
+        lines = [
+            (str(name), text) for name, value in dict(own.get(key, {})).items() if (text := _text(value)) is not None
+        ]
+        if lines:
+            tables.append((heading, lines))
+    return tables
+
+
+def _text(value: Any) -> str | None:
+    """A setting as text; None for what is a result."""
+    if isinstance(value, dict):
+        parts = [f"{k}={v}" for k, v in ((k, _text(v)) for k, v in value.items()) if v is not None]
+        return ", ".join(parts) if parts else None
+    if isinstance(value, (pd.DataFrame, pd.Series)):
+        return None
+    if isinstance(value, np.ndarray):
+        if value.ndim == 0:
+            return str(value.item())
+        if value.ndim > 1 or value.size > 12:
+            return None
+        return ", ".join(str(v) for v in value)
+    if isinstance(value, (float, np.floating)):
+        return f"{float(value):.4g}"
+    return str(value)
+
+
+def _number(row: pd.Series | None, name: str) -> str:
+    if row is None or name not in row or not np.isfinite(row[name]):
+        return ""
+    return f"{float(row[name]):.2g}"
+
+
+def _share(row: pd.Series | None) -> str:
+    if row is None or "spots_q05" not in row or not np.isfinite(row["spots_q05"]):
+        return ""
+    return f"{100 * float(row['spots_q05']):.0f}%"
