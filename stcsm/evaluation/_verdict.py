@@ -156,9 +156,10 @@ def _random_network(c: Checks, method: str) -> tuple[str, bool]:
     top, whole = float(mean[0]), float(mean[-1])
     if max(top, whole) >= ALIKE:
         what = "weights are random" if whole >= ALIKE else "last layer, the one that carries the concept, is random"
+        found = whole if whole >= ALIKE else top
         return (
-            f"{method} draws {_degree(max(top, whole))} map with an encoder whose {what} (correlation "
-            f"{max(top, whole):.2f}): the map comes from the inputs and the wiring, not from what was learned.",
+            f"{method} draws {_degree(found)} map with an encoder whose {what} (correlation "
+            f"{found:.2f}): the map comes from the inputs and the wiring, not from what was learned.",
             True,
         )
     return (

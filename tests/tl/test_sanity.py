@@ -146,3 +146,24 @@ def test_many_warnings_become_one(named, model, monkeypatch):
     said = [str(w.message) for w in caught]
     assert len(said) == 11
     assert "more warnings" in said[-1]
+
+
+def test_the_published_models_guided_backprop_and_rectgrad_are_caught_on_the_olfactory_bulb(data_dir, golden_dir):
+    """Its trained weights, five ReLU layers: the same map for three concepts, for random genes and for the opposite."""
+    adata = stcsm.io.read(data_dir / "mob" / "Rep11_MOB_count_matrix-1.tsv.gz")
+    model = GeneVAE.paper(adata)
+    model.load_reference_weights(golden_dir / "st_weights_seed0.npz")
+    stcsm.tl.published_concepts(adata, model, ["Penk", "Doc2g", "Kctd12"])
+    settings = {"n_draws": 1, "n_random": 20, "most_genes": 60}
+    off = np.triu_indices(3, 1)
+    for method in ("guided_backprop", "rectgrad"):
+        with pytest.warns(UserWarning, match="nearly the same map whatever the concept"):
+            stcsm.tl.sanity(adata, model, method=method, **settings)
+        found = record(adata)
+        assert (found["correlation"][off] > 0.8).all()
+        assert (found["opposite"] > 0.8).all()
+        assert (found["cascading"][:, 0] > 0.8).all()
+    stcsm.tl.sanity(adata, model, **settings)
+    assert record(adata)["correlation"][0, 1] < -0.5
+    np.testing.assert_allclose(record(adata)["opposite"], -1, atol=1e-5)
+    assert (record(adata)["summary"]["warning"] == "").all()
