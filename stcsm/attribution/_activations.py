@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -85,7 +86,7 @@ def _spellings(name: str) -> dict[Any, tuple[str, Callable[..., Tensor], bool]]:
 
 
 _TABLE: dict[Any, tuple[str, Callable[..., Tensor], bool]] = {}
-for _name in (*RULED, *UNRULED, "clamp", "clip", "clamp_min", "maximum", "expit"):
+for _name in (*RULED, *UNRULED, "clamp", "clip", "clamp_min", "maximum", "fmax", "expit"):
     _TABLE.update(_spellings(_name))
 _TABLE[torch._C._nn.log_sigmoid] = ("logsigmoid", torch._C._nn.log_sigmoid, False)
 _TABLE[torch.special.expit] = ("sigmoid", torch.special.expit, False)
@@ -110,11 +111,19 @@ def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], place: int, *names:
 
 def _bounded(low: Any, high: Any) -> str | None:
     """Name of the activation that keeps values between two bounds, or None for a mere guard."""
-    if not _zero(low):
+    low, high = _constant(low, -math.inf), _constant(high, math.inf)
+    return {(0, math.inf): "relu", (0, 6): "relu6", (0, 1): "hardtanh", (-1, 1): "hardtanh"}.get((low, high))
+
+
+def _constant(bound: Any, absent: float) -> Any:
+    """A bound's value; None where it is computed or not the same everywhere."""
+    if bound is None:
+        return absent
+    if not isinstance(bound, Tensor):
+        return bound
+    if bound.requires_grad or bound.numel() == 0 or not bool((bound == bound.reshape(-1)[0]).all()):
         return None
-    if high is None:
-        return "relu"
-    return "relu6" if not isinstance(high, Tensor) and high == 6 else None
+    return bound.reshape(-1)[0].item()
 
 
 def _resolve(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
@@ -154,7 +163,7 @@ def recognise(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call 
     if entry is None or "out" in kwargs:
         return None
     name, plain, in_place = entry
-    if name == "maximum":
+    if name in ("maximum", "fmax"):
         return _maximum(plain, args, kwargs)
     resolved = _resolve(name, args, kwargs)
     if resolved is None:

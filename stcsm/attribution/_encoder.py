@@ -12,10 +12,12 @@ from stcsm.attribution._evaluating import sealed_generators
 from stcsm.attribution._graph import hidden_activations
 from stcsm.attribution._latents import read_latents
 from stcsm.attribution._layers import check_names, warn_narrow
-from stcsm.attribution._mode import BaselineMode, EncoderMode, no_gradient
+from stcsm.attribution._mode import BaselineMode, EncoderMode
 from stcsm.attribution._rules import RectGrad, RectGradModified, Rule
 from stcsm.attribution._sites import Site
 from stcsm.attribution._trial import Trial
+from stcsm.attribution._warn import warn_user
+from stcsm.attribution._watch import no_gradient
 
 __all__ = ["Encoder"]
 
@@ -89,6 +91,7 @@ class Encoder:
             latents = self._call(leaf)
         latents = self._checked(latents, leaf)
         if first:
+            self._warn_of_cuts(mode)
             trial = self._try(rows, latents)
             if rule is not None:
                 self._check_sites(mode, rows, rule, leaf, latents, trial)
@@ -203,6 +206,16 @@ class Encoder:
             )
         return latents
 
+    @staticmethod
+    def _warn_of_cuts(mode: EncoderMode) -> None:
+        assert mode.watch is not None
+        if mode.watch.cuts:
+            places = "; ".join(dict.fromkeys(mode.watch.cuts))
+            warn_user(
+                f"A part of what the latents are made of leaves autograd: {places}. The maps leave out what runs "
+                "through it; remove torch.no_grad() and detach() if it should count."
+            )
+
     def _try(self, rows: Tensor, latents: Tensor) -> Trial | None:
         """Refuse encoders whose latents are not a function of their own sample."""
 
@@ -226,12 +239,18 @@ class Encoder:
     def _check_sites(
         self, mode: EncoderMode, rows: Tensor, rule: Rule, leaf: Tensor, latents: Tensor, trial: Trial | None
     ) -> None:
-        hidden = hidden_activations(latents, leaf, mode.spared)
+        assert mode.watch is not None
+        hidden, custom = hidden_activations(latents, leaf, mode.spared, mode.watch.seen)
         if hidden:
             raise ValueError(
                 f"Expected every activation to be called where Python sees it, found {', '.join(hidden)} hidden in a "
                 "scripted or compiled function, a checkpoint or a fused operation; call it through torch.nn or "
                 "torch.nn.functional, or use a method without rules, such as integrated_gradients."
+            )
+        if custom:
+            warn_user(
+                f"The autograd functions {', '.join(custom)} have a backward pass of their own, on which a rule has no "
+                "hold: if one is an activation, call it through torch.nn.functional instead."
             )
         ruled = [site for site in mode.sites if site.ruled]
         if not ruled:

@@ -35,14 +35,24 @@ _NODES = {
     "CheckpointFunction": "a checkpointed block",
     "DifferentiableGraph": "a scripted function",
 }
+# Names of nodes that an activation may be made of. Where a mode saw the call they are judged by their values.
+_PARTS = {
+    "Clamp": "clamp",
+    "ClampMin": "clamp",
+    "ClampMax": "clamp",
+    "Where": "where",
+    "MaskedFill": "masked_fill",
+    "Logaddexp": "logaddexp",
+    "Erf": "erf",
+    "Exp": "exp",
+    "Abs": "abs",
+    "Maximum": "maximum",
+    "Fmax": "fmax",
+}
 
 
 def _parents(node: Node) -> Iterator[Node]:
     return (parent for parent, _ in node.next_functions if parent is not None)
-
-
-def _node(tensor: Tensor) -> Node | None:
-    return tensor.grad_fn if tensor.grad_fn is not None else None
 
 
 class Dependence:
@@ -62,8 +72,11 @@ class Dependence:
         """Whether ``tensor`` depends on a leaf through autograd."""
         if any(tensor is leaf for leaf in self._leaves):
             return True
-        node = _node(tensor)
-        return node is not None and self.of_node(node)
+        node = tensor.grad_fn
+        if node is None:  # a view that was taken without autograd
+            base = tensor._base if tensor.requires_grad else None
+            return base is not None and self.on_inputs(base)
+        return self.of_node(node)
 
     def of_node(self, node: Node) -> bool:
         """Whether a node of the graph depends on a leaf."""
@@ -86,7 +99,9 @@ class Dependence:
         return self._known[node]
 
 
-def hidden_activations(latents: Tensor, leaf: Tensor, spared: Iterable[Node]) -> list[str]:
+def hidden_activations(
+    latents: Tensor, leaf: Tensor, spared: Iterable[Node], called: set[Node]
+) -> tuple[list[str], list[str]]:
     """Activations between inputs and latents that kept their own gradient although a rule was on.
 
     A rule replaces an activation's node by one of ours, so whatever still stands in the graph under its own name
@@ -98,14 +113,17 @@ def hidden_activations(latents: Tensor, leaf: Tensor, spared: Iterable[Node]) ->
         Output and inputs of a pass under a rule.
     spared
         Nodes that keep their gradient on purpose.
+    called
+        Nodes made by calls that the mode saw.
 
     Returns
     -------
-    list of str
-        Names, sorted, each once.
+    hidden, custom
+        Names of activations and of the user's own autograd functions, sorted, each once.
     """
     dependence, kept = Dependence([leaf]), set(spared)
     found: set[str] = set()
+    custom: set[str] = set()
     seen: set[Node] = set()
     stack = [latents.grad_fn]
     while stack:
@@ -113,8 +131,14 @@ def hidden_activations(latents: Tensor, leaf: Tensor, spared: Iterable[Node]) ->
         if node is None or node in seen:
             continue
         seen.add(node)
-        name = _NODES.get(re.sub(r"Backward\d*$", "", node.name()))
+        stack.extend(_parents(node))
+        function = getattr(type(node), "_forward_cls", None)
+        if function is not None and not function.__module__.startswith(("torch.", "stcsm.attribution.")):
+            if dependence.of_node(node):
+                custom.add(function.__name__)
+            continue
+        kind = re.sub(r"Backward\d*$", "", node.name())
+        name = _NODES.get(kind) or (None if node in called else _PARTS.get(kind))
         if name is not None and node not in kept and dependence.of_node(node):
             found.add(name)
-        stack.extend(_parents(node))
-    return sorted(found)
+    return sorted(found), sorted(custom)

@@ -16,14 +16,10 @@ from stcsm.attribution._graph import Dependence
 from stcsm.attribution._padding import is_padded_convolution
 from stcsm.attribution._pooling import apply_redistribution, read_pool
 from stcsm.attribution._rules import Rule
-from stcsm.attribution._sites import Site, locate
+from stcsm.attribution._sites import Site, in_checkpoint, locate
+from stcsm.attribution._watch import Watch, inside_function
 
 __all__ = ["BaselineMode", "EncoderMode"]
-
-# Calls that carry the signal from inputs to latents: made without autograd they cut the gradient off.
-_CARRIERS = frozenset(
-    {"linear", "conv1d", "conv2d", "conv3d", "conv2d_same", "matmul", "bmm", "addmm", "mm", "batch_norm", "layer_norm"}
-)
 
 
 class EncoderMode(TorchFunctionMode):
@@ -48,6 +44,8 @@ class EncoderMode(TorchFunctionMode):
         Activations met.
     spared
         Nodes of activations that pass their plain gradient on purpose.
+    watch
+        Looks at every call of the first pass; None in later ones.
     """
 
     def __init__(
@@ -66,14 +64,18 @@ class EncoderMode(TorchFunctionMode):
         self.spared: list[Node] = []
         self._names = {module: name for name, module in encoder.named_modules()}
         self._dependence = Dependence([leaf])
+        self.watch = Watch(self._dependence, self._where, ruled=rule is not None) if known is None else None
 
     def __torch_function__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Let a call through, with a rule where there is one for it."""
         kwargs = kwargs or {}
-        if self.known is None:
-            self._watch(func, args, kwargs)
+        if self.watch is not None:
+            return self.watch.call(func, args, kwargs, lambda: self._make(func, args, kwargs))
+        return self._make(func, args, kwargs)
+
+    def _make(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.rule is None:
             return func(*args, **kwargs)
         call = recognise(func, args, kwargs)
@@ -87,13 +89,6 @@ class EncoderMode(TorchFunctionMode):
         if self.rule.masks_borders and is_padded_convolution(func, args, kwargs):
             return apply_border_mask(result)
         return result
-
-    def _watch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        name = getattr(func, "__name__", "")
-        if not torch.is_grad_enabled() and (name in _CARRIERS or recognise(func, args, kwargs)):
-            operands = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor) and a.requires_grad]
-            if any(self._dependence.on_inputs(a) for a in operands):
-                raise ValueError(no_gradient(f"{name} in {self._where()} runs without autograd"))
 
     def _where(self) -> str:
         path, kind = locate(self._names)
@@ -127,6 +122,7 @@ class EncoderMode(TorchFunctionMode):
         return site
 
     def _discover(self, index: int, call: Call) -> Site:
+        self._refuse_wrapped(call)
         path, kind = locate(self._names)
         same = sum(1 for s in self.sites if (s.path, s.activation) == (path, call.name))
         site = Site(index, call.name, path, kind, tuple(call.input.shape), same + 1, self.samples)
@@ -140,6 +136,26 @@ class EncoderMode(TorchFunctionMode):
                 "replace it, or use a method without rules, such as integrated_gradients."
             )
         return site
+
+    def _refuse_wrapped(self, call: Call) -> None:
+        """Refuse activations inside what runs them again, or by other means, in the backward pass."""
+        function = inside_function()
+        if function is not None:
+            found = f"the custom autograd function {function}, which has a backward pass of its own"
+            fix = "call it outside"
+        elif in_checkpoint():
+            found, fix = (
+                "a checkpoint (torch.utils.checkpoint), which runs it again without the rule",
+                "call it outside",
+            )
+        elif torch._C._functorch.is_functorch_wrapped_tensor(call.input):
+            found, fix = "torch.vmap or another torch.func transform", "run the encoder on the batch itself"
+        else:
+            return
+        raise ValueError(
+            f"Expected activations within reach of a rule, found {call.name} in {self._where()} inside {found}; {fix}, "
+            "or use a method without rules, such as integrated_gradients."
+        )
 
 
 class BaselineMode(TorchFunctionMode):
@@ -158,11 +174,3 @@ class BaselineMode(TorchFunctionMode):
         if call is not None:
             self.inputs.append((call.name, call.input.detach().clone()))
         return func(*args, **kwargs)
-
-
-def no_gradient(found: str) -> str:
-    """Message for an encoder that cuts the gradient off."""
-    return (
-        f"Expected an encoder whose latents depend on its inputs through autograd, found that {found}; remove "
-        "torch.no_grad(), torch.inference_mode(), detach(), .data or numpy from its forward pass."
-    )

@@ -18,6 +18,11 @@ _POOLS = {
     **dict.fromkeys((functional.max_pool2d, functional.max_pool2d_with_indices, torch.max_pool2d), 2),
     **dict.fromkeys((functional.max_pool3d, functional.max_pool3d_with_indices, torch.max_pool3d), 3),
 }
+for _n in (1, 2, 3):
+    for _tail in ("", "_with_indices"):
+        if hasattr(torch.ops.aten, f"max_pool{_n}d{_tail}"):
+            _POOLS[getattr(torch.ops.aten, f"max_pool{_n}d{_tail}")] = _n
+_MAXIMA = (torch.amax, Tensor.amax, torch.max, Tensor.max, torch.ops.aten.amax, torch.ops.aten.max)
 _ADAPTIVE = {torch.adaptive_max_pool1d}
 for _n in (1, 2, 3):
     _ADAPTIVE |= {getattr(functional, f"adaptive_max_pool{_n}d{tail}") for tail in ("", "_with_indices")}
@@ -48,8 +53,17 @@ def read_pool(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pool 
     Raises
     ------
     ValueError
-        The pooling is adaptive or dilated, for which there is no redistribution.
+        The pooling is adaptive or dilated, or written as a maximum over dimensions: for those there is no
+        redistribution.
     """
+    if isinstance(func, torch._ops.OpOverload):
+        func = func.overloadpacket
+    if func in _MAXIMA and _over_dimensions(args, kwargs):
+        raise ValueError(
+            "Expected max pooling through torch.nn.functional for rectgrad_prr, found a maximum over dimensions "
+            f"({getattr(func, '__name__', func)}), whose signal would not be redistributed; use rectgrad, or "
+            "max_pool1d to max_pool3d with the size of the dimensions as kernel_size."
+        )
     adaptive = func in _ADAPTIVE
     if not adaptive and func not in _POOLS:
         return None
@@ -69,6 +83,12 @@ def read_pool(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pool 
         padding=given.get("padding", 0),
         ceil_mode=bool(given.get("ceil_mode", False)),
     )
+
+
+def _over_dimensions(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    operand = args[0] if args else kwargs.get("input")
+    pairwise = (len(args) > 1 and isinstance(args[1], Tensor)) or "other" in kwargs
+    return isinstance(operand, Tensor) and operand.requires_grad and not pairwise
 
 
 class _Redistributed(torch.autograd.Function):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-__all__ = ["Site", "locate"]
+__all__ = ["Site", "in_checkpoint", "locate"]
 
 
 @dataclass
@@ -95,3 +95,13 @@ def locate(names: dict[nn.Module, str]) -> tuple[str, str]:
             return names[owner], type(owner).__name__
         frame = frame.f_back  # type: ignore[assignment]
     return "", "?"
+
+
+def in_checkpoint() -> bool:
+    """Whether the running code was called by a checkpoint."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "torch.utils.checkpoint":
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False

@@ -21,7 +21,7 @@ def inputs(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def mlp(activation=nn.ReLU, n_in=10, n_hidden=(16, 12), n_latent=4) -> nn.Module:
+def mlp(activation=nn.ReLU, n_in=10, n_hidden=(48, 40), n_latent=4) -> nn.Module:
     """Fully connected network."""
     layers: list[nn.Module] = []
     for width in n_hidden:
@@ -49,7 +49,7 @@ class Spelled(nn.Module):
     def __init__(self, spelling: str):
         super().__init__()
         self.spelling = spelling
-        self.a, self.b, self.c = nn.Linear(6, 9), nn.Linear(9, 8), nn.Linear(8, 3)
+        self.a, self.b, self.c = nn.Linear(6, 40), nn.Linear(40, 44), nn.Linear(44, 3)
         self.relu, self.relu_in = nn.ReLU(), nn.ReLU(inplace=True)
         self.relu2 = nn.ReLU()
 
@@ -89,13 +89,13 @@ class Residual(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.inner, self.norm = nn.Linear(8, 8), nn.LayerNorm(8)
-        self.attention = nn.MultiheadAttention(8, 2, dropout=0.3, batch_first=True)
-        self.out, self.drop = nn.Linear(8, 3), nn.Dropout(0.5)
+        self.inner, self.norm = nn.Linear(8, 48), nn.LayerNorm(48)
+        self.attention = nn.MultiheadAttention(24, 2, dropout=0.3, batch_first=True)
+        self.mix, self.out, self.drop = nn.Linear(24, 48), nn.Linear(48, 3), nn.Dropout(0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         """Latents."""
-        x = x + self.drop(F.relu(self.norm(self.inner(x))))
-        tokens = x.unflatten(1, (2, 4)).repeat(1, 1, 2)
+        x = x.repeat(1, 6) + self.drop(F.relu(self.norm(self.inner(x))))
+        tokens = x.unflatten(1, (2, 24))
         mixed, _ = self.attention(tokens, tokens, tokens)
-        return self.out(F.relu(x + mixed.mean(dim=1)))
+        return self.out(F.relu(x + self.mix(mixed.mean(dim=1))))
