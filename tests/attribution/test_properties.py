@@ -46,6 +46,45 @@ def test_deeplift_is_complete_through_affine_and_elementwise_layers(seed, activa
     torch.testing.assert_close(maps.sum(dim=1), rise, rtol=1e-6, atol=1e-6)
 
 
+class Attending(nn.Module):
+    """Four tokens, a ReLU and self-attention."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.out = nn.Linear(5, 16), nn.Linear(16, 3)
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+
+    def forward(self, x):
+        tokens = torch.relu(self.embed(x.unflatten(1, (4, 5))))
+        return self.out(self.attention(tokens, tokens, tokens)[0].mean(1))
+
+
+GAPS = {
+    "layer norm": (
+        lambda: nn.Sequential(nn.Linear(20, 40), nn.LayerNorm(40), nn.Softplus(), nn.Linear(40, 3)), (20,), 0.94, 0.97
+    ),
+    "max pooling": (
+        lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 3)),
+        (1, 7, 7), 0.0, 1.08,
+    ),
+    "attention": (Attending, (20,), 0.05, 0.08),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layer", GAPS)
+def test_deeplifts_gap_through_other_layers_is_what_the_documentation_says(layer):
+    build, shape, from_zero, from_random = GAPS[layer]
+    for random, documented in ((False, from_zero), (True, from_random)):
+        gaps = []
+        for seed in range(20):
+            encoder, x, v = seeded(build, seed), inputs(8, *shape, seed=seed), inputs(3, seed=seed + 100)
+            base = inputs(*shape, seed=seed + 200) * random
+            rise = score(encoder, x, v) - score(encoder, base[None], v)
+            maps = attribute(encoder, x, v, "deeplift", baseline=base)
+            gaps.append((maps.flatten(1).sum(1) - rise).abs() / rise.abs())
+        assert float(torch.cat(gaps).median()) == pytest.approx(documented, rel=0.35, abs=0.02)
+
+
 @FEW
 @given(seed=st.integers(0, 10_000), activation=st.sampled_from(ACTIVATIONS))
 def test_rectgrad_const_that_lets_all_pass_is_the_network_with_slope_one(seed, activation):
