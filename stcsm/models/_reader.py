@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from stcsm.models._store import GeneStore, open_genes, thin
 
+BLOCK = 256
+"""Genes that are dense at once where a part of the counts is taken out."""
 VALUES = 2**22
 """Values, counted as if they were dense, that are summed together."""
 
@@ -62,6 +65,14 @@ class GeneReader:
         rows = np.zeros((len(genes), self.n_spots), dtype=np.float32)
         rows[gene, place] = values
         return rows
+
+    def counts(self, genes: np.ndarray, spots: np.ndarray) -> sparse.csr_array:
+        """Counts of ``genes`` at some of the model's spots, sparse (n_spots, n_genes), made block by block."""
+        blocks = [
+            sparse.csr_array(self.profiles(genes[start : start + BLOCK])[:, spots])
+            for start in range(0, len(genes), BLOCK)
+        ]
+        return sparse.csr_array(sparse.vstack(blocks).T)
 
     def thinned(self, genes: np.ndarray, share: float, seed: int) -> tuple[GeneReader, GeneReader]:
         """Split the counts of some genes in two by binomial thinning.

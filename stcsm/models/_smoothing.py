@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from lightning.pytorch import Trainer
-from scipy import sparse
 from torch import Tensor
 
 from stcsm.models._data import GeneDataModule
@@ -72,7 +71,7 @@ def choose_smoothing(
     rng = np.random.default_rng(seed)
     some = genes if len(genes) <= GENES else np.sort(rng.choice(genes, GENES, replace=False))
     spots = some_spots(coordinates, SPOTS, seed)
-    part = _part(reader, some, spots)
+    part = GeneReader(reader.counts(some, spots))
     usable = np.flatnonzero(part.gene_totals >= 2)
     if len(usable) < 2:
         return widths[0], {}
@@ -91,15 +90,6 @@ def choose_smoothing(
         elif gains[width] < gains[best] - TOLERANCE:
             break
     return best, gains
-
-
-def _part(reader: GeneReader, genes: np.ndarray, spots: np.ndarray) -> GeneReader:
-    """Some genes at some of the model's spots, in memory."""
-    blocks = [
-        sparse.csr_array(reader.profiles(genes[start : start + BATCH])[:, spots])
-        for start in range(0, len(genes), BATCH)
-    ]
-    return GeneReader(sparse.csr_array(sparse.vstack(blocks).T))
 
 
 def _train(module: GeneVAEModule, data: GeneDataModule, steps: int) -> None:

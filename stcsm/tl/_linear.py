@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import sparse
 
 from stcsm.models import GeneVAE
 from stcsm.space import HeldOutCounts, choose_components, some_spots
@@ -47,17 +46,16 @@ def _axes(model: GeneVAE, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     centre = sum(_inputs(model, block).sum(axis=0, dtype=np.float64) for block in blocks) / len(genes)
     width = min(n + EXTRA, spots, len(genes))
     basis = np.linalg.qr(np.random.default_rng(seed).normal(size=(spots, width)))[0]
-    inner = np.zeros((width, width))
-    for step in range(PASSES + 1):
-        image, inner = np.zeros((spots, width)), np.zeros((width, width))
+    for _ in range(PASSES):
+        image = np.zeros_like(basis)
         for block in blocks:
             u = _inputs(model, block) - centre
-            scores = u @ basis
-            inner += scores.T @ scores
-            if step < PASSES:
-                image += u.T @ scores
-        if step < PASSES:
-            basis = np.linalg.qr(image)[0]
+            image += u.T @ (u @ basis)
+        basis = np.linalg.qr(image)[0]
+    inner = np.zeros((width, width))
+    for block in blocks:
+        scores = (_inputs(model, block) - centre) @ basis
+        inner += scores.T @ scores
     _, rotation = np.linalg.eigh(inner)
     return basis @ rotation[:, ::-1][:, :n], np.asarray(centre)
 
@@ -69,8 +67,4 @@ def _number(model: GeneVAE, seed: int) -> int:
     genes = genes if len(genes) <= GENES else np.sort(rng.choice(genes, GENES, replace=False))
     coordinates = np.asarray(model.adata.obsm[model.setup.spatial_key], dtype=float)[model.spots]
     spots = some_spots(coordinates, SPOTS, seed)
-    blocks = [
-        sparse.csr_array(model.reader.profiles(genes[start : start + BLOCK])[:, spots])
-        for start in range(0, len(genes), BLOCK)
-    ]
-    return choose_components(HeldOutCounts(sparse.csr_array(sparse.vstack(blocks).T), seed=seed), seed=seed)
+    return choose_components(HeldOutCounts(model.reader.counts(genes, spots), seed=seed), seed=seed)
