@@ -112,7 +112,8 @@ def saliency(
     n
         Top-scoring pictures of each concept.
     method
-        One of :data:`stcsm.attribution.METHODS`.
+        One of :data:`stcsm.attribution.METHODS`; by default the plain gradient, which on drawn faces points at the
+        pixels of an attribute more often than the methods that multiply by the input (``docs/sanity.md``).
     latents
         (pictures, L) of ``data``, to find the top-scoring ones by; None encodes all of ``data``.
     encoder

@@ -44,7 +44,8 @@ def saliency(
     concepts
         Names; None is all of them.
     method
-        One of ``stcsm.attribution.METHODS``; the plain gradient by default.
+        One of ``stcsm.attribution.METHODS``; by default the plain gradient, whose mean map is as faithful as any other
+        method's on the default model, at a fraction of the cost (``docs/sanity.md``).
     genes
         ``"all"``: a fixed random 1500 of the genes trained on; ``"nearest"``: the ``n_genes`` of highest concept score;
         ``"members"``: the concept's own genes; or a list of gene names.
@@ -124,15 +125,18 @@ def gene_saliency(
     model: GeneVAE,
     concept: str,
     genes: Sequence[str] | str,
-    method: str = "saliency",
+    method: str = "integrated_gradients",
     **params: Any,
 ) -> AnnData:
     """Attribute the concept score of single genes: where in the tissue does it come from.
 
     Parameters
     ----------
-    adata, model, method, params
+    adata, model, params
         As for :func:`saliency`.
+    method
+        One of ``stcsm.attribution.METHODS``; by default integrated gradients, first in ``benchmarks/faithfulness.py``
+        where a gene is explained by a map of its own; a gene's map sums to what its profile adds to its score.
     concept
         One concept.
     genes

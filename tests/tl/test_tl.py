@@ -80,7 +80,7 @@ def test_saliency_of_all_genes_is_the_mean_of_gene_maps(tissue, model):
 
 def test_integrated_gradients_of_a_gene_sum_to_its_score_difference(tissue, model):
     tl.concepts(tissue, model, genes={"left": ["a0"]})
-    maps = tl.gene_saliency(tissue, model, "left", ["a3", "b3"], method="integrated_gradients")
+    maps = tl.gene_saliency(tissue, model, "left", ["a3", "b3"])  # integrated gradients by default
     import torch
 
     vector = tl._store.read_concepts(tissue, "left")[0].vectors[0]
