@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
+
+from stcsm._folder import whole_folder
 
 from ._faces_draw import HEIGHT, WIDTH, draw, landmarks
 from ._faces_scene import ATTRIBUTES, draw_scenes
@@ -96,22 +95,13 @@ def simulated_faces(
         raise ValueError(f"Expected layout 'official' or 'kaggle', found {layout!r}.")
     out = Path(out)
     _refuse_strangers(out, overwrite)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with whole_folder(out) as scratch:
         pictures = scratch / "img_align_celeba" / ("img_align_celeba" if layout == "kaggle" else "")
         pictures.mkdir(parents=True)
         has, points = _draw_all(n, seed, prevalence, pictures, scratch / "masks" if masks else None, progress)
         _write_tables(scratch, layout, has, points)
         settings = {"n": n, "seed": seed, "prevalence": prevalence, "masks": masks, "layout": layout}
         (scratch / _MARK).write_text(json.dumps(settings, indent=1), encoding="utf-8")
-        scratch.chmod(0o755)
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(scratch, out)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
     return out
 
 

@@ -1,8 +1,8 @@
 """Gene models: each gene is a sample, the spots are its features."""
 
+from stcsm._model_files import holds_only_a_model
 from stcsm.models._model import GeneVAE
 from stcsm.models._paper import PublishedVAE
-from stcsm.models._save import holds_only_a_model
 from stcsm.models._setup import counts_matrix as counts_of
 from stcsm.models._setup import read_setup
 from stcsm.nets import Conv2dSame

@@ -11,8 +11,8 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
+from stcsm._model_files import read_model, write_model
 from stcsm.models._module import GeneVAEModule
-from stcsm.models._save import read_model, write_model
 from stcsm.models._settings import check_settings
 from stcsm.models._setup import Setup, check_anndata
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from stcsm._folder import whole_folder
 
 TENSORS = "model.safetensors"
 SETTINGS = "model.json"
@@ -41,26 +40,15 @@ def write_model(folder: str | Path, tensors: dict[str, Tensor], settings: dict[s
     if folder.exists():
         if not overwrite:
             raise FileExistsError(f"Expected a new folder, found that {folder} exists; pass overwrite=True")
-        strangers = (
-            [p.name for p in folder.iterdir() if p.name not in (TENSORS, SETTINGS)] if folder.is_dir() else ["."]
-        )
+        strangers = strangers_in(folder)
         if strangers:
             raise FileExistsError(
                 f"Expected a folder that holds a stcsm model and nothing else, found {strangers[0]!r} in {folder}; "
                 "it is left as it is: choose another folder"
             )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with whole_folder(folder) as scratch:
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, scratch / TENSORS)
         (scratch / SETTINGS).write_text(json.dumps({"format": FORMAT, **settings}, indent=1), encoding="utf-8")
-        scratch.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(scratch, folder)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
 
 
 def read_model(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -82,9 +70,10 @@ def read_model(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = load_file(folder / TENSORS)
     except (json.JSONDecodeError, SafetensorError, UnicodeDecodeError) as error:
         raise ValueError(f"Expected a whole model in {folder}, found a damaged file: {error}") from error
-    if settings.get("format") != FORMAT:
+    found = settings.get("format") if isinstance(settings, dict) else None
+    if found != FORMAT:
         raise ValueError(
-            f"Expected a model of format {FORMAT}, found {settings.get('format')!r} in {folder}; "
+            f"Expected a model of format {FORMAT}, found {found!r} in {folder}; "
             "read it with the version of stcsm that wrote it"
         )
     return tensors, settings
