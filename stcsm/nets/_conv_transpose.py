@@ -46,6 +46,8 @@ def conv_transpose2d_same(input: Tensor, weight: Tensor, bias: Tensor | None = N
         same_padding(input.shape[d] * s, k, s) for d, s, k in zip((-2, -1), steps, kernel, strict=True)
     )
     full = F.conv_transpose2d(input, weight, bias, steps, padding=(top, left))
+    if top == bottom and left == right:
+        return full  # a slice that cuts nothing off would still be a copy in the backward pass, and lose channels-last
     # torch takes the same padding on both sides, so what SAME cuts off more at the end is cut here.
     return full[..., : full.shape[-2] - (bottom - top), : full.shape[-1] - (right - left)]
 

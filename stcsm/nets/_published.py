@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from stcsm.nets._conv import Conv2dSame
 from stcsm.nets._conv_transpose import ConvTranspose2dSame
+from stcsm.nets._one_channel import Conv2dSameToOne
 
 SIZE = 32
 """Cells of the published grid in either direction."""
@@ -62,16 +63,16 @@ class PublishedDecoder(nn.Module):
     def __init__(self, n_latent: int):
         super().__init__()
         cells, before = SIZE // 2 ** len(CHANNELS), CHANNELS[-1]
-        layers: list[nn.Module] = [nn.Linear(n_latent, cells**2 * before), nn.ReLU()]
+        layers: list[nn.Module] = [nn.Linear(n_latent, cells**2 * before), nn.ReLU(inplace=True)]
         layers += [nn.Unflatten(1, (cells, cells, before)), ChannelsFirst(), nn.BatchNorm2d(before, **_BN)]
         for channels in reversed(CHANNELS):
             layers += [
                 ConvTranspose2dSame(before, channels, KERNEL, stride=2),
-                nn.ReLU(),
+                nn.ReLU(inplace=True),
                 nn.BatchNorm2d(channels, **_BN),
             ]
             before = channels
-        self.layers = nn.Sequential(*layers, Conv2dSame(before, 1, KERNEL))
+        self.layers = nn.Sequential(*layers, Conv2dSameToOne(before, KERNEL))
 
     def forward(self, z: Tensor) -> Tensor:
         """Decode latents to logits."""

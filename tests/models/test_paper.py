@@ -105,6 +105,17 @@ def test_same_seed_same_numbers_and_saved_as_itself(bulb, tmp_path):
     np.testing.assert_array_equal(first.sampled_latents(3), again.sampled_latents(3))
 
 
+def test_training_goes_on_after_a_look_at_the_latents(bulb):
+    model = GeneVAE.paper(bulb)
+    model.train(max_epochs=1, progress=False)
+    norm = next(m for m in model.encoder.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    model.get_latent_representation()
+    before = norm.running_mean.clone()
+    model.train(max_epochs=1, progress=False)
+    assert (norm.running_mean != before).any()  # batch statistics and noise are those of a training, not frozen
+    assert not norm.training
+
+
 @pytest.mark.slow
 def test_draws_have_the_published_deviation(bulb):
     model = GeneVAE.paper(bulb)
