@@ -97,6 +97,9 @@ class GeneBatches(Dataset):
         genes = self.genes[deal.genes]
         tensors: dict[str, Any] = self._tensors(self.reader.profiles(genes))
         tensors |= {"rows": torch.tensor(deal.rows), "size": deal.size, "weight": deal.weight}
+        section = self.reader.section(genes)
+        if section is not None:
+            tensors["section"] = torch.from_numpy(section)
         if self.target is not None:
             target = self._tensors(self.target.profiles(genes))
             tensors |= {"target": target["counts"], "target_totals": target["totals"]}
@@ -156,6 +159,11 @@ class GeneDataModule(pl.LightningDataModule):
         rng = np.random.default_rng(self.seed)
         genes = np.sort(rng.choice(self.genes, self.n_val, replace=False))
         return self._loader(GeneBatches(self.left, genes, self.taken))
+
+    def every_gene(self) -> Iterator[dict[str, Any]]:
+        """Batches of all genes in their order, held-out counts as the target where some are held out."""
+        batches = GeneBatches(self.left, self.genes, self.taken)
+        return (batches[deal] for deal in DealtBatches(len(batches), self.batch_size))
 
     def _loader(self, data: GeneBatches, order: torch.Generator | None = None) -> DataLoader:
         rank, n_ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -8,6 +8,7 @@ import numpy as np
 from anndata import AnnData
 
 from stcsm import _keys
+from stcsm.models._sections import ARRAY, Frame
 from stcsm.models._setup import check_coordinates
 from stcsm.nets._grid_nets import padded_side
 from stcsm.space import IMAGES, check_grid_size, fold_hexagonal, lattice_places, whole_places
@@ -44,14 +45,29 @@ def grid_cells(adata: AnnData, spots: np.ndarray, spatial_key: str) -> tuple[np.
     places = whole_places(adata.obs.get(_keys.ARRAY_ROW), adata.obs.get(_keys.ARRAY_COL))
     if places is None:
         key = _keys.SPATIAL_ARRAY if _keys.SPATIAL_ARRAY in adata.obsm else spatial_key
-        found = lattice_places(check_coordinates(adata, key))
-        if found is None:
-            raise ValueError(
-                f"Expected spots on an array for a convolutional model, found that adata.obsm[{key!r}] lies on none; "
-                "give each spot a cell first: stcsm.pp.to_grid(adata, bin_size=...)"
-            )
-        places = found.rows, found.cols
-    rows, cols = places[0][spots], places[1][spots]
+        places = _on_lattice(check_coordinates(adata, key), f"adata.obsm[{key!r}]")
+    return _cells(places[0][spots], places[1][spots])
+
+
+def place_cells(frame: Frame) -> tuple[np.ndarray, tuple[int, int]]:
+    """Cell of each place that several sections share, and the grid's shape: see :func:`grid_cells`."""
+    if frame.kind == ARRAY:
+        rows, cols = frame.keys.astype(np.int64).T
+        return _cells(rows, cols)
+    return _cells(*_on_lattice(frame.coordinates, "the places of the sections"))
+
+
+def _on_lattice(coordinates: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
+    found = lattice_places(coordinates)
+    if found is None:
+        raise ValueError(
+            f"Expected spots on an array for a convolutional model, found that {what} lies on none; "
+            "give each spot a cell first: stcsm.pp.to_grid(adata, bin_size=...)"
+        )
+    return found.rows, found.cols
+
+
+def _cells(rows: np.ndarray, cols: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
     cols = fold_hexagonal(rows, cols)
     rows, cols = rows - rows.min(), cols - cols.min()
     check_grid_size(

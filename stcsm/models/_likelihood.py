@@ -23,9 +23,11 @@ def scaled_by_maximum(counts: Tensor) -> Tensor:
     return counts / counts.amax(dim=-1, keepdim=True).clamp(min=1)
 
 
-def bernoulli(scaled: Tensor, logits: Tensor) -> Tensor:
+def bernoulli(scaled: Tensor, logits: Tensor, there: Tensor | None = None) -> Tensor:
     """Minus the binary cross-entropy of max-scaled counts (N, S) under ``sigmoid(logits)``, summed over spots, (N,).
 
     Max-scaled counts are no coin tosses, so this is a loss after Brocki & Chung (2019) rather than a probability.
+    ``there`` (N, S) is one where the gene's section has a spot and zero elsewhere.
     """
-    return -torch.nn.functional.binary_cross_entropy_with_logits(logits, scaled, reduction="none").sum(dim=-1)
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, scaled, weight=there, reduction="none")
+    return -loss.sum(dim=-1)

@@ -14,6 +14,8 @@ from stcsm.models._negative_binomial import negative_binomial
 from stcsm.nets._grid import SpotGrid
 
 LIKELIHOODS = ("nb", "multinomial", "bernoulli")
+NOWHERE = -60.0
+"""Log share of a section's counts where it has no spot: the soft-max gives it nothing, without infinities."""
 BERNOULLI_KL = 0.005
 """Weight of the divergence beside the Bernoulli likelihood, about the published 2 * 0.5e-4 * 1024 cells / 20 latents.
 At full weight all but two latents collapse."""
@@ -45,7 +47,8 @@ class GeneVAEModule(BaseModuleClass):
     Parameters
     ----------
     depth
-        Share of all counts that falls on each spot, (S,).
+        Share of all counts that falls on each spot, (S,); of several sections, the share of each section's counts on
+        each place, (B, S), zero where it has no spot.
     likelihood
         ``"nb"``, ``"multinomial"`` or ``"bernoulli"``.
     n_latent
@@ -76,7 +79,7 @@ class GeneVAEModule(BaseModuleClass):
         self.n_latent = n_latent
         self.seeds = tuple(seeds)
         self.register_buffer("depth", depth)
-        self.register_buffer("log_depth", depth.log())
+        self.register_buffer("log_depth", depth.log().clamp(min=NOWHERE))
         self.grid = grid
         members = []
         for seed in self.seeds:
@@ -111,13 +114,19 @@ class GeneVAEModule(BaseModuleClass):
         noise = torch.randn((n, like.shape[1]), generator=self._generators[key], device=like.device)
         return noise if self._rows is None else noise[self._rows]
 
-    def transform(self, counts: Tensor, totals: Tensor) -> Tensor:
+    @staticmethod
+    def of_section(depth: Tensor, section: Tensor | None) -> Tensor:
+        """Depths of the spots, (S,), or of each sample's section, (N, S)."""
+        return depth if depth.ndim == 1 or section is None else depth[section]
+
+    def transform(self, counts: Tensor, totals: Tensor, section: Tensor | None = None) -> Tensor:
         """Encoder inputs of counts (N, S) with totals (N, 1): (N, S), or images (N, 1, H, W) where there is a grid.
 
         u_gs = log1p(x_gs / (n_g d_s + 1/2)), or x_gs / max_s x_gs for the Bernoulli likelihood. On a grid s is a cell,
-        its counts and depth those of its spots together; cells without a spot are zero.
+        its counts and depth those of its spots together; cells without a spot are zero. Of several sections,
+        ``section`` (N,) says which one a sample is of; places where it has no spot are zero.
         """
-        depth = self.depth
+        depth = self.of_section(self.depth, section)
         if self.grid is not None:
             counts, depth = self.grid.sums(counts), self.grid.sums(depth)
         if self.likelihood == "bernoulli":
@@ -142,13 +151,13 @@ class GeneVAEModule(BaseModuleClass):
         """Posterior variance of what an encoder's second head says."""
         return log_var.exp()
 
-    def _get_inference_input(self, tensors: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
-        return {"counts": tensors["counts"], "totals": tensors["totals"]}
+    def _get_inference_input(self, tensors: dict[str, Tensor], **_: Any) -> dict[str, Tensor | None]:
+        return {"counts": tensors["counts"], "totals": tensors["totals"], "section": tensors.get("section")}
 
     @auto_move_data
-    def inference(self, counts: Tensor, totals: Tensor) -> dict[str, list[Tensor]]:
+    def inference(self, counts: Tensor, totals: Tensor, section: Tensor | None = None) -> dict[str, list[Tensor]]:
         """Posterior of every member, and one draw from it: lists of (N, L)."""
-        u = self.transform(counts, totals)
+        u = self.transform(counts, totals, section)
         out: dict[str, list[Tensor]] = {"mean": [], "log_var": [], "z": []}
         for m in range(len(self.members)):
             # Under autocast an encoder may give bfloat16; what follows wants all its digits.
@@ -168,14 +177,18 @@ class GeneVAEModule(BaseModuleClass):
         """Decoder output f(z) of every member: list of (N, S)."""
         return {"f": [self.member(m).decoder(zm) for m, zm in enumerate(z)]}
 
-    def log_likelihood(self, member: int, f: Tensor, counts: Tensor, totals: Tensor) -> Tensor:
+    def log_likelihood(
+        self, member: int, f: Tensor, counts: Tensor, totals: Tensor, section: Tensor | None = None
+    ) -> Tensor:
         """Log-probability (N,) of counts (N, S) under one member's decoder output."""
         if self.likelihood == "bernoulli":
-            return _likelihood.bernoulli(_likelihood.scaled_by_maximum(counts), f)
+            there = None if section is None else (self.of_section(self.depth, section) > 0).to(f.dtype)
+            return _likelihood.bernoulli(_likelihood.scaled_by_maximum(counts), f, there)
+        log_depth = self.of_section(self.log_depth, section)
         log_theta = self.member(member).log_theta
         if log_theta is not None:
-            return negative_binomial(counts, totals, f, self.log_depth, log_theta)
-        return _likelihood.multinomial(counts, _likelihood.log_rate(f, self.log_depth))
+            return negative_binomial(counts, totals, f, log_depth, log_theta)
+        return _likelihood.multinomial(counts, _likelihood.log_rate(f, log_depth))
 
     def loss(
         self,
@@ -198,7 +211,7 @@ class GeneVAEModule(BaseModuleClass):
         for m, f in enumerate(generative_outputs["f"]):
             mean, log_var = inference_outputs["mean"][m], inference_outputs["log_var"][m]
             kl_m = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(dim=-1)
-            rec_m = -self.log_likelihood(m, f, target, target_totals)
+            rec_m = -self.log_likelihood(m, f, target, target_totals, tensors.get("section"))
             loss = loss + (rec_m + kl_weight * kl_m).mean()
             reconstruction = reconstruction + rec_m.detach() / n
             kl = kl + kl_m.detach() / n

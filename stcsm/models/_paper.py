@@ -133,6 +133,11 @@ class PublishedVAE(GeneVAE):
         )
 
     def _place(self, adata: AnnData) -> tuple[np.ndarray, tuple[int, int]]:
+        if self.sections is not None:
+            raise ValueError(
+                f"Expected one section for the published model, found {len(self.section_names)}; take one of them, or "
+                'GeneVAE(adata, encoder="conv", likelihood="bernoulli"), which takes several'
+            )
         return published_cells(adata, self.reader.spots), (SIZE, SIZE)
 
     def _build_module(self, depth: Tensor) -> PublishedModule:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from stcsm.models._store import GeneStore, open_genes, thin
+from stcsm.models._store import GeneStore, SectionGenes, open_genes, thin
 
 BLOCK = 256
 """Genes that are dense at once where a part of the counts is taken out."""
@@ -32,7 +32,7 @@ class GeneReader:
     spots
         Indices (S',) of the spots that profiles are restricted to.
     gene_totals
-        Counts of each gene (G,).
+        Counts of each gene (G,) at these spots.
     depth
         Share of all counts that falls on each spot of ``spots`` (S',); sums to one.
     """
@@ -43,9 +43,12 @@ class GeneReader:
     def _take(self, store: GeneStore, spots: np.ndarray | None) -> None:
         self._store = store
         self.n_all_spots, self.n_genes = store.shape
-        self.gene_totals, spot_totals = _totals(store)
-        self.spots = np.flatnonzero(spot_totals > 0) if spots is None else np.asarray(spots)
+        self.gene_totals, spot_totals = _totals(store, spots=spots)
+        self._restrict(np.flatnonzero(spot_totals > 0) if spots is None else np.asarray(spots))
         self.depth = spot_totals[self.spots] / max(spot_totals.sum(), 1)
+
+    def _restrict(self, spots: np.ndarray) -> None:
+        self.spots = spots
         # Column of a profile in which each spot stands; -1 for those that are left out.
         self._place = np.full(self.n_all_spots, -1, dtype=np.int64)
         self._place[self.spots] = np.arange(len(self.spots))
@@ -74,6 +77,29 @@ class GeneReader:
         ]
         return sparse.csr_array(sparse.vstack(blocks).T)
 
+    def part(self, genes: np.ndarray, spots: np.ndarray) -> GeneReader:
+        """A reader of some genes at some of the model's spots, those without a count left out; for a trial."""
+        return GeneReader(self.counts(genes, spots))
+
+    def section(self, genes: np.ndarray) -> np.ndarray | None:
+        """Which section each sample belongs to, (n,); None where there are no sections."""
+        return None
+
+    def in_sections(self, section: np.ndarray, place: np.ndarray, n_sections: int, n_places: int) -> SampleReader:
+        """Read the same counts as samples, a gene in one section each.
+
+        Parameters
+        ----------
+        section, place
+            Of each of ``spots``, (S',).
+        n_sections, n_places
+            How many there are.
+        """
+        of_spot = np.full((2, self.n_all_spots), -1, dtype=np.int64)
+        of_spot[:, self.spots] = section, place
+        store = SectionGenes(self._store, of_spot[0], of_spot[1], n_sections, n_places)
+        return SampleReader(store, np.repeat(np.arange(n_sections), self.n_genes), n_sections, np.arange(n_places))
+
     def thinned(self, genes: np.ndarray, share: float, seed: int) -> tuple[GeneReader, GeneReader]:
         """Split the counts of some genes in two by binomial thinning.
 
@@ -101,14 +127,66 @@ class GeneReader:
         return other
 
 
-def _totals(store: GeneStore) -> tuple[np.ndarray, np.ndarray]:
-    """Counts of every gene (G,) and of every spot (S,), in bounded memory."""
+class SampleReader(GeneReader):
+    """Reads samples, a gene in one section each, where several sections share their places.
+
+    What a :class:`GeneReader` says of genes and spots holds for samples and places.
+
+    Parameters
+    ----------
+    store
+        Counts (P, N) of samples.
+    sections
+        Section of each sample, (N,).
+    n_sections
+        How many there are, B.
+    places
+        Indices (P',) of the places to restrict profiles to; by default those with a count in some section.
+
+    Attributes
+    ----------
+    depth
+        Share of a section's counts that falls on each place, (B, P'); zero where the section has no spot.
+    """
+
+    def __init__(self, store: GeneStore, sections: np.ndarray, n_sections: int, places: np.ndarray | None = None):
+        self._sections, self.n_sections = sections, n_sections
+        self._take(store, places)
+
+    def _take(self, store: GeneStore, spots: np.ndarray | None) -> None:
+        self._store = store
+        self.n_all_spots, self.n_genes = store.shape
+        self.gene_totals, totals = np.zeros(self.n_genes), np.zeros((self.n_sections, self.n_all_spots))
+        for b in range(self.n_sections):
+            own = np.flatnonzero(self._sections == b)
+            self.gene_totals[own], totals[b] = _totals(store, own)
+        self._restrict(np.flatnonzero(totals.any(axis=0)) if spots is None else np.asarray(spots))
+        self.depth = totals[:, self.spots] / np.maximum(totals.sum(axis=1, keepdims=True), 1)
+
+    def section(self, genes: np.ndarray) -> np.ndarray:
+        """Which section each sample belongs to, (n,)."""
+        return self._sections[np.asarray(genes)]
+
+    def part(self, genes: np.ndarray, spots: np.ndarray) -> GeneReader:
+        """A reader of some samples at some places."""
+        return SampleReader(open_genes(self.counts(genes, spots)), self._sections[genes], self.n_sections)
+
+    def _with(self, store: GeneStore) -> GeneReader:
+        return SampleReader(store, self._sections, self.n_sections, self.spots)
+
+
+def _totals(
+    store: GeneStore, of: np.ndarray | None = None, spots: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Counts of every gene or of some, (n,), at every spot or at some, and of the spots (S,); in bounded memory."""
     n_spots, n_genes = store.shape
-    genes, spots = np.zeros(n_genes), np.zeros(n_spots)
+    of = np.arange(n_genes) if of is None else of
+    counted = np.ones(n_spots) if spots is None else np.isin(np.arange(n_spots), spots).astype(np.float64)
+    genes, spots = np.zeros(len(of)), np.zeros(n_spots)
     step = max(1, VALUES // max(n_spots, 1))
-    for start in range(0, n_genes, step):
-        some = store.columns(np.arange(start, min(start + step, n_genes)))
-        values = some.values.astype(np.float64)
+    for start in range(0, len(of), step):
+        some = store.columns(of[start : start + step])
+        values = some.values.astype(np.float64) * counted[some.rows]
         genes[start : start + step] = np.bincount(some.owner, weights=values, minlength=len(some.indptr) - 1)
         spots += np.bincount(some.rows, weights=values, minlength=n_spots)
     return genes, spots

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,10 +13,18 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
+from stcsm import _keys
 from stcsm._model_files import read_model, write_model
 from stcsm.models._module import GeneVAEModule
+from stcsm.models._reader import GeneReader
+from stcsm.models._sections import Frame, Sections, find_on_frame, spot_places
 from stcsm.models._settings import check_settings
-from stcsm.models._setup import Setup, check_anndata
+from stcsm.models._setup import Setup, check_anndata, counts_matrix, read_setup
+
+logger = logging.getLogger(__name__)
+
+KEYS, COORDINATES = "places.keys", "places.coordinates"
+"""Names of the places among the saved tensors."""
 
 
 class SavingMixin:
@@ -24,7 +34,11 @@ class SavingMixin:
     settings: dict[str, Any]
     setup: Setup
     spots: Any
+    sections: Sections | None
     trained_genes: np.ndarray
+    trained_samples: np.ndarray
+    samples: GeneReader
+    reader: GeneReader
     is_trained_: bool
     _model_summary_string: str
     adata: Any
@@ -32,8 +46,17 @@ class SavingMixin:
     if TYPE_CHECKING:  # what the model brings
 
         def _attach(
-            self, adata: AnnData, setup: Setup, settings: dict[str, Any], spots: np.ndarray | None = None
+            self,
+            adata: AnnData,
+            setup: Setup,
+            settings: dict[str, Any],
+            spots: np.ndarray | None = None,
+            sections: Sections | None = None,
         ) -> None: ...
+
+        def _choose_samples(self) -> None: ...
+
+        def _coordinates(self) -> np.ndarray: ...
 
         def _build_module(self, depth: Tensor) -> GeneVAEModule: ...
 
@@ -62,23 +85,40 @@ class SavingMixin:
         FileExistsError
             If the folder exists and ``overwrite`` is false, or if it holds anything but a model.
         """
+        frame = self._frame()
+        held = self.sections
         write_model(
             dir_path,
-            self.module.state_dict(),
+            {
+                **self.module.state_dict(),
+                KEYS: torch.from_numpy(frame.keys),
+                COORDINATES: torch.from_numpy(frame.coordinates),
+            },
             {
                 "class": type(self).__name__,
                 "settings": self.settings,
-                "setup": {"layer": self.setup.layer, "spatial_key": self.setup.spatial_key},
+                "setup": asdict(self.setup),
                 "is_trained": self.is_trained_,
                 "spots": self.adata.obs_names.tolist(),
                 "model_spots": self.spots.tolist(),
                 "trained_genes": self.adata.var_names[self.trained_genes].tolist(),
+                "places": frame.kind,
+                "sections": None
+                if held is None
+                else {"names": held.names, "section": held.section.tolist(), "place": held.place.tolist()},
             },
             overwrite,
         )
 
+    def _frame(self) -> Frame:
+        """The places that the model knows."""
+        if self.sections is not None:
+            return self.sections.frame
+        here = spot_places(self.adata, self.setup.spatial_key)
+        return Frame(here.kind, here.keys[self.spots], self._coordinates())
+
     @classmethod
-    def load(cls, dir_path: str | Path, adata: AnnData, accelerator: str = "auto") -> Self:
+    def load(cls, dir_path: str | Path, adata: AnnData, accelerator: str = "auto", *, match: str = "spots") -> Self:
         """Read a model that :meth:`save` wrote; no code is unpickled.
 
         Parameters
@@ -86,40 +126,62 @@ class SavingMixin:
         dir_path
             The folder.
         adata
-            The AnnData it was trained on, or another with the same spots in the same order.
+            The AnnData it was trained on, or another with the same spots in the same order; with ``match="places"``
+            another section.
         accelerator
             ``"auto"`` takes a GPU where there is one.
+        match
+            ``"spots"``: the spots have to be the model's. ``"places"``: apply the model to another section (or several,
+            where ``adata`` was set up with a batch key) on the same grid. Spots are brought to the model's places by
+            row and column (or by equal coordinates, where the model was trained without them). Places that the section
+            lacks are zero in the input; spots on no place of the model are left out, and maps are NaN there. Genes may
+            be others: a gene is a sample, not a feature.
 
         Raises
         ------
         FileNotFoundError
             If there is no model.
         ValueError
-            If its files are damaged, or if ``adata`` has other spots.
+            If its files are damaged, if ``adata`` has other spots, or, with ``match="places"``, if fewer than half of
+            the places are in common.
         """
+        if match not in ("spots", "places"):
+            raise ValueError(f"Expected match to be 'spots' or 'places', found {match!r}")
         tensors, saved = read_model(dir_path)
         try:
             setup, spots = Setup(**saved["setup"]), np.asarray(saved["model_spots"], dtype=np.int64)
             names, trained, settings = saved["spots"], saved["trained_genes"], dict(saved["settings"])
             check_settings(settings)
             depth, is_trained = tensors["depth"], bool(saved["is_trained"])
+            frame, sections = _saved_places(tensors, saved)
         except (KeyError, TypeError) as error:
             raise ValueError(f"Expected a whole model in {dir_path}, found settings without {error}") from error
-        _check_same_spots(adata, names)
-        check_anndata(adata, setup)
-        genes = np.flatnonzero(adata.var_names.isin(trained))
-        if not len(genes):
-            raise ValueError(
-                f"Expected genes of the {len(trained)} that the model was trained on (such as {trained[0]!r}), found "
-                f"none among {adata.n_vars} (such as {adata.var_names[0]!r}); symbols against Ensembl identifiers?"
-            )
         cls = cls._class_named(saved.get("class"))
         model = cls.__new__(cls)
-        model._attach(adata, setup, settings, spots)
-        model.trained_genes = genes
+        if match == "places":
+            setup, spots, sections = cls._other_section(dir_path, frame, adata, setup)
+            model._attach(adata, setup, settings, spots, sections)
+            model._choose_samples()
+            depth = torch.from_numpy(model.samples.depth.astype(np.float32))
+        else:
+            _check_same_spots(adata, names)
+            check_anndata(adata, setup)
+            genes = np.flatnonzero(adata.var_names.isin(trained))
+            if not len(genes):
+                raise ValueError(
+                    f"Expected genes of the {len(trained)} that the model was trained on (such as {trained[0]!r}), "
+                    f"found none among {adata.n_vars} (such as {adata.var_names[0]!r}); symbols against Ensembl "
+                    "identifiers?"
+                )
+            model._attach(adata, setup, settings, spots, sections)
+            model._choose_samples()
+            known = np.isin(model.trained_samples % model.reader.n_genes, genes)
+            model.trained_samples = model.trained_samples[known] if sections is not None else genes
+            model.trained_genes = genes
         model.module = model._build_module(depth)
+        own = {} if match == "spots" else {n: t for n, t in model.module.named_buffers() if n in ("depth", "log_depth")}
         try:
-            model.module.load_state_dict(tensors)
+            model.module.load_state_dict({**tensors, **own})
         except RuntimeError as error:
             raise ValueError(f"Expected weights that fit the settings in {dir_path}, found others: {error}") from error
         model.module.eval()
@@ -128,6 +190,39 @@ class SavingMixin:
         if accelerator != "cpu" and torch.cuda.is_available():
             model.module.to("cuda:0")
         return model
+
+    @classmethod
+    def _other_section(
+        cls, dir_path: str | Path, frame: Frame | None, adata: AnnData, setup: Setup
+    ) -> tuple[Setup, np.ndarray, Sections]:
+        """Setup, spots and sections of an AnnData that a model is applied to."""
+        if frame is None:
+            raise ValueError(
+                f"Expected a model that knows its places in {dir_path}, found one saved without them, by an earlier "
+                "version; load it with its own AnnData and save it again"
+            )
+        setup = read_setup(adata) if "setup" in adata.uns.get(_keys.UNS, {}) else replace(setup, batch_key=None)
+        check_anndata(adata, setup)
+        seen = GeneReader(counts_matrix(adata, setup.layer)).spots
+        spots, sections = find_on_frame(frame, adata, setup, seen)
+        if len(spots) < len(seen):
+            logger.warning(
+                f"{len(seen) - len(spots)} of {len(seen)} spots lie on no place of the model; they are left out, and "
+                "maps are NaN there"
+            )
+        return setup, spots, sections
+
+
+def _saved_places(tensors: dict[str, torch.Tensor], saved: dict[str, Any]) -> tuple[Frame | None, Sections | None]:
+    """Places and sections of a saved model, taken out of its tensors; None where it has none."""
+    if KEYS not in tensors:
+        return None, None
+    frame = Frame(saved["places"], tensors.pop(KEYS).numpy(), tensors.pop(COORDINATES).numpy())
+    held = saved.get("sections")
+    if held is None:
+        return frame, None
+    section, place = (np.asarray(held[name], dtype=np.int64) for name in ("section", "place"))
+    return frame, Sections(tuple(held["names"]), frame, section, place)
 
 
 def _check_same_spots(adata: AnnData, spots: list[str]) -> None:
@@ -142,5 +237,5 @@ def _check_same_spots(adata: AnnData, spots: list[str]) -> None:
         )
     raise ValueError(
         f"Expected the {len(spots)} spots that the model was trained on, found {len(names)} spots of which {common} "
-        "are the same; a model is tied to its spots: train another for this section"
+        'are the same; for another section on the same grid: GeneVAE.load(folder, adata, match="places")'
     )

@@ -15,10 +15,11 @@ from stcsm.space import check_counts
 
 @dataclass(frozen=True)
 class Setup:
-    """Where an AnnData keeps the counts and the coordinates of its spots."""
+    """Where an AnnData keeps the counts and the coordinates of its spots, and which section each belongs to."""
 
     layer: str | None
     spatial_key: str
+    batch_key: str | None = None
 
 
 def write_setup(adata: AnnData, setup: Setup) -> None:
@@ -26,6 +27,8 @@ def write_setup(adata: AnnData, setup: Setup) -> None:
     entry = {"spatial_key": setup.spatial_key}
     if setup.layer is not None:
         entry["layer"] = setup.layer
+    if setup.batch_key is not None:
+        entry["batch_key"] = setup.batch_key
     with warnings.catch_warnings():
         # A view becomes an object of its own when something is written into it, which is what is wanted here.
         warnings.simplefilter("ignore", ImplicitModificationWarning)
@@ -46,7 +49,32 @@ def read_setup(adata: AnnData) -> Setup:
             "Expected an AnnData that was set up, found none of our keys in it; "
             "call stcsm.models.GeneVAE.setup_anndata(adata) first"
         )
-    return Setup(entry.get("layer"), entry["spatial_key"])
+    return Setup(entry.get("layer"), entry["spatial_key"], entry.get("batch_key"))
+
+
+def section_labels(adata: AnnData, setup: Setup) -> np.ndarray | None:
+    """Name of each spot's section (S,), as text; None where the setup names no column.
+
+    Raises
+    ------
+    ValueError
+        If there is no such column, or a spot has no section.
+    """
+    if setup.batch_key is None:
+        return None
+    if setup.batch_key not in adata.obs:
+        raise ValueError(
+            f"Expected the section of each spot in adata.obs[{setup.batch_key!r}], found the columns "
+            f"{sorted(map(str, adata.obs))}; write it there or pass batch_key=None"
+        )
+    column = adata.obs[setup.batch_key]
+    without = column.isna().to_numpy()
+    if without.any():
+        raise ValueError(
+            f"Expected a section for every spot, found {without.sum()} of {len(column)} spots without one in "
+            f"adata.obs[{setup.batch_key!r}] (first: {adata.obs_names[without.argmax()]!r}); drop them or fill it in"
+        )
+    return column.astype(str).to_numpy(dtype=str)
 
 
 def counts_matrix(adata: AnnData, layer: str | None) -> Any:

@@ -50,9 +50,9 @@ def choose_smoothing(
     Parameters
     ----------
     reader
-        Counts.
+        Counts; of several sections, of samples over places.
     genes
-        Genes (n,) that the model will be trained on.
+        Genes (n,), or samples, that the model will be trained on.
     coordinates
         Of the model's spots, (S', 2 or 3).
     build
@@ -71,7 +71,7 @@ def choose_smoothing(
     rng = np.random.default_rng(seed)
     some = genes if len(genes) <= GENES else np.sort(rng.choice(genes, GENES, replace=False))
     spots = some_spots(coordinates, SPOTS, seed)
-    part = GeneReader(reader.counts(some, spots))
+    part = reader.part(some, spots)
     usable = np.flatnonzero(part.gene_totals >= 2)
     if len(usable) < 2:
         return widths[0], {}
@@ -115,8 +115,10 @@ def _gain(module: GeneVAEModule, data: GeneDataModule) -> float:
     module.eval()
     gained = total = 0.0
     for batch in data.val_dataloader():
-        z = module.inference(batch["counts"], batch["totals"])["z"]
-        share = torch.log_softmax(module.generative(z)["f"][0] + module.log_depth, dim=-1)
-        gained += float((batch["target"] * (share - module.log_depth)).sum())
+        section = batch.get("section")
+        z = module.inference(batch["counts"], batch["totals"], section)["z"]
+        log_depth = module.of_section(module.log_depth, section)
+        share = torch.log_softmax(module.generative(z)["f"][0] + log_depth, dim=-1)
+        gained += float((batch["target"] * (share - log_depth)).sum())
         total += float(batch["target"].sum())
     return gained / max(total, 1.0)

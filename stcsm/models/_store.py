@@ -152,6 +152,38 @@ class ScratchGenes:
         return np.frombuffer(self._file.read(4 * count), dtype=dtype)
 
 
+class SectionGenes:
+    """Counts (P, B * G) of samples, a gene in one section each, from counts (S, G) of B sections on P places.
+
+    Sample ``b * G + g`` is gene g in section b.
+
+    Parameters
+    ----------
+    store
+        Counts (S, G) of all sections.
+    section, place
+        Of each spot, (S,); -1 for spots that are left out. A section has one spot on a place at most.
+    n_sections, n_places
+        B and P.
+    """
+
+    def __init__(self, store: GeneStore, section: np.ndarray, place: np.ndarray, n_sections: int, n_places: int):
+        self._store, self._section, self._place = store, section, place
+        self._n_genes = store.shape[1]
+        self.shape = (n_places, n_sections * self._n_genes)
+
+    def columns(self, genes: np.ndarray) -> Columns:
+        """Counts of samples."""
+        section, gene = np.divmod(np.asarray(genes), self._n_genes)
+        whole = self._store.columns(gene)
+        owner = whole.owner
+        own = self._section[whole.rows] == section[owner]
+        owner, place, values = owner[own], self._place[whole.rows[own]], whole.values[own]
+        order = np.lexsort((place, owner))
+        counts = np.bincount(owner, minlength=len(section))
+        return Columns(_pointers(counts), place[order], values[order])
+
+
 class ThinnedGenes:
     """One part of counts that are split in two by binomial thinning, drawn when asked for.
 

@@ -28,12 +28,12 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingMixin:
-    """``train`` for a model that has a module, a reader, settings and genes to train on."""
+    """``train`` for a model that has a module, a reader of samples, settings and samples to train on."""
 
     module: GeneVAEModule
-    reader: GeneReader
+    samples: GeneReader
     settings: dict[str, Any]
-    trained_genes: np.ndarray
+    trained_samples: np.ndarray
 
     if TYPE_CHECKING:  # what the model brings
 
@@ -58,8 +58,8 @@ class TrainingMixin:
     ) -> None:
         """Train all members, through scvi-tools' plan and runner.
 
-        Every gene with ``min_counts`` counts is trained on; none is held out. With ``smoothing="auto"`` short trainings
-        choose the width of the spatial filter first.
+        Every gene with ``min_counts`` counts is trained on, in each section where it has them; none is held out. With
+        ``smoothing="auto"`` short trainings choose the width of the spatial filter first.
 
         Parameters
         ----------
@@ -89,7 +89,7 @@ class TrainingMixin:
         MemoryError
             If parameters and a batch do not fit the free memory.
         """
-        n = len(self.trained_genes)
+        n = len(self.trained_samples)
         if batch_size is None:
             batch_size = 128 if n >= 2000 else 64
         if batch_size < 1 or not 0 < held_out < 1:
@@ -98,7 +98,7 @@ class TrainingMixin:
             )
         self._require_memory(batch_size)
         data = GeneDataModule(
-            self.reader, self.trained_genes, batch_size, self.settings["seed"], held_out if early_stopping else 0.0
+            self.samples, self.trained_samples, batch_size, self.settings["seed"], held_out if early_stopping else 0.0
         )
         if max_epochs is None:
             max_epochs = int(np.clip(round(STEPS / data.steps_per_epoch), 40, 100))
@@ -133,8 +133,8 @@ class TrainingMixin:
     def _settle_smoothing(self, most_steps: int) -> None:
         """Choose the width of the spatial filter and build the module with it."""
         width, gains = choose_smoothing(
-            self.reader,
-            self.trained_genes,
+            self.samples,
+            self.trained_samples,
             self._coordinates(),
             self._trial_module,
             seed=self.settings["seed"],
@@ -147,10 +147,10 @@ class TrainingMixin:
     def _require_memory(self, batch_size: int) -> None:
         """Refuse a training that cannot fit: weights, gradients and two moments, and the arrays of a batch."""
         parameters = sum(p.numel() for p in self.module.parameters())
-        profile = batch_size * self.reader.n_spots
+        profile = batch_size * self.samples.n_spots
         require_memory(
             4.0 * (4 * parameters + 5 * profile),
-            f"4 x {parameters} parameters and 5 x {batch_size} genes x {self.reader.n_spots} spots, 4 bytes each",
+            f"4 x {parameters} parameters and 5 x {batch_size} genes x {self.samples.n_spots} spots, 4 bytes each",
             "lower batch_size, n_hidden or n_seeds, or bin the tissue to fewer spots: stcsm.pp.to_grid",
         )
 

@@ -45,6 +45,7 @@ def spot_graph(
     *,
     layer: str | None = None,
     spatial_key: str = _keys.SPATIAL,
+    batch_key: str | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> None:
@@ -71,6 +72,11 @@ def spot_graph(
         Layer of the counts; None is ``.X``.
     spatial_key
         Key of the coordinates in ``.obsm``.
+    batch_key
+        Column of ``.obs`` that names each spot's section, where there are several. Smoothing and joining stay within a
+        section: neighbours in coordinates are none on the tissue, and what sets sections apart as wholes (staining,
+        depth, day) would decide which spots look alike. Settings are chosen on the section with most counts and hold
+        for all.
     seed
         Seed of the thinning.
     progress
@@ -89,8 +95,8 @@ def spot_graph(
         If a setting is out of range, there are no coordinates, or fewer than three spots have counts.
     """
     graph, record = make_spot_graph(
-        adata, scale, width, n_pcs, n_neighbors, steps, layer=layer, spatial_key=spatial_key, seed=seed,
-        progress=progress,
+        adata, scale, width, n_pcs, n_neighbors, steps, layer=layer, spatial_key=spatial_key,
+        batch_key=batch_key, seed=seed, progress=progress,
     )  # fmt: skip
     adata.obsp[_keys.SPOT_GRAPH] = graph
     adata.uns[_keys.UNS] = {**adata.uns.get(_keys.UNS, {}), "spot_graph": record}
@@ -106,6 +112,7 @@ def make_spot_graph(
     *,
     layer: str | None = None,
     spatial_key: str = _keys.SPATIAL,
+    batch_key: str | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> tuple[csr_matrix, dict[str, Any]]:
@@ -121,20 +128,53 @@ def make_spot_graph(
         raise ValueError("Expected counts in adata.X, found None; name the layer that holds them: layer=...")
     check_counts(matrix, adata.obs_names, adata.var_names)
     whole = csr_array(matrix if not hasattr(matrix, "to_memory") else matrix.to_memory())
-    used = np.flatnonzero(np.asarray(whole.sum(axis=1)).ravel() > 0)
-    if len(used) < 3:
-        raise ValueError(f"Expected at least three spots with counts, found {len(used)}")
-    counts = csr_array(whole[used])
-    coords = check_coords(np.asarray(adata.obsm[spatial_key])[used])
-    candidates = {
-        "n_pcs": _candidates("n_pcs", n_pcs, COMPONENTS, min(counts.shape) - 1),
-        "n_neighbors": _candidates("n_neighbors", n_neighbors, NEIGHBOURS, len(used) - 1),
-        "steps": _candidates("steps", steps, STEPS, 1000),
-    }
+    depth = np.asarray(whole.sum(axis=1, dtype=np.float64)).ravel()
+    used = np.flatnonzero(depth > 0)
+    sections = _sections(adata, batch_key, used)
+    for name, own in sections.items():
+        if len(own) < 3:
+            of = "" if batch_key is None else f" in section {name!r}"
+            raise ValueError(f"Expected at least three spots with counts{of}, found {len(own)}")
+    check_coords(np.asarray(adata.obsm[spatial_key])[used])
+    coords = np.asarray(adata.obsm[spatial_key], dtype=np.float64)
+    asked = {"n_pcs": n_pcs, "n_neighbors": n_neighbors, "steps": steps}
+    richest = max(sections.values(), key=lambda own: depth[own].sum())
+    counts = csr_array(whole[richest])
+    record = _choose(counts, coords[richest], scale, width, asked, seed, progress)
+    graphs = [_join(csr_array(whole[own]), coords[own], record, seed) for own in sections.values()]
+    graph = _to_all_spots(graphs, list(sections.values()), adata.n_obs)
+    place = _place(adata, layer, spatial_key, batch_key)
+    return graph, {"scale": scale, "seed": seed, **place, **record}
+
+
+def _sections(adata: AnnData, batch_key: str | None, used: np.ndarray) -> dict[str, np.ndarray]:
+    """Spots with counts of each section; of the whole where none are named."""
+    if batch_key is None:
+        return {"": used}
+    if batch_key not in adata.obs or adata.obs[batch_key].isna().any():
+        found = "spots without one" if batch_key in adata.obs else f"the columns {sorted(map(str, adata.obs))}"
+        raise ValueError(f"Expected the section of every spot in adata.obs[{batch_key!r}], found {found}")
+    labels = adata.obs[batch_key].astype(str).to_numpy(dtype=str)
+    return {str(name): used[labels[used] == name] for name in np.unique(labels)}
+
+
+def _choose(
+    counts: csr_array,
+    coords: np.ndarray,
+    scale: str,
+    width: float | str,
+    asked: dict[str, int | str],
+    seed: int,
+    progress: bool,
+) -> dict[str, Any]:
+    """Width, components, neighbours and steps for a section, and how they were found."""
+    most = {"n_pcs": min(counts.shape) - 1, "n_neighbors": len(coords) - 1, "steps": 1000}
+    default = {"n_pcs": COMPONENTS, "n_neighbors": NEIGHBOURS, "steps": STEPS}
+    candidates: Any = {name: _candidates(name, asked[name], default[name], most[name]) for name in asked}
     unit = nearest_neighbour_distance(coords)
     some = some_spots(coords, ENOUGH_SPOTS, seed)
     part, part_coords = csr_array(counts[some]), coords[some]
-    record: dict[str, Any] = {"scale": scale, "seed": seed, **_place(adata, layer, spatial_key)}
+    record: dict[str, Any] = {}
     if width == "auto" and scale == "region":
         found = region_width(part, part_coords, unit=unit, irregular=irregularity(coords), seed=seed)
         widths: tuple[float, ...] = (float(found.width),)
@@ -145,33 +185,42 @@ def make_spot_graph(
         if isinstance(width, (str, bool)) or not np.isfinite(width) or width < 0:
             raise ValueError(f"Expected width of 0 or more, or 'auto', found {width!r}")
         widths = (float(width),)
-    settled = len(widths) == 1 and all(len(c) == 1 for c in candidates.values())
-    if settled:
-        best_width, best = widths[0], {name: c[0] for name, c in candidates.items()}
-    else:
-        with tqdm(desc="spot graph", disable=not progress, leave=False) as bar:
-            tried = choose_graph(part, part_coords, unit=unit, widths=widths, seed=seed, tick=bar.update, **candidates)
-        top = tried[0]
-        best_width, best = top.width, {"n_pcs": top.n_pcs, "n_neighbors": top.n_neighbors, "steps": top.steps}
-        record["gain"] = float(top.gain)
-    smoother = spatial_filter(coords, best_width, unit=unit, dtype=np.float32) if best_width else None
-    scores = spot_components(log_normalise(counts), best["n_pcs"], smoother, seed=seed)
-    graph = similarity_graph(nearest_spots(scores, best["n_neighbors"]), best["n_neighbors"])
-    settings = {"width": float(best_width), **{name: int(value) for name, value in best.items()}}
-    return _to_all_spots(graph, used, adata.n_obs), record | settings
+    if len(widths) == 1 and all(len(c) == 1 for c in candidates.values()):
+        return record | {"width": widths[0], **{name: int(c[0]) for name, c in candidates.items()}}
+    with tqdm(desc="spot graph", disable=not progress, leave=False) as bar:
+        tried = choose_graph(part, part_coords, unit=unit, widths=widths, seed=seed, tick=bar.update, **candidates)
+    record["gain"] = float(tried[0].gain)
+    return record | {"width": float(tried[0].width), **{name: int(getattr(tried[0], name)) for name in candidates}}
 
 
-def _place(adata: AnnData, layer: str | None, spatial_key: str) -> dict[str, str]:
-    """What a graph was made for: spots in their order, counts, coordinates."""
+def _join(counts: csr_array, coords: np.ndarray, settings: dict[str, Any], seed: int) -> csr_array:
+    """The graph of one section; a small one has as many components and neighbours as it can."""
+    width = settings["width"]
+    unit = nearest_neighbour_distance(coords)
+    smoother = spatial_filter(coords, width, unit=unit, dtype=np.float32) if width else None
+    n_pcs = min(settings["n_pcs"], max(min(counts.shape) - 1, 1))
+    n_neighbors = min(settings["n_neighbors"], len(coords) - 1)
+    scores = spot_components(log_normalise(counts), n_pcs, smoother, seed=seed)
+    return similarity_graph(nearest_spots(scores, n_neighbors), n_neighbors)
+
+
+def _place(adata: AnnData, layer: str | None, spatial_key: str, batch_key: str | None) -> dict[str, str]:
+    """What a graph was made for: spots in their order, counts, coordinates, sections."""
     digest = hashlib.sha256("\n".join(map(str, adata.obs_names)).encode(errors="replace"))
     coords = np.ascontiguousarray(np.asarray(adata.obsm[spatial_key], dtype=np.float64))
     digest.update(coords.tobytes())
-    return {"layer": layer or "", "spatial_key": spatial_key, "spots": digest.hexdigest()[:16]}
+    if batch_key is not None and batch_key in adata.obs:
+        digest.update("\n".join(adata.obs[batch_key].astype(str)).encode(errors="replace"))
+    place = {"layer": layer or "", "spatial_key": spatial_key, "spots": digest.hexdigest()[:16]}
+    return place if batch_key is None else {**place, "batch_key": batch_key}
 
 
-def same_spots(adata: AnnData, record: dict[str, Any], layer: str | None, spatial_key: str) -> bool:
-    """Whether the graph of a record was made for these spots, counts and coordinates."""
-    return all(record.get(name) == value for name, value in _place(adata, layer, spatial_key).items())
+def same_spots(
+    adata: AnnData, record: dict[str, Any], layer: str | None, spatial_key: str, batch_key: str | None = None
+) -> bool:
+    """Whether the graph of a record was made for these spots, counts, coordinates and sections."""
+    place = _place(adata, layer, spatial_key, batch_key)
+    return all(record.get(name, "") == place.get(name, "") for name in ("batch_key", *place))
 
 
 def _candidates(name: str, value: int | str, default: tuple[int, ...], most: int) -> tuple[int, ...]:
@@ -182,8 +231,11 @@ def _candidates(name: str, value: int | str, default: tuple[int, ...], most: int
     return (int(value),)
 
 
-def _to_all_spots(graph: csr_array, used: np.ndarray, n: int) -> csr_matrix:
-    coo = graph.tocoo()
-    rest = np.setdiff1d(np.arange(n), used)
-    rows, cols = np.concatenate([used[coo.row], rest]), np.concatenate([used[coo.col], rest])
-    return csr_matrix((np.concatenate([coo.data, np.ones(len(rest), coo.data.dtype)]), (rows, cols)), shape=(n, n))
+def _to_all_spots(graphs: list[csr_array], sections: list[np.ndarray], n: int) -> csr_matrix:
+    """Graphs of the sections as one (n, n); a spot that is in none is joined to itself."""
+    rest = np.setdiff1d(np.arange(n), np.concatenate(sections))
+    parts = [graph.tocoo() for graph in graphs]
+    rows = np.concatenate([*(own[part.row] for own, part in zip(sections, parts, strict=True)), rest])
+    cols = np.concatenate([*(own[part.col] for own, part in zip(sections, parts, strict=True)), rest])
+    ones = np.ones(len(rest), parts[0].data.dtype)
+    return csr_matrix((np.concatenate([*(part.data for part in parts), ones]), (rows, cols)), shape=(n, n))

@@ -6,7 +6,16 @@ from stcsm.space._components import spot_components
 from stcsm.space._coords import check_coords, nearest_neighbour_distance
 from stcsm.space._counts import log_normalise, thin_counts
 from stcsm.space._filter import spatial_filter
-from stcsm.space._grid import IMAGES, Places, bin_places, check_grid_size, fold_hexagonal, lattice_places, whole_places
+from stcsm.space._grid import (
+    IMAGES,
+    Places,
+    array_coordinates,
+    bin_places,
+    check_grid_size,
+    fold_hexagonal,
+    lattice_places,
+    whole_places,
+)
 from stcsm.space._heldout import HeldOutCounts
 from stcsm.space._lattice import Lattice, find_lattice
 from stcsm.space._memory import available_memory, require_memory
@@ -25,6 +34,7 @@ __all__ = [
     "HeldOutCounts",
     "Lattice",
     "Places",
+    "array_coordinates",
     "available_memory",
     "bin_places",
     "check_coords",

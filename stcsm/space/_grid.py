@@ -117,6 +117,16 @@ def fold_hexagonal(rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[
     return (cols - cols.min()) // 2 if hexagonal else cols
 
 
+def array_coordinates(rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Coordinates (S, 2) of the places of a square or hexagonal array, its pitch as the unit.
+
+    On a hexagonal array (see :func:`fold_hexagonal`) a column is half a step and a row lies sin 60 degrees higher.
+    """
+    hexagonal = fold_hexagonal(rows, cols) is not cols
+    across, up = (0.5, 0.75**0.5) if hexagonal else (1.0, 1.0)
+    return np.column_stack([across * cols, up * rows])
+
+
 def check_grid_size(
     n_rows: float, n_cols: float, fix: str = "check the coordinates for spots far away", images: int = 1
 ) -> None:

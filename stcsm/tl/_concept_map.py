@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 from anndata import AnnData
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, diags_array
 
 from stcsm import _keys
-from stcsm.concepts import standardise
 from stcsm.models import GeneVAE
 from stcsm.pp import make_spot_graph, same_spots
 from stcsm.space import diffuse, spatial_filter
 from stcsm.tl._concepts import check_concepts
 from stcsm.tl._decoded import decoded_maps
+from stcsm.tl._ensemble import standardise_sections
 from stcsm.tl._expression import member_expression
 from stcsm.tl._linear import linear_maps
 from stcsm.tl._maps import random_genes
@@ -48,7 +48,8 @@ def concept_map(
 ) -> None:
     """Map where each concept lives: the recommended map, made of several views of the concept.
 
-    Each part is brought to mean 0 and standard deviation 1 over the spots; the parts are averaged and carried over the
+    Each part is brought to mean 0 and standard deviation 1 over the spots (of several sections, over those of each:
+    maps compare the places of a section, not sections); the parts are averaged and carried over the
     spot graph, so that spots that look alike get alike values. Attribution says what the encoder looks at, a linear
     encoder is the steadier witness where genes are few or faint, and the members' own expression keeps both honest.
     ``benchmarks/RECOVERY.md`` has what each part is worth.
@@ -95,12 +96,15 @@ def concept_map(
     views = {p: PARTS[p](model, chosen).T for p in parts}
     if "expression" in views and settings.get("width"):
         coords = np.asarray(adata.obsm[model.setup.spatial_key], dtype=float)[model.spots]
-        views["expression"] = spatial_filter(coords, settings["width"]) @ views["expression"]
-    maps: Any = standardise(np.mean([standardise(view) for view in views.values()], axis=0))
+        for _, own in model.parts():
+            if len(coords[own]) > 1:
+                views["expression"][own] = spatial_filter(coords[own], settings["width"]) @ views["expression"][own]
+    maps: Any = standardise_sections(
+        model, np.mean([standardise_sections(model, view) for view in views.values()], axis=0)
+    )
     steps = int(settings["steps"]) if graph else 0
     if made is not None:
-        maps = diffuse(csr_array(made)[model.spots][:, model.spots], maps, steps)
-        maps = np.asarray(standardise(maps))
+        maps = standardise_sections(model, diffuse(_among(made, model.spots), maps, steps))
     if made is not None and made is not adata.obsp.get(_keys.SPOT_GRAPH):
         adata.obsp[_keys.SPOT_GRAPH] = made
         write_entry(adata, "spot_graph", settings)
@@ -108,15 +112,30 @@ def concept_map(
     write_entry(adata, "concept_map", {"parts": np.asarray(parts, dtype=object), "steps": steps})
 
 
+def _among(graph: Any, spots: np.ndarray) -> csr_array:
+    """The graph among some spots, rows summing to one again; a spot that is joined to none of them stays by itself."""
+    part = csr_array(csr_array(graph)[spots][:, spots])
+    total = np.asarray(part.sum(axis=1, dtype=np.float64)).ravel()
+    if (np.abs(total - 1) <= 1e-3).all():
+        return part
+    alone = total <= 0
+    return csr_array(diags_array(1 / np.where(alone, 1, total)) @ part + diags_array(alone.astype(np.float64)))
+
+
 def _graph(adata: AnnData, model: GeneVAE) -> tuple[Any, dict[str, Any]]:
     """The spot graph to use, and its settings: what is there if it was made for these spots, otherwise a new one."""
-    layer, spatial_key = model.setup.layer, model.setup.spatial_key
+    setup = model.setup
+    where: Any = {"layer": setup.layer, "spatial_key": setup.spatial_key}
+    if model.sections is not None:
+        where["batch_key"] = setup.batch_key
     settings = entry(adata, "spot_graph")
     there = adata.obsp.get(_keys.SPOT_GRAPH)
-    if there is not None and settings and same_spots(adata, settings, layer, spatial_key):
+    if there is not None and settings and same_spots(adata, settings, **where):
         return there, settings
     if there is not None and settings:
-        logger.warning("the spot graph was made for other spots, another layer or other coordinates; it is made anew")
+        logger.warning(
+            "the spot graph was made for other spots, another layer, other coordinates or sections; it is made anew"
+        )
     elif there is not None:
         if not np.allclose(np.asarray(there.sum(axis=1)), 1, atol=1e-3):
             raise ValueError(
@@ -124,4 +143,4 @@ def _graph(adata: AnnData, model: GeneVAE) -> tuple[Any, dict[str, Any]]:
                 "stcsm.pp.spot_graph(adata)"
             )
         return there, {"steps": 1}
-    return make_spot_graph(adata, layer=layer, spatial_key=spatial_key, seed=model.settings["seed"])
+    return make_spot_graph(adata, seed=model.settings["seed"], **where)

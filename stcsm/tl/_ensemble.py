@@ -1,4 +1,4 @@
-"""One answer from several members: standardise each, then average."""
+"""One answer from several members, and one scale in each section."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stcsm.concepts import standardise
+from stcsm.models import GeneVAE
 
 
 def average_members(values: Sequence[np.ndarray]) -> np.ndarray:
@@ -18,3 +19,15 @@ def average_members(values: Sequence[np.ndarray]) -> np.ndarray:
     if len(values) == 1:
         return np.asarray(values[0], dtype=np.float64)
     return np.mean([standardise(v) for v in values], axis=0)
+
+
+def standardise_sections(model: GeneVAE, maps: np.ndarray) -> np.ndarray:
+    """Maps (S', K) brought to mean 0 and standard deviation 1 over the spots, of several sections over those of each.
+
+    What the model knows of a gene is where in its section it is found, not how much of it one section has beside
+    another, so maps compare the places of a section.
+    """
+    out = np.empty(maps.shape, dtype=np.float64)
+    for _, own in model.parts():
+        out[own] = standardise(maps[own])
+    return out

@@ -15,7 +15,7 @@ def member_expression(model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
     Counts are divided by the spot's depth (relative to the mean spot), ``log1p`` is taken, and each gene is brought to
     mean 0 and standard deviation 1 over spots before genes are averaged by their weights.
     """
-    depth = model.module.depth.cpu().numpy() * len(model.spots)
+    depth = model.reader.depth * len(model.spots)
     share, blocks = member_shares(model, concepts)
     maps = np.zeros((len(concepts), len(model.spots)))
     for block in blocks:

@@ -19,8 +19,9 @@ def linear_maps(model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
     """Saliency maps (K, S') of concepts in a linear encoder.
 
     The encoder is that of principal component analysis, with the genes trained on as samples and their depth-corrected
-    input u as features; held-out counts choose the number of components. The score of a concept, its members' mean
-    latent minus that of all genes, times a gene's latent, is linear in u, so its gradient is one map for all genes.
+    input u as features (of several sections, the spots of all, u taken within each); held-out counts choose the number
+    of components. The score of a concept, its members' mean latent minus that of all genes, times a gene's latent, is
+    linear in u, so its gradient is one map for all genes.
     """
     seed = int(model.settings["seed"])
     axes, centre = _axes(model, _number(model, seed), seed)
@@ -34,8 +35,7 @@ def linear_maps(model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
 def _inputs(model: GeneVAE, genes: np.ndarray) -> np.ndarray:
     """Depth-corrected profiles u (n, S') of genes, whatever form the model's own encoder takes them in."""
     counts = model.reader.profiles(genes)
-    expected = np.outer(model.reader.gene_totals[genes], model.reader.depth).astype(np.float32)
-    return np.log1p(counts / (expected + np.float32(0.5)))
+    return np.log1p(counts / (model.expected_counts(genes) + np.float32(0.5)))
 
 
 def _axes(model: GeneVAE, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

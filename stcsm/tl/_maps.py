@@ -49,7 +49,7 @@ def mean_maps(
 
     Returns
     -------
-    (K, S') over the model's spots, float64.
+    (K, S') over the model's spots, float64. Of several sections, each has the mean over its own samples of the genes.
     """
     if not len(genes):
         raise ValueError("Expected genes to average over, found none")
@@ -63,14 +63,31 @@ def mean_maps(
     step = int(np.clip(CHUNK_VALUES // (len(vectors) * np.prod(model.input_shape)), 1, 256))
     total = np.zeros((len(vectors), len(model.spots)))
     concepts = torch.as_tensor(vectors, dtype=torch.float32, device=model.device)
-    starts = range(0, len(genes), step)
-    for start in tqdm(starts, desc=method, disable=not progress, leave=False):
-        inputs = model.inputs(genes[start : start + step]).to(model.device)
-        # The noise of a gene depends on its place among all genes, not among those of the chunk.
-        own: dict[str, Any] = {"first": start} if method == "smoothgrad" else {}
-        maps = attribute(encoder, inputs, concepts, method, batch_size=step, **own, **params)
-        total += model.maps_to_spots(maps.cpu().double().sum(dim=0).numpy())
-    return total / len(genes)
+    for section, own in model.parts():
+        seen = genes_seen(model, genes, section)
+        starts = range(0, len(seen), step)
+        said = method if section is None else f"{method}, {section}"
+        for start in tqdm(starts, desc=said, disable=not progress, leave=False):
+            inputs = model.inputs(seen[start : start + step], section).to(model.device)
+            # The noise of a gene depends on its place among all genes, not among those of the chunk.
+            first: dict[str, Any] = {"first": start} if method == "smoothgrad" else {}
+            maps = attribute(encoder, inputs, concepts, method, batch_size=step, **first, **params)
+            total[:, own] += model.maps_to_spots(maps.cpu().double().sum(dim=0).numpy(), section)
+        total[:, own] /= len(seen)
+    return total
+
+
+def all_inputs(model: GeneVAE, genes: np.ndarray) -> torch.Tensor:
+    """Encoder inputs of genes in every section that has counts of them, section after section, (n, ...)."""
+    return torch.cat([model.inputs(genes_seen(model, genes, section), section) for section, _ in model.parts()])
+
+
+def genes_seen(model: GeneVAE, genes: np.ndarray, section: str | None) -> np.ndarray:
+    """Those of the genes that have a count in the section; all where none has, whose input is zero then."""
+    if section is None:
+        return genes
+    seen = genes[model.section_totals(section)[genes] > 0]
+    return seen if len(seen) else genes
 
 
 def choose_genes(

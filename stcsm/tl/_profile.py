@@ -32,6 +32,12 @@ def encoded_profiles(model: GeneVAE, labels: pd.Series) -> tuple[LayerProfiles, 
     ValueError
         If labels are at fault (see :func:`stcsm.concepts.layer_profiles`), or the model's input is another.
     """
+    if model.sections is not None:
+        raise ValueError(
+            "Expected a model of one section, on the spots that it was trained on, for estimator='profile', found one "
+            f"on the places of {len(model.section_names)} section(s); use estimator='contrast', which takes the "
+            "layer's marker genes"
+        )
     profiles = layer_profiles(
         labels.to_numpy(dtype=object)[model.spots],
         model.reader.depth,

@@ -33,7 +33,8 @@ def saliency(
     """Attribute concept scores to the spots: concept saliency maps (Brocki & Chung 2019, arXiv 1910.13140).
 
     The map of a concept is the signed mean, over the chosen genes, of the attribution of their concept score to their
-    input profile u (:class:`stcsm.models.GeneVAE`).
+    input profile u (:class:`stcsm.models.GeneVAE`). Of several sections, a spot has the mean over its own section's
+    profiles of the genes that have counts there.
 
     Parameters
     ----------
@@ -145,7 +146,8 @@ def gene_saliency(
     Returns
     -------
     AnnData of genes x spots: ``.X`` (n, S) attributions of the first member, ``.layers["counts"]`` the genes' counts,
-    ``.obs["concept_score"]`` their score, ``.varm["spatial"]`` the coordinates. ``adata`` is not changed.
+    ``.obs["concept_score"]`` their score, ``.varm["spatial"]`` the coordinates. ``adata`` is not changed. Of several
+    sections, spots have the attribution to the gene's profile in their own section.
 
     Raises
     ------
@@ -156,11 +158,14 @@ def gene_saliency(
     (chosen,) = read_concepts(adata, concept)
     names = [genes] if isinstance(genes, str) else list(genes)
     match = match_genes(names, adata.var_names, missing="error")
-    inputs = model.inputs(match.index).to(model.device)
     vector = chosen.vectors[0].astype(np.float32)
-    maps = attribute(model.encoder, inputs, vector, method, **params).cpu().numpy()
+    at_spots = np.empty((len(match.index), len(model.spots)), dtype=np.float32)
+    for section, own in model.parts():
+        inputs = model.inputs(match.index, section).to(model.device)
+        maps = attribute(model.encoder, inputs, vector, method, **params).cpu().numpy()
+        at_spots[:, own] = model.maps_to_spots(maps, section)
     latent = model.get_latent_representation()[match.index]
-    out = AnnData(model.to_all_spots(model.maps_to_spots(maps).astype(np.float32)))
+    out = AnnData(model.to_all_spots(at_spots))
     out.obs_names, out.var_names = adata.var_names[match.index], adata.obs_names
     out.obs["concept_score"] = latent @ vector
     counts = np.zeros(out.shape, dtype=np.float32)

@@ -28,7 +28,7 @@ from stcsm.evaluation import (
 from stcsm.models import GeneVAE
 from stcsm.tl._concepts import check_concepts, score_genes
 from stcsm.tl._ensemble import average_members
-from stcsm.tl._maps import choose_genes
+from stcsm.tl._maps import all_inputs, choose_genes
 from stcsm.tl._store import Concept, read_concepts, write_entry
 
 MOST_KEPT = 100
@@ -59,7 +59,8 @@ def sanity(
     and one that should differ: of other concepts and of the opposite one (Sixt et al. 2020), of an encoder whose layers
     are drawn anew from the top or one at a time (Adebayo et al. 2018), of genes whose spots are shuffled; and one that
     should not differ, of another member of the ensemble. What changes, changes alone: random concepts and networks are
-    mapped over the very genes of the concept.
+    mapped over the very genes of the concept. Of several sections, the maps that are compared are means over the
+    samples of all, place by place.
 
     Parameters
     ----------
@@ -120,7 +121,7 @@ def sanity(
     shared = all(r is rows[0] for r in rows)
     groups = [list(range(len(chosen)))] if shared else [[k] for k in range(len(chosen))]
     # On a grid, every gene is zero off the tissue, and what a map says there does not count.
-    tissue = (model.inputs(_some(model.trained_genes, most_genes, seed)) != 0).any(dim=0).numpy()
+    tissue = (all_inputs(model, _some(model.trained_genes, most_genes, seed)) != 0).any(dim=0).numpy()
     job = _Job(model, method, params, n_draws, seed, tissue, _some_cells(tissue, seed))
     strange = _random_vectors(model, latents, n_random, seed)
     found: list[tuple[list[int], _Found]] = []
@@ -180,7 +181,7 @@ class _Found:
 
 def _check(job: _Job, genes: np.ndarray, concepts: list[Concept], strange: list[np.ndarray]) -> _Found:
     """Check concepts whose maps are averaged over the same genes."""
-    x = job.model.inputs(genes).to(job.model.device)
+    x = all_inputs(job.model, genes).to(job.model.device)
     k, where = len(concepts), job.where
     by_member, layers, inputs = [], [], []
     for m, encoder in enumerate(job.model.encoders):

@@ -158,7 +158,7 @@ def significance(
             "smallest_p": _at(smallest_p, where),
             "n_genes": [len(c.members) for c in chosen],
             "spots_q05": _at(np.nanmean(np.where(np.isnan(q), np.nan, q < LEVEL), axis=1), where),
-            "morans_i": morans_i(coords, raw),
+            "morans_i": morans_i(coords, raw, [own for _, own in model.parts()]),
         },
         index=pd.Index([c.key for c in chosen], dtype=object),
     )
