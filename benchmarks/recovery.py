@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks._recovery.ceiling import ceiling
 from benchmarks._recovery.ours import our_maps, trained
+from benchmarks._recovery.paper import paper
 from benchmarks._recovery.protocol import by_layer, make_task, mean_auroc, paired_interval, score
 from benchmarks._recovery.rivals import RIVALS, Section, hindsight
 from stcsm import io
@@ -55,6 +56,13 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--n-seeds", type=int, default=2, help="members of our ensemble, as in stcsm run")
+    parser.add_argument(
+        "--encoders",
+        nargs="*",
+        default=[],
+        choices=["mlp", "conv"],
+        help="ours once more with these encoders in place of the default's",
+    )
     parser.add_argument("--skip", nargs="*", default=[], help="contenders to leave out")
     parser.add_argument("--no-hindsight", action="store_true")
     args = parser.parse_args()
@@ -72,23 +80,23 @@ def main() -> None:
     section = Section(task, args.seed)
     scores: dict[str, np.ndarray] = {}
     seconds: dict[str, float] = {}
-    for name, rival in RIVALS.items():
+    for name, rival in (RIVALS | {"paper": paper}).items():
         if name in args.skip:
             continue
         started = time.perf_counter()
         scores[name] = score(task, rival(section))
         seconds[name] = time.perf_counter() - started
         show(task, scores, name, args.ks, seconds[name])
-    if "stcsm" not in args.skip:
+    ours = {} if "stcsm" in args.skip else {"stcsm": "auto"}
+    settings = {}
+    for contender, encoder in (ours | {f"stcsm {e}": e for e in args.encoders}).items():
         started = time.perf_counter()
-        half, model = trained(task.half, args.seed, args.n_seeds)
-        for name, maps in our_maps(task, half, model).items():
+        half, model = trained(task.half, args.seed, args.n_seeds, encoder)
+        for name, maps in our_maps(task, half, model, contender).items():
             scores[name] = score(task, maps)
             seconds[name] = time.perf_counter() - started
             show(task, scores, name, args.ks, seconds[name])
-        settings = {"model": model.describe(), "spot_graph": half.uns["stcsm"]["spot_graph"]}
-    else:
-        settings = {}
+        settings[contender] = {"model": model.describe(), "spot_graph": half.uns["stcsm"]["spot_graph"]}
 
     auroc = {name: {str(k): mean_auroc(task, s, k) for k in args.ks} for name, s in scores.items()}
     if not args.no_hindsight:

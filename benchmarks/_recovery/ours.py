@@ -11,11 +11,11 @@ from benchmarks._recovery.protocol import Task
 from stcsm.models import GeneVAE
 
 
-def trained(half: AnnData, seed: int, n_seeds: int) -> tuple[AnnData, GeneVAE]:
+def trained(half: AnnData, seed: int, n_seeds: int, encoder: str = "auto") -> tuple[AnnData, GeneVAE]:
     """The half with a model trained on it."""
     adata = half.copy()
     GeneVAE.setup_anndata(adata)
-    model = GeneVAE(adata, n_seeds=n_seeds, seed=seed)
+    model = GeneVAE(adata, encoder=encoder, n_seeds=n_seeds, seed=seed)
     model.train(progress=False)
     return adata, model
 
@@ -25,13 +25,13 @@ def named(task: Task) -> dict[str, list[str]]:
     return {f"draw{i:06d}": list(d.genes) for i, d in enumerate(task.draws)}
 
 
-def our_maps(task: Task, adata: AnnData, model: GeneVAE) -> dict[str, NDArray[np.float64]]:
-    """Maps of every draw (draws, spots): the recommended one, and attribution alone."""
+def our_maps(task: Task, adata: AnnData, model: GeneVAE, name: str = "stcsm") -> dict[str, NDArray[np.float64]]:
+    """Maps of every draw (draws, spots) under the contender's name: the recommended one, and attribution alone."""
     names = named(task)
     stcsm.tl.concepts(adata, model, genes=names)
     stcsm.tl.saliency(adata, model)
     stcsm.tl.concept_map(adata, model)
     return {
-        "stcsm": adata.obsm["concept_map"][list(names)].to_numpy().T,
-        "stcsm saliency alone": adata.obsm["concept_saliency"][list(names)].to_numpy().T,
+        name: adata.obsm["concept_map"][list(names)].to_numpy().T,
+        f"{name} saliency alone": adata.obsm["concept_saliency"][list(names)].to_numpy().T,
     }

@@ -78,10 +78,14 @@ def make_task(adata: AnnData, labels: NDArray[np.str_], ks: tuple[int, ...], dra
     sc.tl.rank_genes_groups(first, "layer", method="t-test", n_genes=min(N_MARKERS, first.n_vars))
     seen = np.asarray(b.sum(axis=0)).ravel() > 0
     names = adata.var_names.astype(str)
+    # Places on an array, where there are any: convolutional models go by them.
+    places = [c for c in ("array_row", "array_col") if c in adata.obs]
     half = AnnData(
-        b[:, seen], obs=adata.obs[[]].copy(), var=adata.var[[]].loc[np.asarray(adata.var_names)[seen]].copy()
+        b[:, seen], obs=adata.obs[places].copy(), var=adata.var[[]].loc[np.asarray(adata.var_names)[seen]].copy()
     )
     half.obsm["spatial"] = np.asarray(adata.obsm["spatial"], dtype=float)[:, :3]
+    if "spatial_array" in adata.obsm:
+        half.obsm["spatial_array"] = np.asarray(adata.obsm["spatial_array"], dtype=float)
     visible = set(names[seen])
     asked: list[Draw] = []
     for layer in layers:
