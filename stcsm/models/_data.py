@@ -15,6 +15,8 @@ from stcsm.models._reader import GeneReader
 
 HELD_OUT_GENES = 4096
 """At most so many genes carry the validation score; more would cost time and change little."""
+DENSE_VALUES = 2**24
+"""Genes x spots of a set up to which all its profiles stay dense: 64 MB, read once instead of in every epoch."""
 
 
 class Deal(NamedTuple):
@@ -89,21 +91,28 @@ class GeneBatches(Dataset):
         self.reader = reader
         self.genes = genes
         self.target = target
+        self._dense: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.genes)
 
     def __getitem__(self, deal: Deal) -> dict[str, Any]:
-        genes = self.genes[deal.genes]
-        tensors: dict[str, Any] = self._tensors(self.reader.profiles(genes))
+        tensors: dict[str, Any] = self._tensors(self._profiles(self.reader, deal.genes))
         tensors |= {"rows": torch.tensor(deal.rows), "size": deal.size, "weight": deal.weight}
-        section = self.reader.section(genes)
+        section = self.reader.section(self.genes[deal.genes])
         if section is not None:
             tensors["section"] = torch.from_numpy(section)
         if self.target is not None:
-            target = self._tensors(self.target.profiles(genes))
+            target = self._tensors(self._profiles(self.target, deal.genes))
             tensors |= {"target": target["counts"], "target_totals": target["totals"]}
         return tensors
+
+    def _profiles(self, reader: GeneReader, some: list[int]) -> np.ndarray:
+        if len(self.genes) * reader.n_spots > DENSE_VALUES:
+            return reader.profiles(self.genes[some])
+        if id(reader) not in self._dense:
+            self._dense[id(reader)] = reader.profiles(self.genes)
+        return self._dense[id(reader)][some]
 
     @staticmethod
     def _tensors(counts: np.ndarray) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from scvi.module.base import BaseModuleClass, LossOutput, auto_move_data
 from torch import Tensor, nn
 
 from stcsm.models import _likelihood
-from stcsm.models._negative_binomial import negative_binomial
+from stcsm.models._negative_binomial import Held, held_counts, negative_binomial
 from stcsm.nets._grid import SpotGrid
 
 LIKELIHOODS = ("nb", "multinomial", "bernoulli")
@@ -178,7 +178,13 @@ class GeneVAEModule(BaseModuleClass):
         return {"f": [self.member(m).decoder(zm) for m, zm in enumerate(z)]}
 
     def log_likelihood(
-        self, member: int, f: Tensor, counts: Tensor, totals: Tensor, section: Tensor | None = None
+        self,
+        member: int,
+        f: Tensor,
+        counts: Tensor,
+        totals: Tensor,
+        section: Tensor | None = None,
+        held: Held | None = None,
     ) -> Tensor:
         """Log-probability (N,) of counts (N, S) under one member's decoder output."""
         if self.likelihood == "bernoulli":
@@ -187,7 +193,7 @@ class GeneVAEModule(BaseModuleClass):
         log_depth = self.of_section(self.log_depth, section)
         log_theta = self.member(member).log_theta
         if log_theta is not None:
-            return negative_binomial(counts, totals, f, log_depth, log_theta)
+            return negative_binomial(counts, totals, f, log_depth, log_theta, held=held)
         return _likelihood.multinomial(counts, _likelihood.log_rate(f, log_depth))
 
     def loss(
@@ -208,10 +214,11 @@ class GeneVAEModule(BaseModuleClass):
         loss = target.new_zeros(())
         reconstruction = target.new_zeros(len(target))
         kl = target.new_zeros(len(target))
+        held = held_counts(target, target_totals) if self.likelihood == "nb" else None
         for m, f in enumerate(generative_outputs["f"]):
             mean, log_var = inference_outputs["mean"][m], inference_outputs["log_var"][m]
             kl_m = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(dim=-1)
-            rec_m = -self.log_likelihood(m, f, target, target_totals, tensors.get("section"))
+            rec_m = -self.log_likelihood(m, f, target, target_totals, tensors.get("section"), held)
             loss = loss + (rec_m + kl_weight * kl_m).mean()
             reconstruction = reconstruction + rec_m.detach() / n
             kl = kl + kl_m.detach() / n
