@@ -2,7 +2,7 @@
 
 from ._blocks import neighbour_block_correlation, spatial_blocks
 from ._combine import combine
-from ._differential import Differential, differential_concepts
+from ._differential import Differential, differential_concepts, region_contrast
 from ._discovery import Discovery, discovery
 from ._estimators import ESTIMATORS, Estimator
 from ._fdr import benjamini_hochberg
@@ -72,6 +72,7 @@ __all__ = [
     "random_combination",
     "ranks",
     "read_gmt",
+    "region_contrast",
     "significance",
     "spatial_blocks",
     "standardise",

@@ -63,10 +63,9 @@ def differential_concepts(
     or in their number of blocks but not in mean (Janssen 1997; Chung & Romano 2013). Where there are no more
     permutations than asked for, all are taken and p is exact.
 
-    What it can and cannot say: it takes blocks as exchangeable between A and B. A trend across the whole tissue
-    makes two
-    regions differ without either being special; whether a difference is more than that of concepts made from random
-    genes is answered by `significance` with ``basis @ (mean over A - mean over B)`` as a one-column basis.
+    What it can and cannot say: it takes blocks as exchangeable between A and B. A trend across the whole tissue makes
+    two regions differ without either being special; whether a difference is more than that of concepts made from random
+    genes is answered by `concepts_against_random` with ``onto=region_contrast(...)``.
 
     Parameters
     ----------
@@ -112,6 +111,24 @@ def differential_concepts(
     # With as many blocks in A as in B, swapping the two gives the same |t|, so even all permutations reach 2 / n only.
     floor = max(1.0 / len(choices), (2.0 if n_a == n_b else 1.0) / n_possible)
     return Differential(difference, t, p, benjamini_hochberg(p), (n_a, n_b), len(others), exact, floor)
+
+
+def region_contrast(in_a: ArrayLike, in_b: ArrayLike, blocks: ArrayLike) -> FloatArray:
+    """Weights (S,) of the spots with which a map sums to `Differential.difference`.
+
+    Every block weighs the same, and within a block every spot.
+
+    Parameters
+    ----------
+    in_a, in_b, blocks
+        As for `differential_concepts`.
+    """
+    a, b, block = np.asarray(in_a, bool), np.asarray(in_b, bool), np.asarray(blocks)
+    out = np.zeros(len(block))
+    for side, sign in ((a, 1.0), (b, -1.0)):
+        _, number, size = np.unique(block[side], return_inverse=True, return_counts=True)
+        out[side] = sign / (len(size) * size[number])
+    return out
 
 
 def _welch(means: FloatArray, choices: FloatArray) -> FloatArray:

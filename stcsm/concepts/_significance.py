@@ -125,6 +125,7 @@ def concepts_against_random(
     n_concepts: int,
     bases: Sequence[FloatArray],
     *,
+    onto: FloatArray | None = None,
     alternative: str = "two-sided",
     statistic: str = "energy",
     progress: bool = False,
@@ -139,10 +140,15 @@ def concepts_against_random(
         K.
     bases
         (L_m, S) of every member of the ensemble, see `check_bases`.
+    onto
+        (S, C) sums over spots that are tested in place of the spots themselves, such as the difference between two
+        regions; members of an ensemble weigh by the size of their whole maps all the same.
     alternative, statistic, progress
         As for `significance`.
     """
     stacked = np.concatenate(bases)
+    if onto is not None:
+        stacked = stacked @ onto
     grams = [b @ b.T for b in bases]
     n_spots = stacked.shape[1]
     p, q, z = (np.empty((n_concepts, n_spots)) for _ in range(3))

@@ -10,8 +10,20 @@ import pandas as pd
 from anndata import AnnData
 
 from stcsm import _keys
-from stcsm.concepts import benjamini_hochberg, differential_concepts, neighbour_block_correlation, spatial_blocks
-from stcsm.tl._store import read_concepts, write_entry
+from stcsm.concepts import (
+    benjamini_hochberg,
+    concepts_against_random,
+    differential_concepts,
+    map_test,
+    neighbour_block_correlation,
+    region_contrast,
+    spatial_blocks,
+)
+from stcsm.models import GeneVAE
+from stcsm.tl._concepts import check_concepts
+from stcsm.tl._matching import StandIns
+from stcsm.tl._random_maps import N_RANDOM, RandomMaps, how_maps_were_made
+from stcsm.tl._store import Concept, read_concepts, write_entry
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +41,8 @@ def differential(
     b: str = REST,
     concepts: Sequence[str] | str | None = None,
     *,
+    model: GeneVAE | None = None,
+    n_random: int | None = None,
     key: str = _keys.CONCEPT_SALIENCY,
     spots_a_block: int | str = "auto",
     library_key: str | None = None,
@@ -41,6 +55,10 @@ def differential(
     Neighbouring spots are alike, so a test that permutes spots finds differences everywhere. Here compact blocks of
     neighbouring spots, each within one of the two sets, are permuted; the statistic is Welch's t over block means.
 
+    Regions that differ in most genes differ in most concepts. With ``model``, the difference of each concept is also
+    compared with those of random gene sets matched in size, abundance and dispersion
+    (:func:`stcsm.tl.significance`): is it larger than that of any genes like these?
+
     Parameters
     ----------
     adata
@@ -51,8 +69,13 @@ def differential(
         Two of its values; ``b="rest"`` is all other labelled spots.
     concepts
         Names; None is all that have a map.
+    model
+        The model that made the maps; asks for the comparison with random genes.
+    n_random
+        Random gene sets for each concept: by default 1000 for methods that are linear in the concept, where they cost
+        next to nothing; other methods map each by itself, and the number has to be given.
     key
-        Table of ``.obsm`` to compare.
+        Table of ``.obsm`` to compare; ``"concept_saliency"`` for the comparison with random genes.
     spots_a_block
         Mean number of spots in a block; ``"auto"``: 20, or fewer where a region is too small for 6 such blocks.
     library_key
@@ -62,13 +85,16 @@ def differential(
     n_permutations
         Random permutations of blocks; all of them where there are no more than that.
     seed
-        Of blocks and permutations.
+        Of blocks, permutations and random genes.
 
     Returns
     -------
     DataFrame with a row for each concept, smallest p first: ``mean_a``, ``mean_b`` over blocks, ``difference`` in the
     units of the map; ``t``; two-sided ``p``, and ``q`` (Benjamini-Hochberg over the concepts); ``block_correlation``
-    between neighbouring blocks of a region: well above 0 (0.3), blocks are too small and p is too small.
+    between neighbouring blocks of a region: well above 0 (0.3), blocks are too small and p is too small. With
+    ``model``: ``z_random``, the difference in standard deviations from the mean of the random sets' (positive: more in
+    A than theirs); two-sided ``p_random``, at least ``1 / (1 + n_random)``; and ``q_random`` over the concepts. Encoded
+    layer profiles have no genes that others could stand in for; they get NaN.
 
     Writes
     ------
@@ -78,9 +104,24 @@ def differential(
     Raises
     ------
     ValueError
-        If the column, a value or a concept is unknown, the two sets are the same, there are no maps, or a region has
-        fewer than two blocks.
+        If the column, a value or a concept is unknown, the two sets are the same, there are no maps, a region has
+        fewer than two blocks, or (with ``model``) the maps are not its saliency maps or ``n_random`` has to be given.
+
+    Examples
+    --------
+    >>> stcsm.tl.differential(adata, "layer", "granule", "mitral", model=model)
     """
+    if model is not None:
+        check_concepts(adata, model)
+        if key != _keys.CONCEPT_SALIENCY:
+            raise ValueError(
+                f"Expected key={_keys.CONCEPT_SALIENCY!r} to compare with random genes, found {key!r}, whose maps are "
+                "not made of the concept's vector alone; leave model= out"
+            )
+        if n_random is not None and n_random < 1:
+            raise ValueError(f"Expected n_random of 1 or more, found {n_random}")
+    elif n_random is not None:
+        raise ValueError("Expected model= to map random genes with, found n_random= alone; pass the model")
     in_a, in_b = _regions(adata, groupby, a, b)
     if key not in adata.obsm:
         raise ValueError(f"Expected maps in adata.obsm[{key!r}], found none; run stcsm.tl.saliency(adata, model) first")
@@ -117,7 +158,13 @@ def differential(
             "block_correlation": alike,
         },
         index=pd.Index([c.key for c in chosen], dtype=object),
-    ).sort_values("p", kind="stable")
+    )
+    if model is not None:
+        weights = region_contrast(in_a, in_b, blocks)[model.spots]
+        z, p_random, n_random = _against_random(adata, model, chosen, weights, n_random, seed)
+        result["z_random"], result["p_random"] = z, p_random
+        result["q_random"] = benjamini_hochberg(p_random)
+    result = result.sort_values("p", kind="stable")
     if np.nanmedian(np.append(alike, -1.0) if np.isnan(alike).all() else alike) > ALIKE:
         logger.warning(
             f"neighbouring blocks of {size} spots correlate by {np.nanmedian(alike):.2f} (median over concepts), so p "
@@ -137,9 +184,43 @@ def differential(
             "n_permutations": found.n_permutations,
             "smallest_p": found.smallest_p,
             "seed": seed,
+            **({} if n_random is None else {"n_random": n_random}),
         },
     )
     return result
+
+
+def _against_random(
+    adata: AnnData, model: GeneVAE, chosen: list[Concept], weights: np.ndarray, n_random: int | None, seed: int
+) -> tuple[np.ndarray, np.ndarray, int | None]:
+    """Each concept's difference, a sum over spots with ``weights`` (S',), against those of its random stand-ins.
+
+    Returns
+    -------
+    How many standard deviations it lies from their mean, its p value, both (K,), and how many there were.
+    """
+    _, recipe = how_maps_were_made(adata, model)
+    latents = [model.get_latent_representation(member=m) for m in range(model.n_members)]
+    stand_ins = StandIns(adata, latents, model, seed)
+    tested = [k for k, c in enumerate(chosen) if stand_ins.testable(c)]
+    z, p = np.full(len(chosen), np.nan), np.full(len(chosen), np.nan)
+    if not tested:
+        return z, p, n_random
+    onto = weights[:, None]
+    if recipe.linear:
+        n_random = N_RANDOM if n_random is None else n_random
+        draws = (stand_ins.draw(chosen[k], n_random) for k in tested)
+        bases = recipe.bases(adata, model, chosen[tested[0]])
+        found = concepts_against_random(draws, len(tested), bases, onto=onto)
+        z[tested], p[tested] = found.z[:, 0], found.p[:, 0]
+        return z, p, n_random
+    mapper = RandomMaps(adata, model, latents, recipe)
+    n_random = mapper.agreed(stand_ins, [chosen[k] for k in tested], n_random)
+    for k in tested:
+        sums = mapper.together(chosen[k], stand_ins.draw(chosen[k], n_random)) @ onto
+        test = map_test(sums[0], sums[1:])
+        z[k], p[k] = test.z[0], test.p[0]
+    return z, p, n_random
 
 
 def _regions(adata: AnnData, groupby: str, a: str, b: str) -> tuple[np.ndarray, np.ndarray]:

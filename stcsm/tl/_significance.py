@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
-from dataclasses import replace
-from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,28 +11,20 @@ from anndata import AnnData
 from tqdm.auto import tqdm
 
 from stcsm import _keys
-from stcsm.attribution import LINEAR_METHODS
 from stcsm.concepts import (
-    MapTest,
-    RandomConcepts,
     benjamini_hochberg,
-    concept_scores,
     concepts_against_random,
     map_test,
 )
 from stcsm.models import GeneVAE
 from stcsm.tl._concepts import check_concepts
-from stcsm.tl._ensemble import average_members
-from stcsm.tl._maps import choose_genes, mean_maps
 from stcsm.tl._matching import StandIns
 from stcsm.tl._moran import morans_i
-from stcsm.tl._store import Concept, columns, entry, read_concepts, write_entry
+from stcsm.tl._random_maps import N_RANDOM, RandomMaps, how_maps_were_made
+from stcsm.tl._store import columns, read_concepts, write_entry
 
 logger = logging.getLogger(__name__)
 
-N_RANDOM = 1000
-TRIED = 3
-"""Random concepts whose maps are timed before the cost of many is told."""
 LEVEL = 0.05
 
 
@@ -103,7 +91,7 @@ def significance(
         or ``n_random`` has to be given.
     """
     check_concepts(adata, model)
-    made, method, genes, n_genes, params = _how_maps_were_made(adata, model)
+    made, recipe = how_maps_were_made(adata, model)
     chosen = read_concepts(adata, [str(key) for key in made] if concepts is None else concepts)
     without = [c.label for c in chosen if c.key not in made]
     if without:
@@ -122,33 +110,29 @@ def significance(
         )
     if len(tested) < len(chosen):
         logger.warning(f"{len(chosen) - len(tested)} encoded layer profiles are not tested: they have no genes")
-    fixed = not (isinstance(genes, str) and genes in ("nearest", "members"))
-    if fixed and method in LINEAR_METHODS:
+    if recipe.linear:
         n_random = N_RANDOM if n_random is None else n_random
-        rows = choose_genes(adata, model, tested[:1], None, genes, n_genes)[0]
-        unit = np.eye(model.settings["n_latent"])
-        bases = [mean_maps(model, encoder, rows, unit, method, params) for encoder in model.encoders]
         found = concepts_against_random(
-            (stand_ins.draw(c, n_random) for c in tested), len(tested), bases, alternative=alternative,
-            statistic=statistic, progress=progress,
+            (stand_ins.draw(c, n_random) for c in tested), len(tested), recipe.bases(adata, model, tested[0]),
+            alternative=alternative, statistic=statistic, progress=progress,
         )  # fmt: skip
         p, q, concept_p = found.p, found.q, found.concept_p
         strength, smallest_p = found.strength, found.smallest_p
     else:
-        task = _Mapper(adata, model, latents, method, genes, n_genes, params)
+        task = RandomMaps(adata, model, latents, recipe)
         n_random = task.agreed(stand_ins, tested, n_random)
         tests, floors = [], []
         for c in tqdm(tested, desc="concepts against random", disable=not progress):
             drawn = stand_ins.draw(c, n_random)
-            tests.append(task.test(c, drawn, alternative, statistic))
+            maps = task.together(c, drawn)
+            tests.append(map_test(maps[0], maps[1:], alternative=alternative, statistic=statistic))
             floors.append(drawn.smallest_p)
         p, q = (np.stack([getattr(t, name) for t in tests]) for name in ("p", "q"))
         concept_p, strength = (np.array([getattr(t, name) for t in tests]) for name in ("concept_p", "strength"))
         smallest_p = np.array(floors)
-    maps = adata.obsm[_keys.CONCEPT_SALIENCY]
     place = {c.key: i for i, c in enumerate(tested)}
     where = np.array([place.get(c.key, -1) for c in chosen])
-    raw = maps[[c.key for c in chosen]].to_numpy(dtype=np.float64)[model.spots]
+    raw = made[[c.key for c in chosen]].to_numpy(dtype=np.float64)[model.spots]
     coords = np.asarray(adata.obsm[model.setup.spatial_key], dtype=np.float64)[model.spots]
     table = pd.DataFrame(
         {
@@ -173,7 +157,7 @@ def significance(
             "alternative": alternative,
             "statistic": statistic,
             "seed": seed,
-            "method": method,
+            "method": recipe.method,
             "fingerprint": model.fingerprint(),
         },
     )
@@ -184,104 +168,3 @@ def _at(values: np.ndarray, where: np.ndarray) -> np.ndarray:
     out = np.asarray(values, dtype=np.float64)[where]
     out[where < 0] = np.nan
     return out
-
-
-def _how_maps_were_made(adata: AnnData, model: GeneVAE) -> tuple[pd.DataFrame, str, Any, int, dict[str, Any]]:
-    record = entry(adata, "saliency")
-    if _keys.CONCEPT_SALIENCY not in adata.obsm or not record:
-        raise ValueError("Expected maps to test, found none; run stcsm.tl.saliency(adata, model) first")
-    if record["fingerprint"] != model.fingerprint():
-        raise ValueError(
-            "Expected maps made with this model, found maps of another one; run stcsm.tl.saliency(adata, model) again"
-        )
-    params = dict(record.get("params", {}))
-    given = [name for name, value in params.items() if isinstance(value, str) and value.startswith("given ")]
-    if given:
-        raise ValueError(
-            f"Expected parameters that could be stored with the maps, found {given[0]!r} given as an array; run "
-            "stcsm.tl.saliency without it"
-        )
-    genes = record["genes"]
-    n_genes = int(np.max(record["n_genes"]))
-    return adata.obsm[_keys.CONCEPT_SALIENCY], str(record["method"]), genes, n_genes, params
-
-
-class _Mapper:
-    """Maps of random concepts one by one, for methods or genes that depend on the concept."""
-
-    def __init__(
-        self,
-        adata: AnnData,
-        model: GeneVAE,
-        latents: list[np.ndarray],
-        method: str,
-        genes: Any,
-        n_genes: int,
-        params: dict[str, Any],
-    ) -> None:
-        self.adata, self.model, self.latents = adata, model, latents
-        self.method, self.genes, self.n_genes, self.params = method, genes, n_genes, params
-        self.ends = np.cumsum([0, *(z.shape[1] for z in latents)])
-
-    def agreed(self, stand_ins: StandIns, concepts: list[Concept], n_random: int | None) -> int:
-        """Tell what the maps will cost, before any are made; refuse to choose their number."""
-        drawn = stand_ins.draw(concepts[0], TRIED)
-        self.maps(concepts[0], drawn, 1)  # what is slow only once
-        started = time.perf_counter()
-        self.maps(concepts[0], drawn, 1 + TRIED)
-        each = (time.perf_counter() - started) / (1 + TRIED)
-        how = f"method {self.method!r} with genes={self.genes if isinstance(self.genes, str) else 'given'!r}"
-        if n_random is None:
-            raise ValueError(
-                f"Expected n_random for {how}, where every random concept is mapped by itself, found none; "
-                f"{len(concepts)} concepts take about {each * len(concepts):.2g} s for each random concept, "
-                f"{_minutes(each * len(concepts) * N_RANDOM)} for n_random={N_RANDOM}"
-            )
-        logger.warning(
-            f"{how} maps every random concept by itself: {len(concepts)} concepts x {n_random} random concepts take "
-            f"about {_minutes(each * len(concepts) * n_random)}"
-        )
-        return n_random
-
-    def maps(self, concept: Concept, drawn: RandomConcepts, n: int) -> list[np.ndarray]:
-        """Maps (n, S') of the concept (row 0) and of its first random stand-ins, of every member."""
-        joined = drawn.joined()[:n]
-        by_member = [joined[:, start:stop] for start, stop in pairwise(self.ends)]
-        sets = [drawn.own, *drawn.members[: n - 1]]
-        names = self.adata.var_names
-        as_concepts = [
-            replace(concept, members=names[genes].to_numpy(dtype=object), weights=np.ones(len(genes))) for genes in sets
-        ]
-        scores = None
-        if isinstance(self.genes, str) and self.genes == "nearest":
-            scores = average_members([concept_scores(z, v) for z, v in zip(self.latents, by_member, strict=True)])
-        rows = choose_genes(self.adata, self.model, as_concepts, scores, self.genes, self.n_genes)
-        shared = all(r is rows[0] for r in rows)
-        out = []
-        for encoder, vectors in zip(self.model.encoders, by_member, strict=True):
-            if shared:
-                out.append(mean_maps(self.model, encoder, rows[0], vectors, self.method, self.params))
-            else:
-                out.append(
-                    np.concatenate(
-                        [
-                            mean_maps(self.model, encoder, r, v[None], self.method, self.params)
-                            for r, v in zip(rows, vectors, strict=True)
-                        ]
-                    )
-                )
-        return out
-
-    def test(self, concept: Concept, drawn: RandomConcepts, alternative: str, statistic: str) -> MapTest:
-        """Test the concept's map against those of its random stand-ins, members averaged."""
-        by_member = self.maps(concept, drawn, 1 + len(drawn.vectors))
-        if len(by_member) == 1:
-            together = by_member[0]
-        else:
-            sizes = [np.sqrt(np.mean((m - m.mean(axis=0)) ** 2)) for m in by_member]
-            together = np.mean([m / (size or 1.0) for m, size in zip(by_member, sizes, strict=True)], axis=0)
-        return map_test(together[0], together[1:], alternative=alternative, statistic=statistic)
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stcsm.concepts import differential_concepts, neighbour_block_correlation, spatial_blocks
+from stcsm.concepts import differential_concepts, neighbour_block_correlation, region_contrast, spatial_blocks
 
 XY = np.stack(np.meshgrid(np.arange(20.0), np.arange(20.0)), -1).reshape(-1, 2)
 LEFT = XY[:, 0] < 10
@@ -45,6 +45,15 @@ def test_exact_test_by_hand():
     assert found.p[0] == pytest.approx(2 / 20)  # A and B swapped give the same
     assert found.smallest_p == pytest.approx(0.1)
     assert found.difference[0] == pytest.approx(5.1 - 1)
+
+
+def test_difference_is_a_sum_over_spots():
+    """Also with blocks of unequal sizes and spots in neither region."""
+    rng = np.random.default_rng(1)
+    maps, a, b = rng.normal(size=(3, 400)), XY[:, 0] < 8, XY[:, 0] > 12
+    blocks = np.where(a | b, rng.integers(0, 7, 400) + 7 * b, -1)
+    found = differential_concepts(maps, a, b, blocks, n_permutations=9)
+    np.testing.assert_allclose(maps @ region_contrast(a, b, blocks), found.difference, rtol=1e-10)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from stcsm import _keys, pl, tl
 from stcsm.models import GeneVAE
@@ -54,7 +55,7 @@ def test_one_by_one_gives_the_p_of_all_at_once(mapped, model, monkeypatch):
     """A method that maps every concept by itself has the same answer as the shortcut for linear ones."""
     tl.significance(mapped, model, n_random=49)
     fast = mapped.uns["stcsm"]["significance"]["table"]
-    monkeypatch.setattr(tl._significance, "LINEAR_METHODS", ())
+    monkeypatch.setattr(tl._random_maps, "LINEAR_METHODS", ())
     tl.significance(mapped, model, n_random=49)
     slow = mapped.uns["stcsm"]["significance"]["table"]
     np.testing.assert_allclose(fast["p"], slow["p"], atol=0.021)  # a tie may fall either way in float32
@@ -173,6 +174,65 @@ def test_regions_differ_in_their_own_concepts_alone(mapped):
     maps[:] = rng.normal(size=maps.shape)
     assert (tl.differential(mapped, "region", "A/left", spots_a_block=4)["p"] > 0.01).all()
     assert mapped.uns["stcsm"]["differential"]["b"] == "rest"
+
+
+def test_differences_between_regions_against_random_genes(mapped, model, monkeypatch):
+    """Genes of a region differ more than random genes do, a mixture does not, whichever way the maps are made."""
+    table = tl.differential(mapped, "region", "A/left", "B", model=model, n_random=499, spots_a_block=4)
+    assert (table.loc[["left", "right"], "p_random"] < 0.05).all()
+    assert table.loc["left", "z_random"] > 1.5
+    assert table.loc["right", "z_random"] < -1.5
+    assert table.loc["mixed", "p_random"] > 0.05
+    assert (table["q_random"] >= table["p_random"]).all()
+    assert mapped.uns["stcsm"]["differential"]["n_random"] == 499
+    alone = tl.differential(mapped, "region", "A/left", "B", ["right"], model=model, n_random=499, spots_a_block=4)
+    assert alone.loc["right", "p_random"] == table.loc["right", "p_random"]
+    turned = tl.differential(mapped, "region", "B", "A/left", model=model, n_random=499, spots_a_block=4)
+    np.testing.assert_allclose(turned["z_random"], -table["z_random"].loc[turned.index], rtol=1e-6)
+    few = tl.differential(mapped, "region", "A/left", "B", model=model, n_random=49, spots_a_block=4)
+    monkeypatch.setattr(tl._random_maps, "LINEAR_METHODS", ())
+    with pytest.raises(ValueError, match="Expected n_random for method"):
+        tl.differential(mapped, "region", "A/left", "B", model=model, spots_a_block=4)
+    slow = tl.differential(mapped, "region", "A/left", "B", model=model, n_random=49, spots_a_block=4)
+    np.testing.assert_allclose(slow["z_random"], few["z_random"], rtol=1e-3)
+    np.testing.assert_allclose(slow["p_random"], few["p_random"], atol=0.021)  # a tie may fall either way in float32
+
+
+def test_differences_of_random_concepts_are_uniform(tissue, model):
+    """p against random genes of concepts that are random genes; p of permuted blocks is small for most of them."""
+    rng = np.random.default_rng(0)
+    genes = np.array([g for g in tissue.var_names if tissue[:, g].X.sum() > 0])
+    tl.concepts(tissue, model, genes={f"r{i}": list(rng.choice(genes, 4, replace=False)) for i in range(300)})
+    tl.saliency(tissue, model)
+    table = tl.differential(tissue, "region", "A/left", model=model, n_random=199, spots_a_block=4, n_permutations=499)
+    assert stats.kstest(table["p_random"], "uniform").pvalue > 0.01
+    assert 0.02 <= np.mean(table["p_random"] <= 0.05) <= 0.08
+    assert np.mean(table["p"] <= 0.05) > 0.5
+
+
+def test_layer_profiles_are_not_compared_with_random_genes(tissue, model):
+    tl.concepts(tissue, model, layers="region", estimator="profile")
+    tl.saliency(tissue, model)
+    table = tl.differential(tissue, "region", "A/left", model=model, spots_a_block=4)
+    assert table[["z_random", "p_random", "q_random"]].isna().all().all()
+    assert table["p"].notna().all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_random": 99}, "pass the model"),
+        ({"n_random": 0, "model": True}, "n_random of 1 or more"),
+        ({"key": "concept_map", "model": True}, "to compare with random genes"),
+    ],
+)
+def test_comparison_with_random_genes_is_refused_before_any_work(mapped, model, arguments, message):
+    before = dict(mapped.uns["stcsm"])
+    if "model" in arguments:
+        arguments = {**arguments, "model": model}
+    with pytest.raises(ValueError, match=message):
+        tl.differential(mapped, "region", "A/left", **arguments)
+    assert dict(mapped.uns["stcsm"]).keys() == before.keys()
 
 
 @pytest.mark.parametrize(
