@@ -2,9 +2,11 @@
 
     python benchmarks/calibration.py --data FILE --labels KEY_OR_CSV --json OUT --plot PNG
 
-Calibration: concepts from random genes (several sizes), none of which is among the draws of its own null; share of p
-below 0.05 (4% to 6% is the aim), Kolmogorov-Smirnov test against the uniform distribution, QQ plot; the same for single
-spots. Power: counts are thinned in two; markers of each layer come from one half, model and maps from the other.
+Calibration: concepts from random genes (several sizes), disjoint from the null's own draws: they come from a random
+stream of their own (the first child of the seed, which no concept's null can be seeded with), and the run stops if one
+of them is among the draws of any concept's null; share of p below 0.05 (4% to 6% is the aim), Kolmogorov-Smirnov test
+against the uniform distribution, QQ plot; the same for single spots. Power: counts are thinned in two; markers of each
+layer come from one half, model and maps from the other.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from anndata import AnnData
 from scipy import sparse, stats
 
 import stcsm
-from stcsm.concepts import gene_abundance_dispersion, matching_bins, significance
+from stcsm.concepts import MatchedSampler, gene_abundance_dispersion, matching_bins, significance
 from stcsm.models import GeneVAE
 from stcsm.tl._maps import mean_maps, random_genes
 
@@ -41,24 +43,42 @@ def train(adata: AnnData, seed: int) -> GeneVAE:
 
 
 def calibration(model: GeneVAE, counts, n_concepts: int, n_random: int, seed: int) -> dict:
-    """p values of random concepts, and of one spot of each."""
+    """p values of random concepts, and of one spot of each.
+
+    Raises
+    ------
+    RuntimeError
+        If a concept is among the draws of a null.
+    """
     latents = [model.get_latent_representation(member=m) for m in range(model.n_members)]
     usable = np.isfinite(latents[0]).all(axis=1)
     abundance, dispersion = gene_abundance_dispersion(counts)
     bins = matching_bins(abundance, np.where(usable, dispersion, 0.0), usable=usable)
     rows, unit = random_genes(model), np.eye(model.settings["n_latent"])
     bases = [mean_maps(model, encoder, rows, unit, "saliency", {}) for encoder in model.encoders]
-    # Another generator than the null's, which is seeded by the concept: draws of the null and concepts never meet.
-    rng = np.random.default_rng([seed, 2**31])
+    # The null of a concept is seeded by three words, the seed and two of the concept. A child of the seed has five, so
+    # that no concept, whatever its genes, has a null that is drawn from the concepts' own stream.
+    (child,) = np.random.SeedSequence(seed).spawn(1)
+    rng = np.random.default_rng(child)
     genes, concept_p, spot_p = np.flatnonzero(usable), [], []
+    own = MatchedSampler(bins, seed)
+    code = np.random.default_rng(0).integers(0, 2**63, usable.size, dtype=np.uint64)
+    tested, drawn = [], []
     for first in range(0, n_concepts, 250):
         n = min(250, n_concepts - first)
         sets = [rng.choice(genes, SIZES[(first + i) % len(SIZES)], replace=False) for i in range(n)]
         ends = np.cumsum([0, *map(len, sets)])
         weights = sparse.csr_array((np.ones(ends[-1]), np.concatenate(sets), ends), shape=(n, usable.size))
+        tested += [code[s].sum() for s in sets]
+        drawn += [np.unique(code[own.draw(np.sort(s), n_random, np.ones(len(s)))].sum(axis=1)) for s in sets]
         found = significance(latents, weights, bases, bins, n_random=n_random, seed=seed)
         concept_p.append(found.concept_p)
         spot_p.append(found.p[np.arange(n), rng.integers(0, found.p.shape[1], n)])
+    # Sums of random codes of the genes, which two different sets share once in 2^64.
+    met = int(np.isin(np.array(tested), np.unique(np.concatenate(drawn))).sum())
+    print(f"{met} of {n_concepts} random concepts are among the {n_concepts} x {n_random} draws of their nulls")
+    if met:
+        raise RuntimeError(f"Expected concepts disjoint from the null's draws, found {met} among them; take more genes")
     return {"concept": np.concatenate(concept_p), "spot": np.concatenate(spot_p)}
 
 

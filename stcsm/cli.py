@@ -137,6 +137,8 @@ SHELL_WORDS = {
     "layer=...": "--layer NAME",
     " or pass spatial_key=": "",
     "n_seeds": "--n-seeds",
+    "match=...": "--match COLUMN",
+    "ignore_case=True": "--ignore-case",
     "encoder to be": "--encoder to be",
     "attributes= its path": "--attributes its path",
     "landmarks= its path": "--landmarks its path",

@@ -109,6 +109,59 @@ def test_bad_input_is_one_line_and_status_2(counts, tmp_path, args, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.fixture(scope="module")
+def identifiers(tmp_path_factory):
+    """The same tissue under Ensembl-like names, with mouse symbols in a column."""
+    folder = tmp_path_factory.mktemp("identifiers")
+    a = stcsm.datasets.simulated_bulb(n_spots=150, n_genes=300, seed=1)
+    a.var["symbol"] = [f"Gene{i}" for i in range(a.n_vars)]
+    a.var_names = [f"ENSMUSG{i:011d}" for i in range(a.n_vars)]
+    a.write_h5ad(folder / "counts.h5ad")
+    granule = a.var[a.var["layer"] == "Granular Cell Layer"].nlargest(4, "strength")
+    return folder, granule, a.obs["layer"].astype(str)
+
+
+def test_gene_sets_of_another_species_are_matched_on_a_column(identifiers, tmp_path):
+    """Human symbols (upper case) against mouse symbols in ``.var``, the genes' own names being Ensembl's."""
+    folder, granule, layers = identifiers
+    gmt = tmp_path / "sets.gmt"
+    gmt.write_text("GRANULE\thuman\t" + "\t".join(granule["symbol"].str.upper()) + "\nUNKNOWN\tx\tTP53\tMYC\n")
+    done = stcsm_command(
+        "run", folder / "counts.h5ad", "--gmt", gmt, "--match", "symbol", "--ignore-case", "--n-seeds", 1,
+        "--out", tmp_path / "out", "--quiet",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "UNKNOWN" in done.stderr  # left out, and said so
+    result = ad.read_h5ad(tmp_path / "out" / "result.h5ad")
+    assert list(result.obsm["concept_map"]) == ["GRANULE"]
+    assert set(stcsm.tl._store.read_concepts(result)[0].members) == set(granule.index)
+    assert roc_auc_score(layers == "Granular Cell Layer", result.obsm["concept_map"]["GRANULE"]) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("genes", "args", "message"),
+    [
+        ("{SYMBOLS}", ["--match", "symbol"], "--ignore-case"),
+        ("{symbols}", ["--match", "nowhere"], "'nowhere'"),
+        ("{symbols}", ["--ignore-case"], "--match"),
+        ("TP53\tMYC", ["--match", "symbol", "--ignore-case"], "found none"),
+        ("GENE1,up\tgene1,down", ["--match", "symbol", "--ignore-case"], "Gene1"),
+    ],
+)
+def test_gene_sets_that_do_not_match_are_one_line_and_status_2(identifiers, tmp_path, genes, args, message):
+    folder, granule, _ = identifiers
+    members = "\t".join(granule["symbol"])
+    gmt = tmp_path / "sets.gmt"
+    gmt.write_text("granule\tx\t" + genes.format(SYMBOLS=members.upper(), symbols=members) + "\n")
+    done = stcsm_command("run", folder / "counts.h5ad", "--gmt", gmt, "--out", tmp_path / "out", "--quiet", *args)
+    assert done.returncode == 2, done.stderr[-3000:]
+    lines = done.stderr.strip().splitlines()
+    assert lines[-1].startswith("stcsm: ")
+    assert message in lines[-1]
+    assert not any("Traceback" in line for line in lines)
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_not_ours_is_never_replaced(counts, tmp_path):
     folder, marker, _ = counts
     (tmp_path / "out" / "model").mkdir(parents=True)

@@ -145,13 +145,15 @@ class GeneIndex:
         text = f"Expected {self.what} (such as {example}), found {', '.join(parts)}{more}"
         text += "" if text.endswith("?") else "."
         n_case = sum(name.strip().casefold() in self._folded for name in missing)
-        if n_case > MAX_NAMED:
+        if n_case > MAX_NAMED or n_case == len(missing) > 1:
             text += (
                 f" {n_case} of the {len(missing)} unknown names differ in case only (human symbols are upper case, "
                 f"mouse symbols capitalised): change the case, or match with ignore_case=True."
             )
         elif not n_case and _looks_ensembl(missing) != _looks_ensembl(list(self._row)[:50]):
-            text += " One side holds Ensembl identifiers, the other symbols: name the .var column to match on."
+            text += (
+                " One side holds Ensembl identifiers, the other symbols: name the .var column to match on (match=...)."
+            )
         return text
 
     def ignoring_case(self, names: Iterable[str]) -> list[str]:

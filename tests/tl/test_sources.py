@@ -104,6 +104,41 @@ def test_bad_sets_are_refused_before_anything_is_written(tissue, model, genes, m
     assert "concepts" not in tissue.uns["stcsm"]
 
 
+def test_signs_alone_are_weights_and_a_set_of_downs_points_away(tissue, model):
+    tl.concepts(
+        tissue, model, genes={"up": ["a0", "a1"], "down": {"a0": "-", "a1": "-"}, "both": {"a0": "+", "b0": "-"}}
+    )
+    scores = tissue.varm["concept_score"]
+    np.testing.assert_allclose(scores["down"], -scores["up"], rtol=1e-4, atol=1e-6)
+    assert set(tissue.uns["stcsm"]["concepts"]["both"]["weights"]) == {1.0, -1.0}
+
+
+def test_genes_and_sets_given_twice_count_once(tissue, model):
+    tl.concepts(tissue, model, genes={"once": ["a0", "a1"], "twice": ["a0", "a1", "a0"], "again": ["a1", "a0"]})
+    scores = tissue.varm["concept_score"]
+    for name in ("twice", "again"):
+        np.testing.assert_allclose(scores[name], scores["once"], rtol=1e-5, atol=1e-6)
+    assert tissue.uns["stcsm"]["concepts"]["twice"]["info"]["n_given"] == 2
+
+
+@pytest.mark.parametrize("one", [["a0"], "a0", {"a0": -2.5}])
+def test_a_set_of_one_gene_is_a_concept_and_is_tested(tissue, model, one):
+    tl.concepts(tissue, model, genes={"one": one})
+    tl.saliency(tissue, model)
+    tl.significance(tissue, model, n_random=199)
+    table = tl.concept_table(tissue)
+    assert table.loc["one", "n_usable"] == 1
+    assert table.loc["one", "smallest_p"] >= 1 / len(ALL)  # no rarer than one gene among all
+
+
+def test_a_file_with_a_set_of_all_genes_leaves_it_out(tissue, model, tmp_path, caplog):
+    path = tmp_path / "sets.gmt"
+    path.write_text("everything\tx\t" + "\t".join(ALL) + "\nsome\tx\ta0\ta1\n")
+    tl.concepts(tissue, model, genes=str(path))
+    assert list(tissue.uns["stcsm"]["concepts"]) == ["some"]
+    assert "everything" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
