@@ -112,7 +112,9 @@ class ScoringMixin:
         for batch in data.every_gene():
             batch = {name: t.to(self.module.device) if hasattr(t, "to") else t for name, t in batch.items()}
             _, _, out = self.module(batch)
-            losses.append(torch.stack([out.reconstruction_loss, out.kl_local]).cpu().numpy())
+            # scvi-tools keeps losses by name, here one each.
+            both = [t for held in (out.reconstruction_loss, out.kl_local) for t in held.values()]
+            losses.append(torch.stack(both).cpu().numpy())
         reconstruction, divergence = np.concatenate(losses, axis=1).astype(np.float64)
         return reconstruction, divergence
 

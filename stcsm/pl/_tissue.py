@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from itertools import combinations
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -14,6 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, ListedColormap, Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from scipy.spatial import cKDTree
+
+from stcsm import _keys
 
 DIVERGING = "RdBu_r"
 POINTS_PER_INCH = 72
@@ -40,6 +43,7 @@ def draw_panels(
         raise ValueError(f"Expected coordinates in adata.obsm[{spatial_key!r}], found {sorted(map(str, adata.obsm))}")
     if ncols < 1:
         raise ValueError(f"Expected ncols of 1 or more, found {ncols}")
+    check_one_section(adata, spatial_key)
     n = values.shape[1]
     nrows = -(-n // ncols)
     ncols = -(-n // nrows)  # rows of even length: five panels are three and two, not four and one
@@ -134,12 +138,45 @@ def _spacing(xy: np.ndarray) -> float:
     return float(np.median(nearest[:, 1])) or 1.0
 
 
+def check_one_section(adata: AnnData, spatial_key: str) -> None:
+    """Refuse to draw sections over one another.
+
+    Raises
+    ------
+    ValueError
+        If the AnnData was set up with a batch key and sections lie in one frame.
+    """
+    key = sections_key(adata)
+    if key is None:
+        return
+    xy = np.asarray(adata.obsm[spatial_key], dtype=float)[:, :2]
+    labels = adata.obs[key].astype(str).to_numpy()
+    boxes = {str(name): (xy[labels == name].min(axis=0), xy[labels == name].max(axis=0)) for name in np.unique(labels)}
+    for (one, (low, high)), (other, (below, above)) in combinations(boxes.items(), 2):
+        if (low <= above).all() and (below <= high).all():
+            raise ValueError(
+                f"Expected one section to draw, found that {one!r} and {other!r} lie on one another; draw each: "
+                f"adata[adata.obs[{key!r}] == {one!r}]"
+            )
+
+
+def sections_key(adata: AnnData) -> str | None:
+    """Column of ``.obs`` that names the sections, where the AnnData was set up with one."""
+    key = adata.uns.get(_keys.UNS, {}).get("setup", {}).get("batch_key")
+    return key if key in adata.obs else None
+
+
 def find_picture(adata: AnnData) -> tuple[str, str] | None:
     """Library and resolution of a picture in ``.uns["spatial"]`` that has all that is needed to put spots on it.
 
-    Space Ranger and ``read_st`` write it so. A blank picture, which ``read_st`` draws where there is none, is none.
+    Space Ranger and ``read_st`` write it so. A blank picture, which ``read_st`` draws where there is none, is none. Of
+    several sections, a picture is that of the section whose name it has.
     """
+    key = sections_key(adata)
+    names = None if key is None else set(adata.obs[key].astype(str))
     for name, library in dict(adata.uns.get("spatial", {})).items():
+        if names is not None and names != {name}:
+            continue
         if not isinstance(library, dict) or library.get("metadata", {}).get("picture") == "blank":
             continue
         images, factors = library.get("images") or {}, library.get("scalefactors") or {}

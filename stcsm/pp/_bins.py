@@ -11,10 +11,13 @@ from anndata import AnnData
 from scipy import sparse
 
 from stcsm import _keys
+from stcsm.pp._sections import section_names
 from stcsm.space import check_counts, stored_blocks, whole_places
 
 
-def bin_spots(adata: AnnData, *, layer: str | None = None, labels: str | None = None) -> AnnData:
+def bin_spots(
+    adata: AnnData, *, layer: str | None = None, labels: str | None = None, batch_key: str | None = None
+) -> AnnData:
     """Add up the counts of all spots (cells, beads, small bins) of each cell of the grid.
 
     Parameters
@@ -25,11 +28,14 @@ def bin_spots(adata: AnnData, *, layer: str | None = None, labels: str | None = 
         Layer of the counts; None is ``.X``.
     labels
         Column of ``.obs`` whose commonest label each bin is to have (spots without a label do not vote).
+    batch_key
+        Column of ``.obs`` that names each spot's section, where there are several: each has bins of its own. By
+        default the one that :func:`stcsm.pp.to_grid` was given.
 
     Returns
     -------
-    AnnData of bins x genes: ``.X`` counts (CSR), ``.obs["array_row"]``, ``["array_col"]``, ``["n_spots"]`` and the
-    labels, ``.obsm["spatial"]`` the mean coordinates of each bin's spots, ``.var`` as it was.
+    AnnData of bins x genes: ``.X`` counts (CSR), ``.obs["array_row"]``, ``["array_col"]``, ``["n_spots"]``, the
+    labels and the section, ``.obsm["spatial"]`` the mean coordinates of each bin's spots, ``.var`` as it was.
 
     Raises
     ------
@@ -37,6 +43,8 @@ def bin_spots(adata: AnnData, *, layer: str | None = None, labels: str | None = 
         If there are no rows and columns, or no such layer or column, or values that are not counts.
     """
     rows, cols = _places(adata)
+    batch_key = batch_key or _batch_key(adata)
+    sections, section = np.unique(_section_of(adata, batch_key), return_inverse=True)
     if layer is not None and layer not in adata.layers:
         raise ValueError(f"Expected a layer named {layer!r}, found {sorted(map(str, adata.layers))}")
     if labels is not None and labels not in adata.obs:
@@ -45,17 +53,21 @@ def bin_spots(adata: AnnData, *, layer: str | None = None, labels: str | None = 
     if matrix is None:
         raise ValueError("Expected counts in adata.X, found None; name the layer that holds them: layer=...")
     check_counts(matrix, adata.obs_names, adata.var_names)
-    cells, bin_of = np.unique(np.column_stack([rows, cols]), axis=0, return_inverse=True)
+    cells, bin_of = np.unique(np.column_stack([section, rows, cols]), axis=0, return_inverse=True)
     bin_of = bin_of.ravel()
     n = np.bincount(bin_of)
     summed = _summed(matrix, bin_of, len(cells))
     obs = pd.DataFrame(
-        {_keys.ARRAY_ROW: cells[:, 0], _keys.ARRAY_COL: cells[:, 1], "n_spots": n},
-        index=[f"bin_{r}_{c}" for r, c in cells],
+        {_keys.ARRAY_ROW: cells[:, 1], _keys.ARRAY_COL: cells[:, 2], "n_spots": n},
+        index=[f"bin_{r}_{c}" + (f"-{sections[b]}" if batch_key else "") for b, r, c in cells],
     )
+    if batch_key:
+        obs[batch_key] = pd.Categorical(sections[cells[:, 0]])
     if labels is not None:
         obs[labels] = _commonest(adata.obs[labels], bin_of, len(cells))
     bins = AnnData(summed, obs=obs, var=adata.var.copy())
+    if batch_key:
+        bins.uns[_keys.UNS] = {"grid": {"batch_key": batch_key}}
     if _keys.SPATIAL in adata.obsm:
         coords = np.asarray(adata.obsm[_keys.SPATIAL], dtype=np.float64)
         sums = np.column_stack([np.bincount(bin_of, weights=c, minlength=len(cells)) for c in coords.T])
@@ -82,7 +94,7 @@ def from_bins(adata: AnnData, bins: AnnData, keys: Sequence[str] | str | None = 
     Parameters
     ----------
     adata
-        The spots, with the rows and columns that the bins were made with.
+        The spots, with the rows and columns (and sections) that the bins were made with.
     bins
         What :func:`stcsm.pp.bin_spots` returned, with maps.
     keys
@@ -107,10 +119,11 @@ def from_bins(adata: AnnData, bins: AnnData, keys: Sequence[str] | str | None = 
             f"Expected tables of concepts in bins.obsm, found {sorted(map(str, bins.obsm))}"
             f"{f' and no {absent[0]!r}' if absent else ''}; run stcsm.tl.concept_map(bins, model) first"
         )
-    index = pd.MultiIndex.from_arrays(_places(bins))
+    batch_key = _batch_key(bins)
+    index = pd.MultiIndex.from_arrays([_section_of(bins, batch_key), *_places(bins)])
     if index.has_duplicates:
         raise ValueError(f"Expected each bin once, found {int(index.duplicated().sum())} that stand more than once")
-    at = index.get_indexer(pd.MultiIndex.from_arrays(_places(adata)))
+    at = index.get_indexer(pd.MultiIndex.from_arrays([_section_of(adata, batch_key), *_places(adata)]))
     made = {}
     for key in keys:
         table = bins.obsm[key]
@@ -120,6 +133,16 @@ def from_bins(adata: AnnData, bins: AnnData, keys: Sequence[str] | str | None = 
         made[key] = pd.DataFrame(values, index=adata.obs_names.rename(None), columns=frame.columns)
     for key, frame in made.items():
         adata.obsm[key] = frame
+
+
+def _batch_key(adata: AnnData) -> str | None:
+    """Column of the sections that a grid was made for."""
+    return adata.uns.get(_keys.UNS, {}).get("grid", {}).get("batch_key")
+
+
+def _section_of(adata: AnnData, batch_key: str | None) -> np.ndarray:
+    names = section_names(adata, batch_key)
+    return np.full(adata.n_obs, "") if names is None else names
 
 
 def _places(adata: AnnData) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ from scipy.sparse import csr_array, csr_matrix
 from tqdm.auto import tqdm
 
 from stcsm import _keys
+from stcsm.pp._sections import section_names
 from stcsm.space import (
     COMPONENTS,
     NEIGHBOURS,
@@ -149,12 +150,9 @@ def make_spot_graph(
 
 def _sections(adata: AnnData, batch_key: str | None, used: np.ndarray) -> dict[str, np.ndarray]:
     """Spots with counts of each section; of the whole where none are named."""
-    if batch_key is None:
+    labels = section_names(adata, batch_key)
+    if labels is None:
         return {"": used}
-    if batch_key not in adata.obs or adata.obs[batch_key].isna().any():
-        found = "spots without one" if batch_key in adata.obs else f"the columns {sorted(map(str, adata.obs))}"
-        raise ValueError(f"Expected the section of every spot in adata.obs[{batch_key!r}], found {found}")
-    labels = adata.obs[batch_key].astype(str).to_numpy(dtype=str)
     return {str(name): used[labels[used] == name] for name in np.unique(labels)}
 
 

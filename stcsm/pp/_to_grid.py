@@ -9,7 +9,15 @@ import numpy as np
 from anndata import AnnData
 
 from stcsm import _keys
-from stcsm.space import Places, bin_places, check_grid_size, lattice_places, whole_places
+from stcsm.pp._sections import section_codes
+from stcsm.space import (
+    Places,
+    bin_places,
+    check_grid_size,
+    lattice_places,
+    shared_lattice_places,
+    whole_places,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +29,7 @@ def to_grid(
     *,
     spatial_key: str | None = None,
     microns_per_unit: float | None = None,
+    batch_key: str | None = None,
 ) -> None:
     """Give every spot a cell of a grid: a row and a column.
 
@@ -45,6 +54,10 @@ def to_grid(
     microns_per_unit
         Micrometres a unit of the coordinates; by default ``microns_per_pixel`` of Space Ranger's scale factors where it
         is there, else 1.
+    batch_key
+        Column of ``.obs`` that names each spot's section, where there are several in one frame of coordinates. All get
+        the rows and columns of one grid: the lattice of the section with most spots, or bins from one corner on; two
+        spots of different sections may have the same cell.
 
     Writes
     ------
@@ -54,7 +67,7 @@ def to_grid(
     ``adata.uns["stcsm"]["grid"]``
         The kind (``"given"``, ``"square"``, ``"hexagonal"``, ``"bins"``), rows and columns, the names of the spots that
         had to move, the largest number of spots a cell, and, where the grid was found here, coordinates of cell (0, 0)
-        (``origin``) and of a step of one column and one row (``axes``).
+        (``origin``) and of a step of one column and one row (``axes``); ``batch_key``, where it was given.
 
     Raises
     ------
@@ -73,17 +86,18 @@ def to_grid(
     if microns_per_unit is not None and not (np.isfinite(microns_per_unit) and microns_per_unit > 0):
         raise ValueError(f"Expected a positive microns_per_unit, found {microns_per_unit!r}")
     binned = bin_size is not None or n_bins is not None
+    sections = section_codes(adata, batch_key)
     given = whole_places(adata.obs.get(_keys.ARRAY_ROW), adata.obs.get(_keys.ARRAY_COL))
     if not binned and spatial_key is None and given is not None and not _binned_before(adata):
         check_grid_size(int(np.ptp(given[0])) + 1, int(np.ptp(given[1])) + 1)
-        _write(adata, given, {"kind": "given", "moved": np.zeros(0, dtype=object)})
+        _write(adata, given, {"kind": "given", "moved": np.zeros(0, dtype=object)}, sections, batch_key)
         return
     key = _coordinates_key(adata, spatial_key, binned)
     coords = np.asarray(adata.obsm[key])
     if binned:
         places = bin_places(coords, _side(adata, coords, bin_size, n_bins, microns_per_unit))
     else:
-        found = lattice_places(coords)
+        found = lattice_places(coords) if sections is None else shared_lattice_places(coords, sections)
         if found is None:
             raise ValueError(
                 f"Expected spots on a square or hexagonal array, found that adata.obsm[{key!r}] lies on none; say how "
@@ -98,7 +112,7 @@ def to_grid(
             f"one: {names}{', ...' if len(places.moved) > 5 else ''}; no counts are lost"
         )
     _keep_array_coordinates(adata)
-    _write(adata, (places.rows, places.cols), _record(adata, places, key))
+    _write(adata, (places.rows, places.cols), _record(adata, places, key), sections, batch_key)
 
 
 def _binned_before(adata: AnnData) -> bool:
@@ -158,13 +172,22 @@ def _keep_array_coordinates(adata: AnnData) -> None:
         adata.obsm[_keys.SPATIAL_ARRAY] = adata.obs[columns].to_numpy()
 
 
-def _write(adata: AnnData, places: tuple[np.ndarray, np.ndarray], record: dict[str, Any]) -> None:
+def _write(
+    adata: AnnData,
+    places: tuple[np.ndarray, np.ndarray],
+    record: dict[str, Any],
+    sections: np.ndarray | None,
+    batch_key: str | None,
+) -> None:
     rows, cols = places
-    _, shared = np.unique(np.column_stack([rows, cols]), axis=0, return_counts=True)
+    if batch_key is not None:
+        record["batch_key"] = batch_key
+    of_section = np.zeros(len(rows), dtype=np.int64) if sections is None else sections
+    _, shared = np.unique(np.column_stack([of_section, rows, cols]), axis=0, return_counts=True)
     record |= {
         "n_rows": int(np.ptp(rows)) + 1,
         "n_cols": int(np.ptp(cols)) + 1,
-        "n_cells": len(shared),
+        "n_cells": len(np.unique(np.column_stack([rows, cols]), axis=0)),
         "most_spots_a_cell": int(shared.max()),
     }
     adata.obs[_keys.ARRAY_ROW], adata.obs[_keys.ARRAY_COL] = rows, cols

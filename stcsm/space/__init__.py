@@ -14,6 +14,7 @@ from stcsm.space._grid import (
     check_grid_size,
     fold_hexagonal,
     lattice_places,
+    shared_lattice_places,
     whole_places,
 )
 from stcsm.space._heldout import HeldOutCounts
@@ -53,6 +54,7 @@ __all__ = [
     "region_width",
     "require_memory",
     "row_blocks",
+    "shared_lattice_places",
     "similarity_graph",
     "some_spots",
     "spatial_filter",

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stcsm.space._coords import check_coords
-from stcsm.space._lattice import find_lattice
+from stcsm.space._lattice import Lattice, find_lattice
 from stcsm.space._memory import require_memory
 
 CLASHES = 0.1
@@ -67,6 +67,11 @@ def lattice_places(coords: ArrayLike) -> Places | None:
     steps, moved = _one_each(found.places, found.axes)
     if len(moved) > CLASHES * len(steps) and len(moved) > 1:
         return None
+    return _as_places(steps, moved, found, found.residual)
+
+
+def _as_places(steps: NDArray[np.int64], moved: NDArray[np.int64], found: Lattice, residual: float) -> Places:
+    """Lattice points, (S, 2), as rows and columns."""
     cols, rows = steps.T
     axes, origin = found.axes, found.origin
     if found.kind == "hexagonal":
@@ -77,7 +82,43 @@ def lattice_places(coords: ArrayLike) -> Places | None:
     cols, rows = cols - first[0], rows - first[1]
     origin = origin + first @ axes
     check_grid_size(int(np.ptp(rows)) + 1, int(np.ptp(cols)) + 1)
-    return Places(rows, cols, found.kind, moved, origin, axes, found.residual)
+    return Places(rows, cols, found.kind, moved, origin, axes, residual)
+
+
+def shared_lattice_places(coords: ArrayLike, sections: NDArray[np.intp]) -> Places | None:
+    """Cells of several sections on one array, one spot of a section a cell; None where they lie on none.
+
+    The lattice is that of the section with most spots; the others are brought to it, so coordinates have to be in one
+    frame.
+
+    Parameters
+    ----------
+    coords
+        (S, 2).
+    sections
+        Number of each spot's section, (S,).
+
+    Raises
+    ------
+    ValueError, MemoryError
+        As for :func:`lattice_places`.
+    """
+    xy = check_coords(coords, at_least=1)
+    largest = int(np.bincount(sections).argmax())
+    found = find_lattice(xy[sections == largest])
+    if found is None:
+        return None
+    places = (xy - found.origin) @ np.linalg.inv(found.axes)
+    steps, moved = np.zeros(places.shape, dtype=np.int64), []
+    for b in np.unique(sections):
+        own = np.flatnonzero(sections == b)
+        steps[own], away = _one_each(places[own], found.axes)
+        if len(away) > CLASHES * len(own) and len(away) > 1:
+            return None
+        moved.append(own[away])
+    off = (places - np.rint(places)) @ found.axes
+    residual = float(np.sqrt(np.mean(np.square(off).sum(axis=1))) / np.sqrt(np.square(found.axes[0]).sum()))
+    return _as_places(steps, np.concatenate(moved), found, residual)
 
 
 def bin_places(coords: ArrayLike, size: float) -> Places:

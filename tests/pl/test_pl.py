@@ -83,3 +83,22 @@ def test_missing_results_are_named(written, call, message):
 def _close():
     yield
     mpl.pyplot.close("all")
+
+
+def test_sections_are_not_drawn_over_one_another(written):
+    written.obs["section"] = np.repeat(["one", "two"], 10)
+    written.uns["stcsm"]["setup"] = {"spatial_key": "spatial", "batch_key": "section"}
+    pl.saliency(written)  # the rows of one lie above those of the other
+    written.obs["section"] = np.tile(["one", "two"], 10)
+    with pytest.raises(ValueError, match=r"'one' and 'two' lie on one another.*== 'one'"):
+        pl.saliency(written)
+    part = written[written.obs["section"] == "two"].copy()
+    part.obsm["spatial"] = part.obsm["spatial"] * 10 + 10
+    picture = {
+        "images": {"hires": np.full((60, 70, 3), 200, np.uint8)},
+        "scalefactors": {"tissue_hires_scalef": 1.0, "spot_diameter_fullres": 6.0},
+    }
+    part.uns["spatial"] = {"one": picture}
+    assert not any(ax.images for ax in pl.saliency(part, "b").axes)
+    part.uns["spatial"] = {"one": picture, "two": picture}
+    assert any(ax.images for ax in pl.saliency(part, "b").axes)

@@ -1,0 +1,36 @@
+"""Which section each spot belongs to."""
+
+from __future__ import annotations
+
+import numpy as np
+from anndata import AnnData
+
+
+def section_names(adata: AnnData, batch_key: str | None) -> np.ndarray | None:
+    """Name of each spot's section as text, (S,); None where no column is named.
+
+    Raises
+    ------
+    ValueError
+        If there is no such column, or a spot has no section.
+    """
+    if batch_key is None:
+        return None
+    if batch_key not in adata.obs:
+        raise ValueError(
+            f"Expected the section of each spot in adata.obs[{batch_key!r}], found the columns "
+            f"{sorted(map(str, adata.obs))}"
+        )
+    without = adata.obs[batch_key].isna().to_numpy()
+    if without.any():
+        raise ValueError(
+            f"Expected a section for every spot, found {without.sum()} of {len(without)} without one in "
+            f"adata.obs[{batch_key!r}]; drop them or fill it in"
+        )
+    return adata.obs[batch_key].astype(str).to_numpy(dtype=str)
+
+
+def section_codes(adata: AnnData, batch_key: str | None) -> np.ndarray | None:
+    """Number of each spot's section, in the order of their names, (S,); None where no column is named."""
+    names = section_names(adata, batch_key)
+    return None if names is None else np.unique(names, return_inverse=True)[1]
