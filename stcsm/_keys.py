@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 UNS: Final = "stcsm"
@@ -41,6 +42,11 @@ CONCEPT_TABLES: Final = (
 """``.obsm``: all tables with a column a concept."""
 SPOT_GRAPH: Final = "stcsm_spot_graph"
 """``.obsp``: sparse spot graph whose rows sum to one."""
+
+
+def layer_names(layers: Iterable[str | None]) -> list[str]:
+    """Names of an AnnData's layers, sorted; from anndata 0.13 on ``.X`` is among them, under None."""
+    return sorted(str(name) for name in layers if name is not None)
 
 
 def embedding(member: int = 0) -> str:

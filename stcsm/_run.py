@@ -235,7 +235,8 @@ def check_steps(adata: AnnData, model: GeneVAE, steps: list[dict[str, Any]]) -> 
     z[model.reader.gene_totals == 0] = np.nan
     taken: dict[str, str] = {}
     for step in steps:
-        trial = AnnData(adata.X, obs=adata.obs, var=adata.var, layers=dict(adata.layers))
+        layers = {name: adata.layers[name] for name in _keys.layer_names(adata.layers)}
+        trial = AnnData(adata.X, obs=adata.obs, var=adata.var, layers=layers)
         trial.varm[_keys.EMBEDDING] = z
         trial.uns[_keys.UNS] = {"setup": adata.uns[_keys.UNS]["setup"], "embedding_model": {"fingerprint": "trial"}}
         tl.concepts(trial, **step)

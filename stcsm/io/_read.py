@@ -6,6 +6,7 @@ from pathlib import Path
 
 import anndata as ad
 
+from stcsm import _keys
 from stcsm.io._open import existing_file
 from stcsm.io._spaceranger import looks_like_spaceranger, read_spaceranger
 from stcsm.io._st import read_st
@@ -41,7 +42,7 @@ def read(path: str | Path, *, layer: str | None = None) -> ad.AnnData:
     path = Path(path).expanduser()
     adata = _read_folder(path) if path.is_dir() else _read_file(existing_file(path, f"counts ({KNOWN})"))
     if layer is not None and layer not in adata.layers:
-        there = ", ".join(map(repr, adata.layers)) or "none"
+        there = ", ".join(map(repr, _keys.layer_names(adata.layers))) or "none"
         raise ValueError(
             f"Expected a layer {layer!r}, found {there} in {path}; check layer=, or leave it out to use .X."
         )

@@ -92,7 +92,7 @@ def counts_matrix(adata: AnnData, layer: str | None) -> Any:
         return matrix
     if layer not in adata.layers:
         raise ValueError(
-            f"Expected a layer named {layer!r}, found {sorted(map(str, adata.layers))}; None means adata.X"
+            f"Expected a layer named {layer!r}, found {_keys.layer_names(adata.layers)}; None means adata.X"
         )
     return adata.layers[layer]
 

@@ -46,7 +46,7 @@ def bin_spots(
     batch_key = batch_key or _batch_key(adata)
     sections, section = np.unique(_section_of(adata, batch_key), return_inverse=True)
     if layer is not None and layer not in adata.layers:
-        raise ValueError(f"Expected a layer named {layer!r}, found {sorted(map(str, adata.layers))}")
+        raise ValueError(f"Expected a layer named {layer!r}, found {_keys.layer_names(adata.layers)}")
     if labels is not None and labels not in adata.obs:
         raise ValueError(f"Expected a column of adata.obs, found no {labels!r} among {sorted(map(str, adata.obs))}")
     matrix = adata.X if layer is None else adata.layers[layer]

@@ -121,7 +121,7 @@ def make_spot_graph(
     if scale not in SCALES:
         raise ValueError(f"Expected scale to be one of {SCALES}, found {scale!r}")
     if layer is not None and layer not in adata.layers:
-        raise ValueError(f"Expected a layer named {layer!r}, found {sorted(map(str, adata.layers))}")
+        raise ValueError(f"Expected a layer named {layer!r}, found {_keys.layer_names(adata.layers)}")
     if spatial_key not in adata.obsm:
         raise ValueError(f"Expected coordinates in adata.obsm[{spatial_key!r}], found {sorted(map(str, adata.obsm))}")
     matrix = adata.X if layer is None else adata.layers[layer]

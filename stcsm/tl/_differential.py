@@ -157,7 +157,7 @@ def differential(
             "q": benjamini_hochberg(found.p),
             "block_correlation": alike,
         },
-        index=pd.Index([c.key for c in chosen], dtype=object),
+        index=pd.Index([c.key for c in chosen]),
     )
     if model is not None:
         weights = region_contrast(in_a, in_b, blocks)[model.spots]

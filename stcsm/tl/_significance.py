@@ -144,7 +144,7 @@ def significance(
             "spots_q05": _at(np.nanmean(np.where(np.isnan(q), np.nan, q < LEVEL), axis=1), where),
             "morans_i": morans_i(coords, raw, [own for _, own in model.parts()]),
         },
-        index=pd.Index([c.key for c in chosen], dtype=object),
+        index=pd.Index([c.key for c in chosen]),
     )
     for key, values in ((_keys.CONCEPT_SALIENCY_PVAL, p), (_keys.CONCEPT_SALIENCY_QVAL, q)):
         adata.obsm[key] = columns(chosen, model.to_all_spots(_at(values, where)).T, adata.obs_names)
