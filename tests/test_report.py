@@ -16,6 +16,7 @@ import stcsm
 from stcsm._report import write_report
 from stcsm.cli import app
 from stcsm.models import GeneVAE
+from tests.models.test_sections import tiny
 
 NASTY = "<script>alert('x')</script> & \"co\"/1"
 GENE = "<img src=x>"
@@ -161,3 +162,18 @@ def test_the_command(result, tmp_path):
     done = CliRunner().invoke(app, ["report", str(result), "--out", str(tmp_path / "r.html"), "--quiet"])
     assert done.exit_code == 0, done.output
     assert (tmp_path / "r.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_each_section_has_its_own_pictures(tmp_path):
+    adata = tiny()
+    GeneVAE.setup_anndata(adata, batch_key="section")
+    model = GeneVAE(adata, smoothing=0.0, n_latent=4, n_hidden=8)
+    model.train(max_epochs=2, progress=False)
+    stcsm.tl.concepts(adata, model, genes={"even": ["g0", "g2"]})
+    stcsm.tl.concept_map(adata, model)
+    stcsm.tl.saliency(adata, model)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    write_report(tmp_path / "a.h5ad", tmp_path / "a.html")
+    page = (tmp_path / "a.html").read_text(encoding="utf-8")
+    for heading in ("Concept map, a", "Concept map, b", "Saliency, a", "Saliency, b"):
+        assert heading in page

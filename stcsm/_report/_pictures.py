@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
 from stcsm import _keys, pl
-from stcsm.pl._tissue import find_picture
+from stcsm.pl._tissue import find_picture, sections_key
 
 DPI = 110
 MOST_SANITY = 30
@@ -41,10 +41,18 @@ class Pictures:
         made = {}
         for heading, table in kinds:
             if table in self.adata.obsm and key in pd.DataFrame(self.adata.obsm[table]):
-                figure = pl.saliency(self.adata, [key], key=table, spatial_key=self.spatial_key)
-                figure.axes[0].set_title("")
-                made[heading] = encoded(figure)
+                for section, part in self._sections():
+                    figure = pl.saliency(part, [key], key=table, spatial_key=self.spatial_key)
+                    figure.axes[0].set_title("")
+                    made[f"{heading}, {section}" if section else heading] = encoded(figure)
         return made
+
+    def _sections(self) -> list[tuple[str, AnnData]]:
+        """Each section by its name; the whole, without a name, where there is one."""
+        column = sections_key(self.adata)
+        labels = np.array([]) if column is None else self.adata.obs[column].astype(str).to_numpy()
+        names = np.unique(labels)
+        return [(str(n), self.adata[labels == n]) for n in names] if len(names) > 1 else [("", self.adata)]
 
     def tissue(self) -> str:
         """The section's own picture, with the spots' outlines; empty where there is none."""

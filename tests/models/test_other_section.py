@@ -144,3 +144,19 @@ def test_what_does_not_fit_is_refused(tmp_path):
     with pytest.raises(ValueError, match="share 3 places"):
         GeneVAE.load(tmp_path / "m", other, match="places")
     assert "stcsm" not in other.uns
+
+
+def test_a_convolutional_model_takes_another_section(tmp_path):
+    both = tiny()
+    first, other = one(both, "a"), one(both, "b")
+    model = fitted(first, batch_key=None, encoder="conv")
+    model.save(tmp_path / "m")
+    again = GeneVAE.load(tmp_path / "m", first, match="places")
+    np.testing.assert_allclose(again.get_latent_representation(), model.get_latent_representation(), atol=1e-5)
+    moved = GeneVAE.load(tmp_path / "m", other, match="places")
+    image = moved.inputs(["g3"]).numpy()[0, 0]
+    x = other.X.toarray()[:26]
+    expected = np.zeros(30, np.float32)
+    expected[3:29] = np.log1p(x[:, 3] / (x[:, 3].sum() * x.sum(axis=1) / x.sum() + 0.5))
+    np.testing.assert_allclose(image.ravel(), expected, rtol=1e-5)
+    np.testing.assert_allclose(moved.decode(np.ones((1, 4)))[0, :26], model.decode(np.ones((1, 4)))[0, 3:], rtol=1e-5)
