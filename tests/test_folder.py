@@ -21,7 +21,7 @@ def test_after_an_error_the_old_one_stands_and_nothing_else(tmp_path):
     out = tmp_path / "out"
     with whole_folder(out) as scratch:
         (scratch / "old.txt").write_text("old")
-    with pytest.raises(KeyboardInterrupt), whole_folder(out) as scratch:
+    with pytest.raises(KeyboardInterrupt), whole_folder(out) as scratch:  # noqa: PT012
         (scratch / "new.txt").write_text("new")
         raise KeyboardInterrupt
     assert [p.name for p in out.iterdir()] == ["old.txt"]
