@@ -18,6 +18,7 @@ UNITS = {
     _keys.CONCEPT_SALIENCY: "saliency",
     _keys.CONCEPT_MAP: "s.d.",
     _keys.CONCEPT_DECODED: "log fold",
+    _keys.CONCEPT_EXPRESSION: "mean scaled counts",
 }
 
 
