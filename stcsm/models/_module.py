@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from stcsm.models import _likelihood
 from stcsm.models._negative_binomial import Held, held_counts, negative_binomial
+from stcsm.models._side_by_side import SideBySide, T
 from stcsm.nets._grid import SpotGrid
 
 LIKELIHOODS = ("nb", "multinomial", "bernoulli")
@@ -87,11 +88,19 @@ class GeneVAEModule(BaseModuleClass):
                 torch.manual_seed(seed)
                 members.append(make_member())
         self.members = nn.ModuleList(members)
+        self.workers: SideBySide | None = None
         self.reset_noise()
 
     def member(self, m: int) -> GeneMember:
         """One member of the ensemble."""
         return cast(GeneMember, self.members[m])
+
+    def of_members(self, work: Callable[[int], T], like: Tensor) -> list[T]:
+        """What ``work`` gives for each member; on threads of their own while they train."""
+        n = len(self.members)
+        if self.workers is not None and self.workers.fits(like):
+            return self.workers.each(work, n)
+        return [work(m) for m in range(n)]
 
     def reset_noise(self) -> None:
         """Start every member's noise afresh from its seed."""
@@ -158,14 +167,14 @@ class GeneVAEModule(BaseModuleClass):
     def inference(self, counts: Tensor, totals: Tensor, section: Tensor | None = None) -> dict[str, list[Tensor]]:
         """Posterior of every member, and one draw from it: lists of (N, L)."""
         u = self.transform(counts, totals, section)
-        out: dict[str, list[Tensor]] = {"mean": [], "log_var": [], "z": []}
-        for m in range(len(self.members)):
+
+        def of_member(m: int) -> tuple[Tensor, Tensor, Tensor]:
             # Under autocast an encoder may give bfloat16; what follows wants all its digits.
             mean, log_var = (t.float() for t in self.member(m).encoder.posterior(u))
-            out["mean"].append(mean)
-            out["log_var"].append(log_var)
-            out["z"].append(self.draw(m, mean, log_var) if self.training else mean)
-        return out
+            return mean, log_var, self.draw(m, mean, log_var) if self.training else mean
+
+        mean, log_var, z = zip(*self.of_members(of_member, u), strict=True)
+        return {"mean": list(mean), "log_var": list(log_var), "z": list(z)}
 
     def _get_generative_input(
         self, tensors: dict[str, Tensor], inference_outputs: dict[str, list[Tensor]], **_: Any
@@ -175,7 +184,7 @@ class GeneVAEModule(BaseModuleClass):
     @auto_move_data
     def generative(self, z: list[Tensor]) -> dict[str, list[Tensor]]:
         """Decoder output f(z) of every member: list of (N, S)."""
-        return {"f": [self.member(m).decoder(zm) for m, zm in enumerate(z)]}
+        return {"f": self.of_members(lambda m: self.member(m).decoder(z[m]), z[0])}
 
     def log_likelihood(
         self,
@@ -215,11 +224,18 @@ class GeneVAEModule(BaseModuleClass):
         reconstruction = target.new_zeros(len(target))
         kl = target.new_zeros(len(target))
         held = held_counts(target, target_totals) if self.likelihood == "nb" else None
-        for m, f in enumerate(generative_outputs["f"]):
-            mean, log_var = inference_outputs["mean"][m], inference_outputs["log_var"][m]
+
+        def of_member(m: int) -> tuple[Tensor, Tensor, Tensor]:
+            f, mean, log_var = generative_outputs["f"][m], inference_outputs["mean"][m], inference_outputs["log_var"][m]
             kl_m = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(dim=-1)
             rec_m = -self.log_likelihood(m, f, target, target_totals, tensors.get("section"), held)
-            loss = loss + (rec_m + kl_weight * kl_m).mean()
-            reconstruction = reconstruction + rec_m.detach() / n
-            kl = kl + kl_m.detach() / n
+            return (rec_m + kl_weight * kl_m).mean(), rec_m.detach(), kl_m.detach()
+
+        losses, reconstructions, divergences = map(list, zip(*self.of_members(of_member, target), strict=True))
+        if self.workers is not None and self.workers.fits(target):
+            losses = self.workers.cut(losses)
+        for loss_m, rec_m, kl_m in zip(losses, reconstructions, divergences, strict=True):
+            loss = loss + loss_m
+            reconstruction = reconstruction + rec_m / n
+            kl = kl + kl_m / n
         return LossOutput(loss=loss, reconstruction_loss=reconstruction, kl_local=kl)

@@ -68,6 +68,12 @@ class OneCyclePlan(TrainingPlan):
         self.loss_kwargs["kl_weight"] = self.kl_weight
         return self._step(batch, "train").loss * batch["weight"]
 
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Through the loss, and on through members that work on threads of their own."""
+        super().backward(loss, *args, **kwargs)
+        if self.module.workers is not None:
+            self.module.workers.backward()
+
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Add a batch of held-out counts to the epoch's means."""
         self._step(batch, "validation")

@@ -16,6 +16,7 @@ from stcsm.models._logging import quiet
 from stcsm.models._module import GeneVAEModule
 from stcsm.models._plan import OneCyclePlan
 from stcsm.models._reader import GeneReader
+from stcsm.models._side_by_side import side_by_side
 from stcsm.models._smoothing import choose_smoothing
 from stcsm.space import require_memory
 
@@ -116,6 +117,7 @@ class TrainingMixin:
             torch.random.fork_rng(devices=[]),
             warnings.catch_warnings(),
             quiet("lightning.pytorch", logging.INFO if progress else logging.ERROR),
+            side_by_side(self.module),
         ):
             warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
             TrainRunner(
