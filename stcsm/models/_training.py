@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -117,7 +118,8 @@ class TrainingMixin:
             torch.random.fork_rng(devices=[]),
             warnings.catch_warnings(),
             quiet("lightning.pytorch", logging.INFO if progress else logging.ERROR),
-            side_by_side(self.module),
+            # Where processes share the batches, they share the cores too.
+            side_by_side(self.module) if trainer_kwargs.get("strategy", "auto") == "auto" else nullcontext(),
         ):
             warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
             TrainRunner(
