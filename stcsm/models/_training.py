@@ -23,6 +23,9 @@ from stcsm.space import require_memory
 
 STEPS = 3500
 """Optimisation steps that a training aims at."""
+LR, LR_MANY_GENES, MANY_GENES = 2e-3, 6e-3, 5000
+"""Highest learning rate, and the one for fully connected encoders with so many genes or more: there weak directions of the
+latent space settle in the steps that there are, and seeds agree; fewer genes are overfitted by it (RECOVERY.md)."""
 SEARCH = 4
 """A search for the filter's width takes at most one step for so many of the training itself, at each width."""
 
@@ -48,7 +51,7 @@ class TrainingMixin:
     def train(
         self,
         max_epochs: int | None = None,
-        lr: float = 2e-3,
+        lr: float | None = None,
         batch_size: int | None = None,
         early_stopping: bool = False,
         held_out: float = 0.1,
@@ -98,6 +101,8 @@ class TrainingMixin:
             raise ValueError(
                 f"Expected batch_size of 1 or more and held_out between 0 and 1, found {batch_size} and {held_out}"
             )
+        if lr is None:
+            lr = LR_MANY_GENES if n >= MANY_GENES and self.settings["encoder"] == "mlp" else LR
         self._require_memory(batch_size)
         data = GeneDataModule(
             self.samples, self.trained_samples, batch_size, self.settings["seed"], held_out if early_stopping else 0.0
