@@ -24,8 +24,10 @@ from stcsm.space import require_memory
 STEPS = 3500
 """Optimisation steps that a training aims at."""
 LR, LR_MANY_GENES, MANY_GENES = 2e-3, 6e-3, 5000
-"""Highest learning rate, and the one for fully connected encoders with so many genes or more: there weak directions of the
-latent space settle in the steps that there are, and seeds agree; fewer genes are overfitted by it (RECOVERY.md)."""
+"""Highest learning rate, and the one for fully connected encoders with so many genes or more.
+
+There weak directions of the latent space settle in the steps that there are, and seeds agree; fewer genes are overfitted
+by it (benchmarks/RECOVERY.md)."""
 SEARCH = 4
 """A search for the filter's width takes at most one step for so many of the training itself, at each width."""
 
