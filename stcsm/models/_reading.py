@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from stcsm.models._agreement import FEWEST, agreement, comparable_genes, pairs
 from stcsm.models._module import GeneVAEModule
 from stcsm.models._reader import GeneReader
 from stcsm.models._sections import Sections
@@ -178,6 +179,23 @@ class ReadingMixin:
         else:
             mean, var = self._joint(member)
         return (mean, var) if give_var else mean
+
+    def section_agreement(self) -> dict[tuple[str, str], float]:
+        """How well sections agree on where genes lie in latent space: a correlation for each two of them.
+
+        Genes with 50 counts or more in both are compared, at most the 1,000 of most counts (first member); two sections
+        with fewer than 20 of them are left out. Where it is low, the sections do not lie on one another: training warns.
+        """
+        self._check_if_trained(warn=True)
+        found: dict[tuple[str, str], float] = {}
+        for a, b in pairs(self.section_names if self.sections is not None else ()):
+            first, second = self._samples_of(a), self._samples_of(b)
+            totals = self.samples.gene_totals
+            genes = comparable_genes(totals[first], totals[second])
+            if len(genes) >= FEWEST:
+                z_a, z_b = (self._encode(samples[genes], 0)[0] for samples in (first, second))
+                found[self.section_names[a], self.section_names[b]] = agreement(z_a, z_b)
+        return found
 
     def _joint(self, member: int) -> tuple[np.ndarray, np.ndarray]:
         """Means of all sections weighted by counts, (G, L), and their variance."""

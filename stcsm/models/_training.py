@@ -12,6 +12,7 @@ import torch
 from scvi.train import TrainRunner
 from torch import Tensor
 
+from stcsm.models._agreement import warn_of_strangers
 from stcsm.models._data import GeneDataModule
 from stcsm.models._logging import quiet
 from stcsm.models._module import GeneVAEModule
@@ -26,8 +27,8 @@ STEPS = 3500
 LR, LR_MANY_GENES, MANY_GENES = 2e-3, 6e-3, 5000
 """Highest learning rate, and the one for fully connected encoders with so many genes or more.
 
-There weak directions of the latent space settle in the steps that there are, and seeds agree; fewer genes are overfitted
-by it (benchmarks/RECOVERY.md)."""
+There weak directions of the latent space settle in the steps that there are, and seeds agree; fewer genes are
+overfitted by it (benchmarks/RECOVERY.md)."""
 SEARCH = 4
 """A search for the filter's width takes at most one step for so many of the training itself, at each width."""
 
@@ -49,6 +50,8 @@ class TrainingMixin:
         def _trial_module(self, depth: Tensor, coordinates: np.ndarray, width: float) -> GeneVAEModule: ...
 
         def _coordinates(self) -> np.ndarray: ...
+
+        def section_agreement(self) -> dict[tuple[str, str], float]: ...
 
     def train(
         self,
@@ -140,6 +143,7 @@ class TrainingMixin:
                 enable_progress_bar=progress,
                 **trainer_kwargs,
             )()
+        warn_of_strangers(self.section_agreement())
 
     def _settle_smoothing(self, most_steps: int) -> None:
         """Choose the width of the spatial filter and build the module with it."""

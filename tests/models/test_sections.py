@@ -305,3 +305,26 @@ def test_what_takes_one_section_says_so():
         tl.concepts(adata, model, layers="left", estimator="profile")
     with pytest.raises(ValueError, match="one section for the published model"):
         GeneVAE.paper(adata)
+
+
+def test_sections_that_do_not_lie_on_one_another_are_named(trained, caplog):
+    adata, model = trained
+    assert model.section_agreement()["deep", "shallow"] > 0.6
+    strange = adata.copy()
+    deep = np.flatnonzero(strange.obs["section"] == "deep")
+    # The deep section's tissue, with its places dealt out anew.
+    moved = np.random.default_rng(0).permutation(deep)
+    for name in ("array_row", "array_col"):
+        if name in strange.obs:
+            values = strange.obs[name].to_numpy().copy()
+            values[deep] = values[moved]
+            strange.obs[name] = values
+    coordinates = strange.obsm["spatial"].copy()
+    coordinates[deep] = coordinates[moved]
+    strange.obsm["spatial"] = coordinates
+    GeneVAE.setup_anndata(strange, batch_key="section")
+    other = GeneVAE(strange, smoothing=0.0)
+    with caplog.at_level("WARNING", logger="stcsm"):
+        other.train(max_epochs=10, progress=False)
+    assert other.section_agreement()["deep", "shallow"] < 0.4
+    assert "'deep' than in 'shallow'" in caplog.text
