@@ -183,8 +183,8 @@ class ReadingMixin:
     def section_agreement(self) -> dict[tuple[str, str], float]:
         """How well sections agree on where genes lie in latent space: a correlation for each two of them.
 
-        Genes with 50 counts or more in both are compared, at most the 1,000 of most counts (first member); two sections
-        with fewer than 20 of them are left out. Where it is low, the sections do not lie on one another: training warns.
+        Genes with 50 counts or more in both are compared (first member), at most the 1,000 of most counts; two sections
+        with fewer than 20 of them are left out. Training warns where it is low: the sections do not lie on one another.
         """
         self._check_if_trained(warn=True)
         found: dict[tuple[str, str], float] = {}

@@ -17,7 +17,7 @@ MOST_PANELS = 24
 UNITS = {
     _keys.CONCEPT_SALIENCY: "saliency",
     _keys.CONCEPT_MAP: "s.d.",
-    _keys.CONCEPT_DECODED: "log fold",
+    _keys.CONCEPT_DECODED: "decoder output",
     _keys.CONCEPT_EXPRESSION: "mean scaled counts",
 }
 
