@@ -15,15 +15,37 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """Give an empty folder to write into, which takes the place of ``folder`` when the block ends without an error.
 
     What stands at ``folder`` is replaced only then; after an error it is as it was, and nothing else is left behind.
+    Where it is a link, the folder that it leads to is replaced.
+
+    Raises
+    ------
+    NotADirectoryError
+        If something else than a folder stands there.
     """
+    folder = folder.resolve()
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"Expected a folder or nothing at {folder}, found a file; choose another name")
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         yield scratch
         scratch.chmod(0o755)  # mkdtemp's folder is the owner's alone
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(scratch, folder)
+        _take_place(scratch, folder)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
+
+
+def _take_place(scratch: Path, folder: Path) -> None:
+    """Move ``scratch`` to ``folder``; what stands there is put aside, and deleted only when that is done."""
+    if not folder.exists():
+        os.replace(scratch, folder)
+        return
+    aside = scratch.with_name(f"{scratch.name}-old")
+    os.replace(folder, aside)
+    try:
+        os.replace(scratch, folder)
+    except BaseException:
+        os.replace(aside, folder)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from stcsm._folder import whole_folder
@@ -26,3 +29,35 @@ def test_after_an_error_the_old_one_stands_and_nothing_else(tmp_path):
         raise KeyboardInterrupt
     assert [p.name for p in out.iterdir()] == ["old.txt"]
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_old_one_stands_where_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with whole_folder(out) as scratch:
+        (scratch / "old.txt").write_text("old")
+    replace = os.replace
+
+    def refused(source, target):
+        if Path(target) == out and (Path(source) / "new.txt").exists():
+            raise PermissionError("in use")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(PermissionError), whole_folder(out) as scratch:
+        (scratch / "new.txt").write_text("new")
+    assert [p.name for p in out.iterdir()] == ["old.txt"]
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_link_stays_one_and_a_file_is_left_as_it_is(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real", target_is_directory=True)
+    with whole_folder(tmp_path / "link") as scratch:
+        (scratch / "new.txt").write_text("new")
+    assert (tmp_path / "link").is_symlink()
+    assert [p.name for p in (tmp_path / "real").iterdir()] == ["new.txt"]
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="found a file"), whole_folder(tmp_path / "file"):
+        pass
+    assert (tmp_path / "file").read_text() == "mine"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "link", "real"]

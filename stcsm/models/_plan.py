@@ -65,6 +65,8 @@ class OneCyclePlan(TrainingPlan):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of a batch; scvi-tools' metric objects, updated at every step, would take longer than the step."""
+        if not self.module.training:
+            self.module.train()  # a callback that has asked for latents has left it in evaluation mode
         self.loss_kwargs["kl_weight"] = self.kl_weight
         return self._step(batch, "train").loss * batch["weight"]
 

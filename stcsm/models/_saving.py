@@ -92,7 +92,8 @@ class SavingMixin:
             {
                 **self.module.state_dict(),
                 KEYS: torch.from_numpy(frame.keys),
-                COORDINATES: torch.from_numpy(frame.coordinates),
+                # Where places are coordinates, both may be one array, and safetensors takes no tensor twice.
+                COORDINATES: torch.from_numpy(frame.coordinates.copy()),
             },
             {
                 "class": type(self).__name__,

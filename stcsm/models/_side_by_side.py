@@ -71,6 +71,10 @@ class SideBySide:
         if cuts:
             self.each(behind, len(cuts))
 
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        # A copy of a module that trains (weight averaging, a process that is spawned) works without threads.
+        return type(None), ()
+
     def close(self) -> None:
         """End the threads."""
         for thread in self._threads:
@@ -88,11 +92,11 @@ def side_by_side(module: GeneVAEModule) -> Iterator[None]:
     if n_workers < 2:
         yield
         return
-    module.workers = SideBySide(n_workers)
-    torch.set_num_threads(threads // n_workers)
+    module.workers = workers = SideBySide(n_workers)
     try:
+        torch.set_num_threads(threads // n_workers)
         yield
     finally:
-        torch.set_num_threads(threads)
-        module.workers.close()
         module.workers = None
+        torch.set_num_threads(threads)
+        workers.close()

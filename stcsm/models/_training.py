@@ -76,7 +76,8 @@ class TrainingMixin:
         max_epochs
             Passes over the genes; by default as many as make about 3,500 steps, at least 40 and at most 100.
         lr
-            Highest learning rate of the one-cycle schedule.
+            Highest learning rate of the one-cycle schedule; by default 0.006 where a fully connected encoder is trained
+            on 5,000 genes or more (each section's counted), otherwise 0.002.
         batch_size
             Genes a batch; by default 128, or 64 where fewer than 2,000 genes are trained on.
         early_stopping

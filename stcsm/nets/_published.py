@@ -41,7 +41,7 @@ class PublishedEncoder(nn.Module):
         layers += [ChannelsLast(), nn.Flatten()]
         width = (SIZE // 2 ** len(CHANNELS)) ** 2 * before
         for _ in range(2):
-            layers += [nn.Linear(width, HIDDEN), nn.ReLU(), nn.BatchNorm1d(HIDDEN, **_BN)]
+            layers += [nn.Linear(width, HIDDEN), nn.ReLU(), BatchNormOfAny(HIDDEN, **_BN)]
             width = HIDDEN
         self.trunk = nn.Sequential(*layers)
         self.mean = nn.Linear(width, n_latent)
@@ -77,6 +77,27 @@ class PublishedDecoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Decode latents to logits."""
         return self.layers(z)
+
+
+class BatchNormOfAny(nn.BatchNorm1d):
+    """Batch normalisation that takes a gene alone in its batch, as Keras does: the gene is the mean, the variance 0.
+
+    torch refuses it, and the last batch of an epoch may hold a single gene.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise (N, C)."""
+        if not self.training or len(input) > 1:
+            return super().forward(input)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        with torch.no_grad():
+            self.running_mean.lerp_(input[0].to(self.running_mean.dtype), self.momentum)
+            self.running_var.mul_(1 - self.momentum)
+            self.num_batches_tracked.add_(1)
+        return (input - input) * self.weight + self.bias
 
 
 class ChannelsLast(nn.Module):

@@ -160,3 +160,17 @@ def test_a_convolutional_model_takes_another_section(tmp_path):
     expected[3:29] = np.log1p(x[:, 3] / (x[:, 3].sum() * x.sum(axis=1) / x.sum() + 0.5))
     np.testing.assert_allclose(image.ravel(), expected, rtol=1e-5)
     np.testing.assert_allclose(moved.decode(np.ones((1, 4)))[0, :26], model.decode(np.ones((1, 4)))[0, 3:], rtol=1e-5)
+
+
+def test_sections_that_share_coordinates_alone_are_saved(tmp_path):
+    adata = tiny()
+    del adata.obs["array_row"], adata.obs["array_col"]
+    model = fitted(adata)
+    model.save(tmp_path / "model")
+    again = GeneVAE.load(tmp_path / "model", adata)
+    np.testing.assert_array_equal(again.get_latent_representation(), model.get_latent_representation())
+    a = one(adata, "a")
+    other = GeneVAE.load(tmp_path / "model", a[::-1].copy(), match="places")
+    np.testing.assert_allclose(
+        other.get_latent_representation(), model.get_latent_representation(section="a"), atol=1e-6
+    )

@@ -11,6 +11,7 @@ from scipy import sparse
 from stcsm import datasets, tl
 from stcsm.models import GeneVAE, PublishedVAE
 from stcsm.models._paper_grid import published_cells
+from stcsm.nets._published import BatchNormOfAny
 
 
 @pytest.fixture
@@ -239,3 +240,20 @@ def test_weights_that_are_no_archive_are_refused(bulb, tmp_path):
     (tmp_path / "text.npz").write_text("no archive")
     with pytest.raises(ValueError, match="archive"):
         model.load_reference_weights(tmp_path / "text.npz")
+
+
+def test_a_last_batch_of_one_gene_is_normalised_by_itself(bulb):
+    layer = BatchNormOfAny(2, eps=1e-3, momentum=0.01).train()
+    with torch.no_grad():
+        layer.bias.copy_(torch.tensor([0.5, -1.0]))
+    x = torch.tensor([[2.0, 4.0]], requires_grad=True)
+    out = layer(x)
+    torch.testing.assert_close(out, torch.tensor([[0.5, -1.0]]))  # Keras: (x - x) / sqrt(0 + eps) * 1 + beta
+    out.sum().backward()
+    torch.testing.assert_close(x.grad, torch.zeros(1, 2))
+    torch.testing.assert_close(layer.running_mean, torch.tensor([0.02, 0.04]))
+    torch.testing.assert_close(layer.running_var, torch.tensor([0.99, 0.99]))
+    model = GeneVAE.paper(bulb)
+    assert len(model.trained_genes) % 17 == 1
+    model.train(max_epochs=1, batch_size=17, progress=False, accelerator="cpu")
+    assert np.isfinite(model.get_latent_representation()[0]).all()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
+from lightning.pytorch import Callback
 
 from stcsm.datasets import simulated_bulb
 from stcsm.models import GeneVAE
@@ -60,3 +64,43 @@ def test_autocast_and_an_error_leave_everything_as_it_was(threads, monkeypatch):
     with pytest.raises(RuntimeError, match="broken member"):
         trained(2)
     assert torch.get_num_threads() == 2
+
+
+class Copies(Callback):
+    """Copies the module while it trains, as weight averaging does."""
+
+    def on_train_epoch_end(self, trainer, plan):
+        assert plan.module.workers is not None
+        self.copy = copy.deepcopy(plan.module)
+        self.pickled = pickle.loads(pickle.dumps(plan.module.workers))
+
+
+def test_a_module_that_trains_can_be_copied(threads):
+    copies = Copies()
+    model = trained(2, callbacks=[copies])
+    assert copies.copy.workers is None
+    assert copies.pickled is None
+    for a, b in zip(model.module.parameters(), copies.copy.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+class Looks(Callback):
+    """Asks for latents after every epoch."""
+
+    def on_train_epoch_end(self, trainer, plan):
+        self.model.get_latent_representation()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("make", [lambda a: GeneVAE(a, smoothing=0.0, n_hidden=16), GeneVAE.paper])
+def test_looking_at_latents_does_not_change_the_training(make):
+    prints = []
+    for looks in (None, Looks()):
+        adata = simulated_bulb(n_spots=100, n_genes=200, n_markers=10, seed=1)
+        GeneVAE.setup_anndata(adata)
+        model = make(adata)
+        if looks is not None:
+            looks.model = model
+        model.train(max_epochs=3, progress=False, accelerator="cpu", callbacks=[] if looks is None else [looks])
+        prints.append(model.fingerprint())
+    assert prints[0] == prints[1]
