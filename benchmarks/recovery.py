@@ -12,6 +12,7 @@ best setting that labels would have picked.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import logging
 import sys
@@ -66,6 +67,10 @@ def main() -> None:
     parser.add_argument("--skip", nargs="*", default=[], help="contenders to leave out")
     parser.add_argument("--no-hindsight", action="store_true")
     args = parser.parse_args()
+    if "ulm" not in args.skip and importlib.util.find_spec("decoupler") is None:
+        raise SystemExit(
+            'Expected decoupler for the contender ulm, found none: pip install "decoupler>=2", or --skip ulm'
+        )
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 UNS: Final = "stcsm"
 """``.uns``: concepts, methods and their parameters, model settings, versions, seeds, sanity results."""
@@ -57,3 +57,9 @@ def embedding(member: int = 0) -> str:
 def embedding_var(member: int = 0) -> str:
     """Key of the posterior variance of the gene embedding of one ensemble member in ``.varm``."""
     return f"{embedding(member)}_var"
+
+
+def sections_key(adata: Any) -> str | None:
+    """Column of ``.obs`` that names the sections, where the AnnData was set up with one."""
+    key = adata.uns.get(UNS, {}).get("setup", {}).get("batch_key")
+    return key if key in adata.obs else None

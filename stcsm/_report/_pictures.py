@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
 from stcsm import _keys, pl
-from stcsm.pl._tissue import find_picture, sections_key
+from stcsm.pl._tissue import find_picture
 
 DPI = 110
 MOST_SANITY = 30
@@ -49,7 +49,7 @@ class Pictures:
 
     def _sections(self) -> list[tuple[str, AnnData]]:
         """Each section by its name; the whole, without a name, where there is one."""
-        column = sections_key(self.adata)
+        column = _keys.sections_key(self.adata)
         labels = np.array([]) if column is None else self.adata.obs[column].astype(str).to_numpy()
         names = np.unique(labels)
         return [(str(n), self.adata[labels == n]) for n in names] if len(names) > 1 else [("", self.adata)]

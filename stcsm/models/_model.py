@@ -26,7 +26,7 @@ from stcsm.models._reader import GeneReader
 from stcsm.models._reading import ReadingMixin
 from stcsm.models._saving import SavingMixin
 from stcsm.models._scoring import ScoringMixin
-from stcsm.models._sections import Sections, find_sections
+from stcsm.models._sections import Frame, Sections, find_sections, spot_places
 from stcsm.models._settings import check_settings, choose_encoder
 from stcsm.models._setup import (
     Setup,
@@ -157,7 +157,12 @@ class GeneVAE(TrainingMixin, ReadingMixin, ScoringMixin, SavingMixin, BaseModelC
         self.samples = self.reader
         labels = section_labels(adata, setup)
         self.section_names = () if labels is None else tuple(np.unique(labels).tolist())
-        if sections is not None:
+        # As they are now: the AnnData may be given other rows, columns or names before the model is saved.
+        if sections is None:
+            here, seen = spot_places(adata, setup.spatial_key), self.reader.spots
+            self.frame = Frame(here.kind, here.keys[seen], here.coordinates[seen])
+        else:
+            self.frame = sections.frame
             self.section_names = sections.names
             self.samples = self.reader.in_sections(
                 sections.section, sections.place, len(sections.names), len(sections.frame.keys)
@@ -255,22 +260,15 @@ class GeneVAE(TrainingMixin, ReadingMixin, ScoringMixin, SavingMixin, BaseModelC
 
     def _build_module(self, depth: Tensor) -> GeneVAEModule:
         s = self.settings
-        coordinates = self._coordinates()
         grid = self._grid()
         return GeneVAEModule(
             depth,
             likelihood=s["likelihood"],
             n_latent=s["n_latent"],
             seeds=[s["seed"] + m for m in range(s["n_seeds"])],
-            make_member=member_maker(s, coordinates, grid),
+            make_member=member_maker(s, self.frame.coordinates, grid),
             grid=grid,
         )
-
-    def _coordinates(self) -> np.ndarray:
-        """Of the model's features: spots, (S', 2 or 3), or places of several sections, (P, 2 or 3)."""
-        if self.sections is not None:
-            return self.sections.frame.coordinates
-        return np.asarray(self._adata.obsm[self.setup.spatial_key], dtype=float)[self.reader.spots]
 
     def _trial_module(self, depth: Tensor, coordinates: np.ndarray, width: float) -> GeneVAEModule:
         """One fully connected member with the negative binomial, to choose the filter's width by."""

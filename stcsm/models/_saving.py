@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import pandas as pd
 import torch
 from anndata import AnnData
 from torch import Tensor
@@ -17,7 +18,7 @@ from stcsm import _keys
 from stcsm._model_files import read_model, write_model
 from stcsm.models._module import GeneVAEModule
 from stcsm.models._reader import GeneReader
-from stcsm.models._sections import Frame, Sections, find_on_frame, spot_places
+from stcsm.models._sections import Frame, Sections, find_on_frame
 from stcsm.models._settings import check_settings
 from stcsm.models._setup import Setup, check_anndata, counts_matrix, read_setup
 
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 KEYS, COORDINATES = "places.keys", "places.coordinates"
 """Names of the places among the saved tensors."""
+FAINT = 0.1
+"""A section with fewer well-counted genes than this share of those trained on is warned of."""
 
 
 class SavingMixin:
@@ -35,15 +38,21 @@ class SavingMixin:
     setup: Setup
     spots: Any
     sections: Sections | None
+    frame: Frame
     trained_genes: np.ndarray
     trained_samples: np.ndarray
     samples: GeneReader
     reader: GeneReader
     is_trained_: bool
     _model_summary_string: str
-    adata: Any
 
     if TYPE_CHECKING:  # what the model brings
+
+        @property
+        def spot_names(self) -> pd.Index: ...
+
+        @property
+        def gene_names(self) -> pd.Index: ...
 
         def _attach(
             self,
@@ -55,8 +64,6 @@ class SavingMixin:
         ) -> None: ...
 
         def _choose_samples(self) -> None: ...
-
-        def _coordinates(self) -> np.ndarray: ...
 
         def _build_module(self, depth: Tensor) -> GeneVAEModule: ...
 
@@ -85,8 +92,7 @@ class SavingMixin:
         FileExistsError
             If the folder exists and ``overwrite`` is false, or if it holds anything but a model.
         """
-        frame = self._frame()
-        held = self.sections
+        frame, held = self.frame, self.sections
         write_model(
             dir_path,
             {
@@ -100,9 +106,9 @@ class SavingMixin:
                 "settings": self.settings,
                 "setup": asdict(self.setup),
                 "is_trained": self.is_trained_,
-                "spots": self.adata.obs_names.tolist(),
+                "spots": self.spot_names.tolist(),
                 "model_spots": self.spots.tolist(),
-                "trained_genes": self.adata.var_names[self.trained_genes].tolist(),
+                "trained_genes": self.gene_names[self.trained_genes].tolist(),
                 "places": frame.kind,
                 "sections": None
                 if held is None
@@ -110,13 +116,6 @@ class SavingMixin:
             },
             overwrite,
         )
-
-    def _frame(self) -> Frame:
-        """The places that the model knows."""
-        if self.sections is not None:
-            return self.sections.frame
-        here = spot_places(self.adata, self.setup.spatial_key)
-        return Frame(here.kind, here.keys[self.spots], self._coordinates())
 
     @classmethod
     def load(cls, dir_path: str | Path, adata: AnnData, accelerator: str = "auto", *, match: str = "spots") -> Self:
@@ -163,6 +162,7 @@ class SavingMixin:
             setup, spots, sections = cls._other_section(dir_path, frame, adata, setup)
             model._attach(adata, setup, settings, spots, sections)
             model._choose_samples()
+            _warn_of_few_counts(model.trained_genes, len(trained), model.reader.n_genes, settings["min_counts"])
             depth = torch.from_numpy(model.samples.depth.astype(np.float32))
         else:
             _check_same_spots(adata, names)
@@ -224,6 +224,14 @@ def _saved_places(tensors: dict[str, torch.Tensor], saved: dict[str, Any]) -> tu
         return frame, None
     section, place = (np.asarray(held[name], dtype=np.int64) for name in ("section", "place"))
     return frame, Sections(tuple(held["names"]), frame, section, place)
+
+
+def _warn_of_few_counts(genes: np.ndarray, n_trained: int, n_genes: int, min_counts: int) -> None:
+    if len(genes) < FAINT * n_trained:
+        logger.warning(
+            f"{len(genes)} of {n_genes} genes have {min_counts} counts or more in this section, where the model was "
+            f"trained on {n_trained}: latents and maps rest on few counts"
+        )
 
 
 def _check_same_spots(adata: AnnData, spots: list[str]) -> None:

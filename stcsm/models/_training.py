@@ -18,6 +18,7 @@ from stcsm.models._logging import quiet
 from stcsm.models._module import GeneVAEModule
 from stcsm.models._plan import OneCyclePlan
 from stcsm.models._reader import GeneReader
+from stcsm.models._sections import Frame
 from stcsm.models._side_by_side import side_by_side
 from stcsm.models._smoothing import choose_smoothing
 from stcsm.space import require_memory
@@ -42,14 +43,13 @@ class TrainingMixin:
     samples: GeneReader
     settings: dict[str, Any]
     trained_samples: np.ndarray
+    frame: Frame
 
     if TYPE_CHECKING:  # what the model brings
 
         def _build_module(self, depth: Tensor) -> GeneVAEModule: ...
 
         def _trial_module(self, depth: Tensor, coordinates: np.ndarray, width: float) -> GeneVAEModule: ...
-
-        def _coordinates(self) -> np.ndarray: ...
 
         def section_agreement(self) -> dict[tuple[str, str], float]: ...
 
@@ -151,7 +151,7 @@ class TrainingMixin:
         width, gains = choose_smoothing(
             self.samples,
             self.trained_samples,
-            self._coordinates(),
+            self.frame.coordinates,
             self._trial_module,
             seed=self.settings["seed"],
             steps=most_steps,

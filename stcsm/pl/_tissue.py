@@ -146,7 +146,7 @@ def check_one_section(adata: AnnData, spatial_key: str) -> None:
     ValueError
         If the AnnData was set up with a batch key and sections lie in one frame.
     """
-    key = sections_key(adata)
+    key = _keys.sections_key(adata)
     if key is None:
         return
     xy = np.asarray(adata.obsm[spatial_key], dtype=float)[:, :2]
@@ -160,19 +160,13 @@ def check_one_section(adata: AnnData, spatial_key: str) -> None:
             )
 
 
-def sections_key(adata: AnnData) -> str | None:
-    """Column of ``.obs`` that names the sections, where the AnnData was set up with one."""
-    key = adata.uns.get(_keys.UNS, {}).get("setup", {}).get("batch_key")
-    return key if key in adata.obs else None
-
-
 def find_picture(adata: AnnData) -> tuple[str, str] | None:
     """Library and resolution of a picture in ``.uns["spatial"]`` that has all that is needed to put spots on it.
 
     Space Ranger and ``read_st`` write it so. A blank picture, which ``read_st`` draws where there is none, is none. Of
     several sections, a picture is that of the section whose name it has.
     """
-    key = sections_key(adata)
+    key = _keys.sections_key(adata)
     names = None if key is None else set(adata.obs[key].astype(str))
     for name, library in dict(adata.uns.get("spatial", {})).items():
         if names is not None and names != {name}:

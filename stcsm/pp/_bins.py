@@ -122,7 +122,10 @@ def from_bins(adata: AnnData, bins: AnnData, keys: Sequence[str] | str | None = 
     batch_key = _batch_key(bins)
     index = pd.MultiIndex.from_arrays([_section_of(bins, batch_key), *_places(bins)])
     if index.has_duplicates:
-        raise ValueError(f"Expected each bin once, found {int(index.duplicated().sum())} that stand more than once")
+        raise ValueError(
+            f"Expected each bin once, found {int(index.duplicated().sum())} that stand more than once"
+            + ("" if batch_key else "; if these are bins of several sections: stcsm.pp.to_grid(bins, batch_key=...)")
+        )
     at = index.get_indexer(pd.MultiIndex.from_arrays([_section_of(adata, batch_key), *_places(adata)]))
     made = {}
     for key in keys:

@@ -79,7 +79,8 @@ def differential(
     spots_a_block
         Mean number of spots in a block; ``"auto"``: 20, or fewer where a region is too small for 6 such blocks.
     library_key
-        Column of ``adata.obs`` that tells sections apart, whose coordinates may overlap; a block lies within one.
+        Column of ``adata.obs`` that tells sections apart, whose coordinates may overlap; a block lies within one. By
+        default the one that ``adata`` was set up with (``batch_key``), if it was.
     spatial_key
         Key of the coordinates in ``.obsm``.
     n_permutations
@@ -139,10 +140,18 @@ def differential(
     if smaller < 2:
         raise ValueError(f"Expected two spots or more with a value in {a!r} and in {b!r}, found {smaller}")
     size = _block_size(spots_a_block, smaller)
-    sections = _sections(adata, library_key)
+    sections = _sections(adata, _keys.sections_key(adata) if library_key is None else library_key)
     groups = np.where(in_a, 2 * sections, np.where(in_b, 2 * sections + 1, -1))
     coords = np.asarray(adata.obsm[spatial_key], dtype=np.float64)[:, :2]
     blocks = spatial_blocks(coords, groups, spots_a_block=size, seed=seed)
+    random = pd.DataFrame()
+    if model is not None:  # before the permutations: it may have something to refuse
+        weights = region_contrast(in_a, in_b, blocks)[model.spots]
+        z, p_random, n_random = _against_random(adata, model, chosen, weights, n_random, seed)
+        random = pd.DataFrame(
+            {"z_random": z, "p_random": p_random, "q_random": benjamini_hochberg(p_random)},
+            index=pd.Index([c.key for c in chosen]),
+        )
     found = differential_concepts(maps, in_a, in_b, blocks, n_permutations=n_permutations, seed=seed)
     used = groups >= 0
     alike = neighbour_block_correlation(maps[:, used], blocks[used], groups[used], coords[used])
@@ -159,12 +168,7 @@ def differential(
         },
         index=pd.Index([c.key for c in chosen]),
     )
-    if model is not None:
-        weights = region_contrast(in_a, in_b, blocks)[model.spots]
-        z, p_random, n_random = _against_random(adata, model, chosen, weights, n_random, seed)
-        result["z_random"], result["p_random"] = z, p_random
-        result["q_random"] = benjamini_hochberg(p_random)
-    result = result.sort_values("p", kind="stable")
+    result = result.join(random).sort_values("p", kind="stable")
     if np.nanmedian(np.append(alike, -1.0) if np.isnan(alike).all() else alike) > ALIKE:
         logger.warning(
             f"neighbouring blocks of {size} spots correlate by {np.nanmedian(alike):.2f} (median over concepts), so p "

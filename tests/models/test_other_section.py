@@ -8,6 +8,7 @@ import anndata as ad
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 from sklearn.metrics import roc_auc_score
 
 from stcsm import tl
@@ -174,3 +175,31 @@ def test_sections_that_share_coordinates_alone_are_saved(tmp_path):
     np.testing.assert_allclose(
         other.get_latent_representation(), model.get_latent_representation(section="a"), atol=1e-6
     )
+
+
+@pytest.mark.parametrize("batch_key", [None, "section"])
+def test_places_are_those_the_model_was_made_on(tmp_path, batch_key):
+    adata = tiny() if batch_key else one(tiny(), "a")
+    untouched = adata.copy()
+    model = fitted(adata, batch_key=batch_key)
+    expected = model.get_latent_representation()
+    adata.obs["array_row"] += 100
+    adata.obsm["spatial"] = adata.obsm["spatial"] * 3.0
+    adata.obs_names = [f"other_{name}" for name in adata.obs_names]
+    adata.var_names = [f"other_{name}" for name in adata.var_names]
+    model.save(tmp_path / "m")
+    GeneVAE.setup_anndata(untouched, batch_key=batch_key)
+    for match in ("spots", "places"):
+        again = GeneVAE.load(tmp_path / "m", untouched, match=match)
+        np.testing.assert_allclose(again.get_latent_representation(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_section_almost_without_counts_is_said_to_be_one(tmp_path, caplog):
+    adata = one(tiny(), "a")
+    fitted(adata, batch_key=None).save(tmp_path / "m")
+    faint = adata.copy()
+    faint.uns = {}
+    faint.X = sparse.csr_matrix(np.minimum(faint.X.toarray(), np.arange(40) < 2))
+    with caplog.at_level(logging.WARNING):
+        GeneVAE.load(tmp_path / "m", faint, match="places")
+    assert "2 of 40 genes have 20 counts" in caplog.text

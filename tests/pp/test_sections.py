@@ -95,3 +95,15 @@ def test_bins_of_a_section_hold_its_own_cells_and_their_maps_come_back(clouds):
     cell = clouds.obs_names[1000]
     place = clouds.obs.loc[cell, ["array_row", "array_col"]].tolist()
     assert found[cell] == bins.obsm["concept_saliency"]["left"][f"bin_{place[0]}_{place[1]}-two"]
+
+
+def test_bins_that_lost_their_sections_are_told_how_to_find_them(clouds):
+    pp.to_grid(clouds, bin_size=25, batch_key="section")
+    bins = pp.bin_spots(clouds)
+    bins.obsm["concept_map"] = np.arange(bins.n_obs, dtype=float)[:, None]
+    pp.to_grid(bins)
+    with pytest.raises(ValueError, match=r"stand more than once; .*to_grid\(bins, batch_key=\.\.\.\)"):
+        pp.from_bins(clouds, bins)
+    pp.to_grid(bins, batch_key="section")
+    pp.from_bins(clouds, bins)
+    assert clouds.obsm["concept_map"].notna().all().all()

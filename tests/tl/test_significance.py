@@ -191,8 +191,10 @@ def test_differences_between_regions_against_random_genes(mapped, model, monkeyp
     np.testing.assert_allclose(turned["z_random"], -table["z_random"].loc[turned.index], rtol=1e-6)
     few = tl.differential(mapped, "region", "A/left", "B", model=model, n_random=49, spots_a_block=4)
     monkeypatch.setattr(tl._random_maps, "LINEAR_METHODS", ())
-    with pytest.raises(ValueError, match="Expected n_random for method"):
-        tl.differential(mapped, "region", "A/left", "B", model=model, spots_a_block=4)
+    with monkeypatch.context() as before:
+        before.setattr("stcsm.tl._differential.differential_concepts", None)  # no permutation before it is refused
+        with pytest.raises(ValueError, match="Expected n_random for method"):
+            tl.differential(mapped, "region", "A/left", "B", model=model, spots_a_block=4)
     slow = tl.differential(mapped, "region", "A/left", "B", model=model, n_random=49, spots_a_block=4)
     np.testing.assert_allclose(slow["z_random"], few["z_random"], rtol=1e-3)
     np.testing.assert_allclose(slow["p_random"], few["p_random"], atol=0.021)  # a tie may fall either way in float32
@@ -208,6 +210,16 @@ def test_differences_of_random_concepts_are_uniform(tissue, model):
     assert stats.kstest(table["p_random"], "uniform").pvalue > 0.01
     assert 0.02 <= np.mean(table["p_random"] <= 0.05) <= 0.08
     assert np.mean(table["p"] <= 0.05) > 0.5
+
+
+def test_blocks_lie_within_the_sections_of_the_setup(mapped):
+    sections = np.array(["odd", "even"])[np.arange(mapped.n_obs) % 2]
+    mapped.obs["section"] = sections
+    by_name = tl.differential(mapped, "region", "A/left", "B", spots_a_block=4, library_key="section")
+    mixed = tl.differential(mapped, "region", "A/left", "B", spots_a_block=4)
+    mapped.uns["stcsm"]["setup"]["batch_key"] = "section"
+    pd.testing.assert_frame_equal(tl.differential(mapped, "region", "A/left", "B", spots_a_block=4), by_name)
+    assert not mixed.equals(by_name)
 
 
 def test_layer_profiles_are_not_compared_with_random_genes(tissue, model):
