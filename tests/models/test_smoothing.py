@@ -41,6 +41,18 @@ def test_broad_patterns_of_few_counts_want_a_wide_filter_and_fine_ones_none():
     assert broad >= 1
 
 
+def test_faint_genes_have_no_say(monkeypatch):
+    """A short training learns noise from genes of few counts, and a wide filter would take it away."""
+    monkeypatch.setattr("stcsm.models._smoothing.GENES", 100)
+    fine = section(scale=4, counts_per_gene=400)
+    faint = np.random.default_rng(1).poisson(0.15, size=(196, 1500)).astype(np.float32)
+    adata = AnnData(sparse.hstack([sparse.csr_matrix(faint), fine.X], format="csr"), obsm=dict(fine.obsm))
+    GeneVAE.setup_anndata(adata)
+    model = GeneVAE(adata, n_hidden=32, n_latent=8)
+    model._settle_smoothing(200)
+    assert model.settings["smoothing"] <= 0.5
+
+
 def test_the_choice_is_kept_saved_and_repeated(tmp_path):
     adata = section(scale=40, counts_per_gene=100)
     models = [GeneVAE(adata, n_hidden=16, n_latent=4) for _ in range(2)]
