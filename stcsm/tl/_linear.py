@@ -11,8 +11,8 @@ from stcsm.tl._store import Concept
 
 GENES, SPOTS = 4000, 5000
 """The number of components is chosen on at most so many genes and spots."""
-EXTRA = 10
-PASSES = 4
+EXTRA, PASSES = 10, 6
+"""Directions beyond the components, and passes over the genes, that find the axes to three digits."""
 
 
 def linear_maps(model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
@@ -39,20 +39,32 @@ def _inputs(model: GeneVAE, genes: np.ndarray) -> np.ndarray:
 
 
 def _axes(model: GeneVAE, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Leading principal axes (S', n) of the genes trained on, and their mean (S',), in passes over blocks of genes."""
+    """Leading principal axes (S', n) of the genes trained on, and their mean (S',), in passes over blocks of genes.
+
+    Block Krylov iteration (Musco & Musco 2015, arXiv 1504.05477): axes are sought among the directions of all passes.
+    The last ones stand little above the noise, and the newest directions alone would need many times the passes.
+    """
     genes = model.trained_genes
     blocks = [genes[start : start + BLOCK] for start in range(0, len(genes), BLOCK)]
     spots = model.reader.n_spots
     centre = sum(_inputs(model, block).sum(axis=0, dtype=np.float64) for block in blocks) / len(genes)
     width = min(n + EXTRA, spots, len(genes))
-    basis = np.linalg.qr(np.random.default_rng(seed).normal(size=(spots, width)))[0]
+    newest = np.linalg.qr(np.random.default_rng(seed).normal(size=(spots, width)))[0]
+    basis = newest
     for _ in range(PASSES):
-        image = np.zeros_like(basis)
+        image = np.zeros_like(newest)
         for block in blocks:
             u = _inputs(model, block) - centre
-            image += u.T @ (u @ basis)
-        basis = np.linalg.qr(image)[0]
-    inner = np.zeros((width, width))
+            image += u.T @ (u @ newest)
+        for _ in range(2):  # once leaves rounding errors behind that grow from pass to pass
+            image -= basis @ (basis.T @ image)
+        room = min(spots, len(genes)) - basis.shape[1]
+        if room < 1:
+            break
+        newest = np.linalg.qr(image)[0][:, :room]
+        basis = np.hstack([basis, newest])
+    basis = np.linalg.qr(basis)[0]
+    inner = np.zeros((basis.shape[1],) * 2)
     for block in blocks:
         scores = (_inputs(model, block) - centre) @ basis
         inner += scores.T @ scores
