@@ -18,10 +18,10 @@ EXTRA, PASSES = 10, 6
 def linear_maps(model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
     """Saliency maps (K, S') of concepts in a linear encoder.
 
-    The encoder is that of principal component analysis, with the genes trained on as samples and their depth-corrected
-    input u as features (of several sections, the spots of all, u taken within each); held-out counts choose the number
-    of components. The score of a concept, its members' mean latent minus that of all genes, times a gene's latent, is
-    linear in u, so its gradient is one map for all genes.
+    The encoder is that of principal component analysis, with all genes that have a count as samples (faint ones help
+    here: benchmarks/RECOVERY.md) and their depth-corrected input u as features (of several sections, the spots of all,
+    u taken within each); held-out counts choose the number of components. The score of a concept, its members' mean
+    latent minus that of all genes, times a gene's latent, is linear in u, so its gradient is one map for all genes.
     """
     seed = int(model.settings["seed"])
     axes, centre = _axes(model, _number(model, seed), seed)
@@ -39,12 +39,12 @@ def _inputs(model: GeneVAE, genes: np.ndarray) -> np.ndarray:
 
 
 def _axes(model: GeneVAE, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Leading principal axes (S', n) of the genes trained on, and their mean (S',), in passes over blocks of genes.
+    """Leading principal axes (S', n) of the genes, and their mean (S',), in passes over blocks of genes.
 
     Block Krylov iteration (Musco & Musco 2015, arXiv 1504.05477): axes are sought among the directions of all passes.
     The last ones stand little above the noise, and the newest directions alone would need many times the passes.
     """
-    genes = model.trained_genes
+    genes = np.flatnonzero(model.reader.gene_totals > 0)
     blocks = [genes[start : start + BLOCK] for start in range(0, len(genes), BLOCK)]
     spots = model.reader.n_spots
     centre = sum(_inputs(model, block).sum(axis=0, dtype=np.float64) for block in blocks) / len(genes)

@@ -14,7 +14,7 @@ from stcsm.tl._store import read_concepts
 
 def test_axes_are_those_of_principal_component_analysis(model):
     axes, centre = _axes(model, 1, seed=0)
-    u = _inputs(model, model.trained_genes)
+    u = _inputs(model, np.flatnonzero(model.reader.gene_totals > 0))
     reference = PCA(1, svd_solver="full").fit(u.astype(np.float64))
     np.testing.assert_allclose(centre, reference.mean_, atol=1e-5)
     angles = np.linalg.svd(axes.T @ reference.components_.T, compute_uv=False)
@@ -29,7 +29,7 @@ def test_axes_that_stand_little_above_the_noise_are_found(monkeypatch):
     top = np.linalg.norm(noise, 2)
     profiles = noise + (left * (np.array([6, 2, 1.5, 0.8, 0.7]) * top)) @ right.T
     monkeypatch.setattr("stcsm.tl._linear._inputs", lambda model, genes: profiles[genes])
-    stand_in = SimpleNamespace(trained_genes=np.arange(4000), reader=SimpleNamespace(n_spots=250))
+    stand_in = SimpleNamespace(reader=SimpleNamespace(n_spots=250, gene_totals=np.ones(4000)))
     axes, _ = _axes(stand_in, 5, seed=0)
     exact = np.linalg.svd(profiles - profiles.mean(axis=0), full_matrices=False)[2][:5]
     assert np.linalg.svd(exact @ axes, compute_uv=False).min() > 0.999
