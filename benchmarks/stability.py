@@ -27,8 +27,10 @@ from benchmarks.recovery import labels_of
 from stcsm.models import GeneVAE
 
 
-def one_seed(adata, genes: dict[str, list[str]], seed: int, n_members: int) -> tuple[pd.DataFrame, dict[str, set[str]]]:
-    """Saliency maps (spots x concepts) and top-50 genes of each concept."""
+def one_seed(
+    adata, genes: dict[str, list[str]], seed: int, n_members: int
+) -> tuple[pd.DataFrame, dict[str, set[str]], dict]:
+    """Saliency maps (spots x concepts), top-50 genes of each concept, and what the model was like."""
     part = adata.copy()
     GeneVAE.setup_anndata(part)
     model = GeneVAE(part, n_seeds=n_members, seed=seed)
@@ -37,7 +39,7 @@ def one_seed(adata, genes: dict[str, list[str]], seed: int, n_members: int) -> t
     stcsm.tl.saliency(part, model)
     scores = part.varm["concept_score"]
     top = {c: set(scores[c].nlargest(50).index) for c in scores}
-    return part.obsm["concept_saliency"], top
+    return part.obsm["concept_saliency"], top, model.describe()
 
 
 def main() -> None:
@@ -58,7 +60,7 @@ def main() -> None:
     genes = {item.split("=")[0]: item.split("=")[1].split(",") for item in args.genes}
     runs = [one_seed(adata, genes, seed, args.n_seeds) for seed in args.seeds]
     rows = []
-    for (maps_a, top_a), (maps_b, top_b) in itertools.combinations(runs, 2):
+    for (maps_a, top_a, _), (maps_b, top_b, _) in itertools.combinations(runs, 2):
         for concept in maps_a:
             rows.append(
                 {
@@ -67,12 +69,16 @@ def main() -> None:
                     "jaccard": len(top_a[concept] & top_b[concept]) / len(top_a[concept] | top_b[concept]),
                 }
             )
+    settings = [found for _, _, found in runs]
+    print(f"{args.n_seeds} member(s) a seed; filter widths chosen: {[found['smoothing'] for found in settings]}")
     table = pd.DataFrame(rows).groupby("concept").agg(["mean", "min"])
     print(table.round(3).to_string())
     mean = pd.DataFrame(rows)[["spearman", "jaccard"]].mean()
     print(f"mean over concepts and pairs: Spearman {mean['spearman']:.3f}, Jaccard {mean['jaccard']:.3f}")
     if args.json:
-        args.json.write_text(json.dumps({"pairs": rows, "mean": mean.to_dict()}, indent=1), encoding="utf-8")
+        args.json.write_text(
+            json.dumps({"pairs": rows, "mean": mean.to_dict(), "settings": settings}, indent=1), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":
