@@ -23,14 +23,16 @@ from stcsm.models._side_by_side import side_by_side
 from stcsm.models._smoothing import choose_smoothing
 from stcsm.space import require_memory
 
-STEPS = 3500
-"""Optimisation steps that a training aims at."""
+STEPS, FEWEST_STEPS = 3500, 400
+"""Optimisation steps that a training aims at, and those that it takes at least, if MOST_EPOCHS allow."""
+EPOCHS, MOST_EPOCHS = (40, 50), 100
+"""Passes over the genes: more than fifty, and few genes are overfitted (benchmarks/RECOVERY.md)."""
 LR, LR_MANY_GENES, MANY_GENES = 2e-3, 6e-3, 5000
 """Highest learning rate, and the one for fully connected encoders with so many genes or more.
 
 There weak directions of the latent space settle in the steps that there are, and seeds agree; fewer genes are
 overfitted by it (benchmarks/RECOVERY.md)."""
-SEARCH = 4
+SEARCH = 2
 """A search for the filter's width takes at most one step for so many of the training itself, at each width."""
 
 logger = logging.getLogger(__name__)
@@ -74,7 +76,8 @@ class TrainingMixin:
         Parameters
         ----------
         max_epochs
-            Passes over the genes; by default as many as make about 3,500 steps, at least 40 and at most 100.
+            Passes over the genes; by default as many as make about 3,500 steps, at least 40 and at most 50, or, where
+            these are fewer than 400 steps, up to 100.
         lr
             Highest learning rate of the one-cycle schedule; by default 0.006 where a fully connected encoder is trained
             on 5,000 genes or more (each section's counted), otherwise 0.002.
@@ -114,7 +117,7 @@ class TrainingMixin:
             self.samples, self.trained_samples, batch_size, self.settings["seed"], held_out if early_stopping else 0.0
         )
         if max_epochs is None:
-            max_epochs = int(np.clip(round(STEPS / data.steps_per_epoch), 40, 100))
+            max_epochs = _epochs(data.steps_per_epoch)
         if self.settings["smoothing"] == "auto":
             self._settle_smoothing(max_epochs * data.steps_per_epoch // SEARCH)
         plan = self._plan(lr, plan_kwargs or {})
@@ -172,6 +175,12 @@ class TrainingMixin:
 
     def _plan(self, lr: float, plan_kwargs: dict[str, Any]) -> OneCyclePlan:
         return OneCyclePlan(self.module, lr=lr, **plan_kwargs)
+
+
+def _epochs(steps_per_epoch: int) -> int:
+    """Passes over the genes by default."""
+    usual = int(np.clip(round(STEPS / steps_per_epoch), *EPOCHS))
+    return max(usual, min(MOST_EPOCHS, -(-FEWEST_STEPS // steps_per_epoch)))
 
 
 def _keep_freed_memory() -> None:

@@ -13,6 +13,7 @@ import torch
 from scipy import sparse
 
 from stcsm.models import GeneVAE
+from stcsm.models._training import _epochs
 
 SMALL = {"smoothing": 0.0, "n_latent": 4, "n_hidden": 8}
 
@@ -320,3 +321,10 @@ def test_other_refusals(counts):
         model.train(batch_size=0)
     with pytest.raises(TypeError, match="layers"):
         GeneVAE.setup_anndata(counts, layers="counts")
+
+
+@pytest.mark.parametrize(
+    ("steps_an_epoch", "epochs"), [(2000, 40), (86, 41), (73, 48), (25, 50), (8, 50), (5, 80), (1, 100)]
+)
+def test_few_genes_are_seen_fifty_times_and_very_few_a_hundred(steps_an_epoch, epochs):
+    assert _epochs(steps_an_epoch) == epochs
