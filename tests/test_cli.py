@@ -13,10 +13,25 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import stcsm
+from stcsm.cli import main
 
 
 def stcsm_command(*args) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", "stcsm", *map(str, args)], capture_output=True, text=True)
+
+
+@pytest.fixture
+def command_here(monkeypatch, capsys):
+    """The command line in this process: what is refused needs no new one, whose imports take seconds."""
+
+    def run(*args) -> subprocess.CompletedProcess:
+        monkeypatch.setattr(sys, "argv", ["stcsm", *map(str, args)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(args, stop.value.code, out, err)
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +115,8 @@ def test_the_sanity_of_every_concept_is_in_a_file_and_in_words(results, counts):
         (["--labels-key", "absent"], "absent"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(counts, tmp_path, args, message):
-    done = stcsm_command("run", counts[0] / "counts.tsv", "--out", tmp_path / "out", "--quiet", *args)
+def test_bad_input_is_one_line_and_status_2(counts, command_here, tmp_path, args, message):
+    done = command_here("run", counts[0] / "counts.tsv", "--out", tmp_path / "out", "--quiet", *args)
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("stcsm: ")
@@ -148,12 +163,14 @@ def test_gene_sets_of_another_species_are_matched_on_a_column(identifiers, tmp_p
         ("GENE1,up\tgene1,down", ["--match", "symbol", "--ignore-case"], "Gene1"),
     ],
 )
-def test_gene_sets_that_do_not_match_are_one_line_and_status_2(identifiers, tmp_path, genes, args, message):
+def test_gene_sets_that_do_not_match_are_one_line_and_status_2(
+    identifiers, command_here, tmp_path, genes, args, message
+):
     folder, granule, _ = identifiers
     members = "\t".join(granule["symbol"])
     gmt = tmp_path / "sets.gmt"
     gmt.write_text("granule\tx\t" + genes.format(SYMBOLS=members.upper(), symbols=members) + "\n")
-    done = stcsm_command("run", folder / "counts.h5ad", "--gmt", gmt, "--out", tmp_path / "out", "--quiet", *args)
+    done = command_here("run", folder / "counts.h5ad", "--gmt", gmt, "--out", tmp_path / "out", "--quiet", *args)
     assert done.returncode == 2, done.stderr[-3000:]
     lines = done.stderr.strip().splitlines()
     assert lines[-1].startswith("stcsm: ")
@@ -162,12 +179,12 @@ def test_gene_sets_that_do_not_match_are_one_line_and_status_2(identifiers, tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_not_ours_is_never_replaced(counts, tmp_path):
+def test_what_is_not_ours_is_never_replaced(counts, command_here, tmp_path):
     folder, marker, _ = counts
     (tmp_path / "out" / "model").mkdir(parents=True)
     thesis = tmp_path / "out" / "model" / "thesis.txt"
     thesis.write_text("mine")
-    done = stcsm_command(
+    done = command_here(
         "run", folder / "counts.tsv", "--genes", f"g={marker}", "--out", tmp_path / "out", "--quiet"
     )  # fmt: skip
     assert done.returncode == 2
@@ -184,10 +201,10 @@ def test_what_is_not_ours_is_never_replaced(counts, tmp_path):
         (["--genes", "Granular Cell Layer={marker}"], "rename"),
     ],
 )
-def test_settings_are_checked_before_the_training(counts, tmp_path, args, message):
+def test_settings_are_checked_before_the_training(counts, command_here, tmp_path, args, message):
     folder, marker, _ = counts
     args = [a.format(marker=marker) for a in args]
-    done = stcsm_command(
+    done = command_here(
         "run", folder / "counts.tsv", "--labels", folder / "labels.csv", "--out", tmp_path / "out", *args
     )  # fmt: skip
     assert done.returncode == 2

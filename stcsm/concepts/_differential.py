@@ -95,8 +95,7 @@ def differential_concepts(
     of_a = np.zeros(means.shape[1], dtype=bool)
     of_a[number[a[kept]]] = True
     n_a, n_b = int(of_a.sum()), int((~of_a).sum())
-    if min(n_a, n_b) < 2:
-        raise ValueError(f"Expected at least two blocks in either region, found {n_a} and {n_b}; use smaller blocks.")
+    _check_blocks(n_a, n_b)
     n_possible = comb(n_a + n_b, n_a)
     exact = n_possible - 1 <= n_permutations
     others = _all_others(of_a) if exact else _random_others(of_a, n_permutations, seed)
@@ -122,13 +121,24 @@ def region_contrast(in_a: ArrayLike, in_b: ArrayLike, blocks: ArrayLike) -> Floa
     ----------
     in_a, in_b, blocks
         As for `differential_concepts`.
+
+    Raises
+    ------
+    ValueError
+        If a region has fewer than two blocks.
     """
     a, b, block = np.asarray(in_a, bool), np.asarray(in_b, bool), np.asarray(blocks)
+    _check_blocks(len(np.unique(block[a])), len(np.unique(block[b])))
     out = np.zeros(len(block))
     for side, sign in ((a, 1.0), (b, -1.0)):
         _, number, size = np.unique(block[side], return_inverse=True, return_counts=True)
         out[side] = sign / (len(size) * size[number])
     return out
+
+
+def _check_blocks(n_a: int, n_b: int) -> None:
+    if min(n_a, n_b) < 2:
+        raise ValueError(f"Expected at least two blocks in either region, found {n_a} and {n_b}; use smaller blocks.")
 
 
 def _welch(means: FloatArray, choices: FloatArray) -> FloatArray:

@@ -147,6 +147,7 @@ class GeneVAE(TrainingMixin, ReadingMixin, ScoringMixin, SavingMixin, BaseModelC
         settings: dict[str, Any],
         spots: np.ndarray | None = None,
         sections: Sections | None = None,
+        frame: Frame | None = None,
     ) -> None:
         """Take hold of the data: scvi's registry stands on a shell, so that nothing is written into ``adata``."""
         coordinates = check_coordinates(adata, setup.spatial_key)
@@ -157,10 +158,8 @@ class GeneVAE(TrainingMixin, ReadingMixin, ScoringMixin, SavingMixin, BaseModelC
         self.samples = self.reader
         labels = section_labels(adata, setup)
         self.section_names = () if labels is None else tuple(np.unique(labels).tolist())
-        # As they are now: the AnnData may be given other rows, columns or names before the model is saved.
         if sections is None:
-            here, seen = spot_places(adata, setup.spatial_key), self.reader.spots
-            self.frame = Frame(here.kind, here.keys[seen], here.coordinates[seen])
+            self.frame = frame or self._places_now(adata, setup)
         else:
             self.frame = sections.frame
             self.section_names = sections.names
@@ -198,6 +197,11 @@ class GeneVAE(TrainingMixin, ReadingMixin, ScoringMixin, SavingMixin, BaseModelC
         self._user_adata = adata
         self.setup = setup
         self.settings = settings
+
+    def _places_now(self, adata: AnnData, setup: Setup) -> Frame:
+        """Where the spots lie; the AnnData may be given other places before the model is saved."""
+        here, seen = spot_places(adata, setup.spatial_key), self.reader.spots
+        return Frame(here.kind, here.keys[seen], here.coordinates[seen])
 
     def _choose_samples(self) -> None:
         """Which samples are trained on, and which genes these are."""

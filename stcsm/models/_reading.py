@@ -12,7 +12,7 @@ from torch import Tensor
 from stcsm.models._agreement import FEWEST, agreement, comparable_genes, pairs
 from stcsm.models._module import GeneVAEModule
 from stcsm.models._reader import GeneReader
-from stcsm.models._sections import Sections
+from stcsm.models._sections import Frame, Sections
 
 ENCODE_BATCH = 512
 """Genes encoded together, at most; fixed by the model alone, so that results cannot depend on it."""
@@ -27,6 +27,7 @@ class ReadingMixin:
     reader: GeneReader
     samples: GeneReader
     sections: Sections | None
+    frame: Frame
     section_names: tuple[str, ...]
     settings: dict[str, Any]
 
@@ -45,6 +46,11 @@ class ReadingMixin:
     def spots(self) -> np.ndarray:
         """Indices (S',) of the spots that the model knows: those with at least one count, on a place of the model."""
         return self.reader.spots
+
+    @property
+    def coordinates(self) -> np.ndarray:
+        """Of :attr:`spots`, (S', 2 or 3), as they were when the model was made; of sections, those of their places."""
+        return self.frame.coordinates if self.sections is None else self.frame.coordinates[self.sections.place]
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 KEYS, COORDINATES = "places.keys", "places.coordinates"
 """Names of the places among the saved tensors."""
 FAINT = 0.1
-"""A section with fewer well-counted genes than this share of those trained on is warned of."""
+"""A section with fewer well-counted genes than this share of those trained on (or there) is warned of."""
 
 
 class SavingMixin:
@@ -43,6 +43,7 @@ class SavingMixin:
     trained_samples: np.ndarray
     samples: GeneReader
     reader: GeneReader
+    section_names: tuple[str, ...]
     is_trained_: bool
     _model_summary_string: str
 
@@ -61,6 +62,7 @@ class SavingMixin:
             settings: dict[str, Any],
             spots: np.ndarray | None = None,
             sections: Sections | None = None,
+            frame: Frame | None = None,
         ) -> None: ...
 
         def _choose_samples(self) -> None: ...
@@ -143,7 +145,7 @@ class SavingMixin:
             If there is no model.
         ValueError
             If its files are damaged, if ``adata`` has other spots, or, with ``match="places"``, if fewer than half of
-            the places are in common.
+            the places are in common, or a section has no gene with ``min_counts`` counts.
         """
         if match not in ("spots", "places"):
             raise ValueError(f"Expected match to be 'spots' or 'places', found {match!r}")
@@ -162,7 +164,7 @@ class SavingMixin:
             setup, spots, sections = cls._other_section(dir_path, frame, adata, setup)
             model._attach(adata, setup, settings, spots, sections)
             model._choose_samples()
-            _warn_of_few_counts(model.trained_genes, len(trained), model.reader.n_genes, settings["min_counts"])
+            model._check_faint(len(trained))
             depth = torch.from_numpy(model.samples.depth.astype(np.float32))
         else:
             _check_same_spots(adata, names)
@@ -174,7 +176,7 @@ class SavingMixin:
                     f"found none among {adata.n_vars} (such as {adata.var_names[0]!r}); symbols against Ensembl "
                     "identifiers?"
                 )
-            model._attach(adata, setup, settings, spots, sections)
+            model._attach(adata, setup, settings, spots, sections, frame)
             model._choose_samples()
             known = np.isin(model.trained_samples % model.reader.n_genes, genes)
             model.trained_samples = model.trained_samples[known] if sections is not None else genes
@@ -191,6 +193,19 @@ class SavingMixin:
         if accelerator != "cpu" and torch.cuda.is_available():
             model.module.to("cuda:0")
         return model
+
+    def _check_faint(self, n_trained: int) -> None:
+        """Refuse a section without a well-counted gene, warn of one that has few for the genes that there are."""
+        least, n_genes = self.settings["min_counts"], self.reader.n_genes
+        names = self.section_names or ("",)
+        counted = np.bincount(self.trained_samples // n_genes, minlength=len(names))
+        for name, n in zip(names, counted, strict=True):
+            of = f"section {name!r}" if name else "this section"
+            said = f"{n} of {n_genes} genes have {least} counts or more in {of}"
+            if n == 0:
+                raise ValueError(f"Expected genes with {least} counts or more to map by, found that {said}")
+            if n < FAINT * min(n_trained, n_genes):
+                logger.warning(f"{said}, where the model was trained on {n_trained}: maps rest on few counts")
 
     @classmethod
     def _other_section(
@@ -224,14 +239,6 @@ def _saved_places(tensors: dict[str, torch.Tensor], saved: dict[str, Any]) -> tu
         return frame, None
     section, place = (np.asarray(held[name], dtype=np.int64) for name in ("section", "place"))
     return frame, Sections(tuple(held["names"]), frame, section, place)
-
-
-def _warn_of_few_counts(genes: np.ndarray, n_trained: int, n_genes: int, min_counts: int) -> None:
-    if len(genes) < FAINT * n_trained:
-        logger.warning(
-            f"{len(genes)} of {n_genes} genes have {min_counts} counts or more in this section, where the model was "
-            f"trained on {n_trained}: latents and maps rest on few counts"
-        )
 
 
 def _check_same_spots(adata: AnnData, spots: list[str]) -> None:

@@ -26,7 +26,8 @@ from stcsm.space import require_memory
 STEPS, FEWEST_STEPS = 3500, 400
 """Optimisation steps that a training aims at, and those that it takes at least, if MOST_EPOCHS allow."""
 EPOCHS, MOST_EPOCHS = (40, 50), 100
-"""Passes over the genes: more than fifty, and few genes are overfitted (benchmarks/RECOVERY.md)."""
+"""Passes over the genes: more than fifty, and few genes are overfitted (benchmarks/RECOVERY.md); more only where the
+steps would be too few to learn anything."""
 LR, LR_MANY_GENES, MANY_GENES = 2e-3, 6e-3, 5000
 """Highest learning rate, and the one for fully connected encoders with so many genes or more.
 

@@ -140,7 +140,8 @@ def differential(
     if smaller < 2:
         raise ValueError(f"Expected two spots or more with a value in {a!r} and in {b!r}, found {smaller}")
     size = _block_size(spots_a_block, smaller)
-    sections = _sections(adata, _keys.sections_key(adata) if library_key is None else library_key)
+    library_key = _keys.sections_key(adata) if library_key is None else library_key
+    sections = _sections(adata, library_key)
     groups = np.where(in_a, 2 * sections, np.where(in_b, 2 * sections + 1, -1))
     coords = np.asarray(adata.obsm[spatial_key], dtype=np.float64)[:, :2]
     blocks = spatial_blocks(coords, groups, spots_a_block=size, seed=seed)
@@ -189,6 +190,7 @@ def differential(
             "smallest_p": found.smallest_p,
             "seed": seed,
             **({} if n_random is None else {"n_random": n_random}),
+            **({} if library_key is None else {"library_key": library_key}),
         },
     )
     return result

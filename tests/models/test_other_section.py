@@ -194,12 +194,40 @@ def test_places_are_those_the_model_was_made_on(tmp_path, batch_key):
         np.testing.assert_allclose(again.get_latent_representation(), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_section_almost_without_counts_is_said_to_be_one(tmp_path, caplog):
+def test_a_loaded_model_keeps_its_places(tmp_path):
+    """Coordinates that the AnnData has got since move neither the filter nor what another section is matched by."""
     adata = one(tiny(), "a")
-    fitted(adata, batch_key=None).save(tmp_path / "m")
-    faint = adata.copy()
-    faint.uns = {}
-    faint.X = sparse.csr_matrix(np.minimum(faint.X.toarray(), np.arange(40) < 2))
+    model = fitted(adata, batch_key=None, smoothing=1.0)
+    model.save(tmp_path / "m")
+    moved = adata.copy()
+    moved.obs["array_row"] += 100
+    moved.obsm["spatial"] = moved.obsm["spatial"][::-1].copy()
+    again = GeneVAE.load(tmp_path / "m", moved)
+    np.testing.assert_array_equal(again.get_latent_representation(), model.get_latent_representation())
+    again.save(tmp_path / "again")
+    GeneVAE.load(tmp_path / "again", adata, match="places")
+
+
+def faint(adata, n_genes):
+    """At most one count a spot, of so many genes."""
+    adata = adata.copy()
+    adata.uns = {}
+    adata.X = sparse.csr_matrix(np.minimum(adata.X.toarray(), np.arange(adata.n_vars) < n_genes))
+    return adata
+
+
+def test_a_section_almost_without_counts_is_said_to_be_one(tmp_path, caplog):
+    both = tiny()
+    a, b = one(both, "a"), one(both, "b")
+    fitted(a, batch_key=None).save(tmp_path / "m")
     with caplog.at_level(logging.WARNING):
-        GeneVAE.load(tmp_path / "m", faint, match="places")
-    assert "2 of 40 genes have 20 counts" in caplog.text
+        GeneVAE.load(tmp_path / "m", a[:, 9:14].copy(), match="places")  # a small panel, well counted
+        assert "few counts" not in caplog.text
+        GeneVAE.load(tmp_path / "m", faint(a, 2), match="places")
+        assert "2 of 40 genes have 20 counts or more in this section" in caplog.text
+        joint = ad.concat([faint(a, 2), b], merge="same")
+        GeneVAE.setup_anndata(joint, batch_key="section")
+        GeneVAE.load(tmp_path / "m", joint, match="places")
+        assert "2 of 40 genes have 20 counts or more in section 'a'" in caplog.text
+    with pytest.raises(ValueError, match="0 of 40 genes have 20 counts or more in this section"):
+        GeneVAE.load(tmp_path / "m", faint(a, 2)[:19].copy(), match="places")

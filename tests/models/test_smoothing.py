@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import anndata as ad
 import numpy as np
 import pytest
 from anndata import AnnData
 from scipy import sparse
 
 from stcsm.models import GeneVAE
+from stcsm.models._smoothing import _most_counted
 
 
 def section(scale: float, counts_per_gene: float, seed: int = 0) -> AnnData:
@@ -51,6 +53,21 @@ def test_faint_genes_have_no_say(monkeypatch):
     model = GeneVAE(adata, n_hidden=32, n_latent=8)
     model._settle_smoothing(200)
     assert model.settings["smoothing"] <= 0.5
+
+
+def test_a_faint_section_has_a_say(monkeypatch):
+    monkeypatch.setattr("stcsm.models._smoothing.GENES", 20)
+    deep, shallow = section(4, 400), section(4, 50)
+    both = ad.concat({"deep": deep, "shallow": shallow}, label="section", index_unique="-")
+    GeneVAE.setup_anndata(both, batch_key="section")
+    model = GeneVAE(both, n_hidden=8, n_latent=4)
+    chosen_samples = _most_counted(model.samples, model.trained_samples)
+    assert np.bincount(model.samples.section(chosen_samples)).tolist() == [10, 10]
+    totals = model.samples.gene_totals
+    for b in range(2):
+        own = model.trained_samples[model.samples.section(model.trained_samples) == b]
+        picked = chosen_samples[model.samples.section(chosen_samples) == b]
+        assert totals[picked].min() >= np.sort(totals[own])[-10]
 
 
 def test_the_choice_is_kept_saved_and_repeated(tmp_path):
