@@ -16,6 +16,8 @@ from torch import Tensor
 
 from stcsm import _keys
 from stcsm._model_files import read_model, write_model
+from stcsm.models._data import GeneDataModule
+from stcsm.models._gain import gain_over_depth
 from stcsm.models._module import GeneVAEModule
 from stcsm.models._reader import GeneReader
 from stcsm.models._sections import Frame, Sections, find_on_frame
@@ -26,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 KEYS, COORDINATES = "places.keys", "places.coordinates"
 """Names of the places among the saved tensors."""
+MISFIT_GENES, HELD_OUT = 1000, 0.3
+"""Genes, those of most counts, and share of their counts, that tell whether a section lies where the model's did."""
 FAINT = 0.1
 """A section with fewer well-counted genes than this share of those trained on (or there) is warned of."""
 
@@ -190,6 +194,8 @@ class SavingMixin:
         model.module.eval()
         model.is_trained_ = is_trained
         model._model_summary_string = model._summary()
+        if match == "places" and is_trained and settings["likelihood"] != "bernoulli":  # which shares nothing out
+            model._warn_of_misfit()
         if accelerator != "cpu" and torch.cuda.is_available():
             model.module.to("cuda:0")
         return model
@@ -206,6 +212,19 @@ class SavingMixin:
                 raise ValueError(f"Expected genes with {least} counts or more to map by, found that {said}")
             if n < FAINT * min(n_trained, n_genes):
                 logger.warning(f"{said}, where the model was trained on {n_trained}: maps rest on few counts")
+
+    def _warn_of_misfit(self) -> None:
+        """Say so if the model predicts this section's counts worse than depth alone would: it lies elsewhere, then."""
+        totals = self.samples.gene_totals[self.trained_samples]
+        genes = np.sort(self.trained_samples[np.argsort(-totals, kind="stable")[:MISFIT_GENES]])
+        data = GeneDataModule(self.samples, genes, 128, int(self.settings["seed"]), HELD_OUT)
+        gained = gain_over_depth(self.module, data)
+        if gained < 0:
+            logger.warning(
+                f"the model predicts held-out counts of this AnnData worse than depth alone ({gained:.4f} nats a "
+                "count): it does not seem to lie on the model's section, and saliency maps cannot be trusted; register "
+                "the two, or train a model of its own"
+            )
 
     @classmethod
     def _other_section(

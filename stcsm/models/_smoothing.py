@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from stcsm.models._data import GeneDataModule
+from stcsm.models._gain import gain_over_depth
 from stcsm.models._logging import quiet
 from stcsm.models._module import GeneVAEModule
 from stcsm.models._plan import OneCyclePlan
@@ -86,7 +87,7 @@ def choose_smoothing(
     for width in widths:
         module = build(torch.from_numpy(part.depth.astype(np.float32)), places, width)
         _train(module, data, min(steps, STEPS))
-        gains[width] = _gain(module, data)
+        gains[width] = gain_over_depth(module, data)
         if gains[width] > gains[best] + TOLERANCE:
             best = width
         elif gains[width] < gains[best] - TOLERANCE:
@@ -118,18 +119,3 @@ def _train(module: GeneVAEModule, data: GeneDataModule, steps: int) -> None:
             limit_val_batches=0,
         )
         trainer.fit(OneCyclePlan(module, lr=LR), data)
-
-
-@torch.inference_mode()
-def _gain(module: GeneVAEModule, data: GeneDataModule) -> float:
-    """Nats a held-out count over the depth profile."""
-    module.eval()
-    gained = total = 0.0
-    for batch in data.val_dataloader():
-        section = batch.get("section")
-        z = module.inference(batch["counts"], batch["totals"], section)["z"]
-        log_depth = module.of_section(module.log_depth, section)
-        share = torch.log_softmax(module.generative(z)["f"][0] + log_depth, dim=-1)
-        gained += float((batch["target"] * (share - log_depth)).sum())
-        total += float(batch["target"].sum())
-    return gained / max(total, 1.0)

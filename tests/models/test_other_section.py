@@ -48,6 +48,19 @@ def test_on_its_own_section_a_model_is_itself(saved, bulb):
     )
 
 
+def test_a_section_that_lies_elsewhere_is_warned_of(saved, bulb, caplog):
+    """As the same places of a section that is not registered: every one is another part of the tissue."""
+    folder, _ = saved
+    other = one(bulb, "deep")
+    with caplog.at_level(logging.WARNING):
+        GeneVAE.load(folder, other, match="places")
+        assert "worse than depth" not in caplog.text
+        elsewhere = np.random.default_rng(0).permutation(other.n_obs)
+        other.obsm["spatial"] = other.obsm["spatial"][elsewhere]
+        GeneVAE.load(folder, other, match="places")
+    assert "worse than depth alone (-0.0" in caplog.text
+
+
 def aurocs(adata, model) -> dict[str, np.ndarray]:
     tl.concepts(adata, model, layers="layer")
     tl.saliency(adata, model)
