@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 REST = "rest"
 SPOTS_A_BLOCK = 20
 BLOCKS_A_REGION = 6
+COARSE = 0.01
+"""Where permutations allow no smaller p than this, it is said."""
 ALIKE = 0.3
 """Neighbouring blocks that correlate more than this are too small to be permuted."""
 
@@ -174,6 +176,11 @@ def differential(
         logger.warning(
             f"neighbouring blocks of {size} spots correlate by {np.nanmedian(alike):.2f} (median over concepts), so p "
             f"is too small; take larger blocks: spots_a_block={2 * size}"
+        )
+    if found.smallest_p > COARSE:
+        logger.warning(
+            f"{found.n_blocks[0]} against {found.n_blocks[1]} blocks allow no p below {found.smallest_p:.3f}; take "
+            "smaller blocks (spots_a_block=) or larger regions"
         )
     write_entry(
         adata,

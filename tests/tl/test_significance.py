@@ -212,6 +212,15 @@ def test_differences_of_random_concepts_are_uniform(tissue, model):
     assert np.mean(table["p"] <= 0.05) > 0.5
 
 
+def test_blocks_too_few_for_a_small_p_are_said_to_be(mapped, caplog):
+    with caplog.at_level("WARNING"):
+        tl.differential(mapped, "region", "A/left", "B", spots_a_block=4)
+        assert "allow no p below" not in caplog.text
+        table = tl.differential(mapped, "region", "A/left", "B", spots_a_block=12)
+    assert "3 against 3 blocks allow no p below 0.100" in caplog.text
+    assert table["p"].min() >= 0.1
+
+
 def test_blocks_lie_within_the_sections_of_the_setup(mapped):
     sections = np.array(["odd", "even"])[np.arange(mapped.n_obs) % 2]
     mapped.obs["section"] = sections
