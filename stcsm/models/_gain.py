@@ -1,11 +1,22 @@
-"""How much better than depth alone a module predicts held-out counts."""
+"""How much better than depth alone a module predicts held-out counts, and the genes that are asked."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from stcsm.models._data import GeneDataModule
 from stcsm.models._module import GeneVAEModule
+from stcsm.models._reader import GeneReader
+
+
+def most_counted(reader: GeneReader, genes: np.ndarray, most: int) -> np.ndarray:
+    """Those of most counts among genes or samples (n,), sorted; of each section as many, lest the deepest choose."""
+    found = reader.section(genes)
+    section = np.zeros(len(genes), dtype=np.int64) if found is None else found
+    names = np.unique(section)
+    order = np.argsort(-reader.gene_totals[genes], kind="stable")
+    return np.sort(np.concatenate([genes[order[section[order] == b][: most // len(names)]] for b in names]))
 
 
 @torch.inference_mode()

@@ -17,7 +17,7 @@ from torch import Tensor
 from stcsm import _keys
 from stcsm._model_files import read_model, write_model
 from stcsm.models._data import GeneDataModule
-from stcsm.models._gain import gain_over_depth
+from stcsm.models._gain import gain_over_depth, most_counted
 from stcsm.models._module import GeneVAEModule
 from stcsm.models._reader import GeneReader
 from stcsm.models._sections import Frame, Sections, find_on_frame
@@ -215,8 +215,7 @@ class SavingMixin:
 
     def _warn_of_misfit(self) -> None:
         """Say so if the model predicts this section's counts worse than depth alone would: it lies elsewhere, then."""
-        totals = self.samples.gene_totals[self.trained_samples]
-        genes = np.sort(self.trained_samples[np.argsort(-totals, kind="stable")[:MISFIT_GENES]])
+        genes = most_counted(self.samples, self.trained_samples, MISFIT_GENES)
         data = GeneDataModule(self.samples, genes, 128, int(self.settings["seed"]), HELD_OUT)
         gained = gain_over_depth(self.module, data)
         if gained < 0:

@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from stcsm.models._data import GeneDataModule
-from stcsm.models._gain import gain_over_depth
+from stcsm.models._gain import gain_over_depth, most_counted
 from stcsm.models._logging import quiet
 from stcsm.models._module import GeneVAEModule
 from stcsm.models._plan import OneCyclePlan
@@ -72,7 +72,7 @@ def choose_smoothing(
     -------
     The width, and the gain of each width that was tried.
     """
-    some = _most_counted(reader, genes)
+    some = most_counted(reader, genes, GENES)
     spots = some_spots(coordinates, SPOTS, seed)
     part = reader.part(some, spots)
     usable = np.flatnonzero(part.gene_totals >= 2)
@@ -93,15 +93,6 @@ def choose_smoothing(
         elif gains[width] < gains[best] - TOLERANCE:
             break
     return best, gains
-
-
-def _most_counted(reader: GeneReader, genes: np.ndarray) -> np.ndarray:
-    """Of each section as many genes, so that the deepest does not choose for all."""
-    found = reader.section(genes)
-    section = np.zeros(len(genes), dtype=np.int64) if found is None else found
-    names = np.unique(section)
-    order = np.argsort(-reader.gene_totals[genes], kind="stable")
-    return np.sort(np.concatenate([genes[order[section[order] == b][: GENES // len(names)]] for b in names]))
 
 
 def _train(module: GeneVAEModule, data: GeneDataModule, steps: int) -> None:

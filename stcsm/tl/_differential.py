@@ -147,14 +147,11 @@ def differential(
     groups = np.where(in_a, 2 * sections, np.where(in_b, 2 * sections + 1, -1))
     coords = np.asarray(adata.obsm[spatial_key], dtype=np.float64)[:, :2]
     blocks = spatial_blocks(coords, groups, spots_a_block=size, seed=seed)
-    random = pd.DataFrame()
+    random: dict[str, np.ndarray] = {}
     if model is not None:  # before the permutations: it may have something to refuse
         weights = region_contrast(in_a, in_b, blocks)[model.spots]
         z, p_random, n_random = _against_random(adata, model, chosen, weights, n_random, seed)
-        random = pd.DataFrame(
-            {"z_random": z, "p_random": p_random, "q_random": benjamini_hochberg(p_random)},
-            index=pd.Index([c.key for c in chosen]),
-        )
+        random = {"z_random": z, "p_random": p_random, "q_random": benjamini_hochberg(p_random)}
     found = differential_concepts(maps, in_a, in_b, blocks, n_permutations=n_permutations, seed=seed)
     used = groups >= 0
     alike = neighbour_block_correlation(maps[:, used], blocks[used], groups[used], coords[used])
@@ -168,10 +165,11 @@ def differential(
             "p": found.p,
             "q": benjamini_hochberg(found.p),
             "block_correlation": alike,
+            **random,
         },
         index=pd.Index([c.key for c in chosen]),
     )
-    result = result.join(random).sort_values("p", kind="stable")
+    result = result.sort_values("p", kind="stable")
     if np.nanmedian(np.append(alike, -1.0) if np.isnan(alike).all() else alike) > ALIKE:
         logger.warning(
             f"neighbouring blocks of {size} spots correlate by {np.nanmedian(alike):.2f} (median over concepts), so p "

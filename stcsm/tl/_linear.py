@@ -52,15 +52,15 @@ def _axes(model: GeneVAE, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     newest = np.linalg.qr(np.random.default_rng(seed).normal(size=(spots, width)))[0]
     basis = newest
     for _ in range(PASSES):
+        room = spots - basis.shape[1]
+        if room < 1:
+            break
         image = np.zeros_like(newest)
         for block in blocks:
             u = _inputs(model, block) - centre
             image += u.T @ (u @ newest)
         for _again in range(2):  # once leaves rounding errors behind that grow from pass to pass
             image -= basis @ (basis.T @ image)
-        room = spots - basis.shape[1]
-        if room < 1:
-            break
         # Beyond what the genes span the new directions are arbitrary: they do no harm, and weigh nothing.
         newest = np.linalg.qr(image)[0][:, :room]
         basis = np.hstack([basis, newest])
@@ -76,7 +76,7 @@ def _axes(model: GeneVAE, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def _number(model: GeneVAE, seed: int) -> int:
     """Number of components, chosen on some of a large section."""
     rng = np.random.default_rng(seed)
-    genes = model.trained_genes if len(model.trained_genes) else np.flatnonzero(model.reader.gene_totals > 0)
+    genes = model.trained_genes
     genes = genes if len(genes) <= GENES else np.sort(rng.choice(genes, GENES, replace=False))
     spots = some_spots(model.coordinates, SPOTS, seed)
     return choose_components(HeldOutCounts(model.reader.counts(genes, spots), seed=seed), seed=seed)

@@ -9,7 +9,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from stcsm.models import GeneVAE
-from stcsm.models._smoothing import _most_counted
+from stcsm.models._gain import most_counted
 
 
 def section(scale: float, counts_per_gene: float, seed: int = 0) -> AnnData:
@@ -55,13 +55,12 @@ def test_faint_genes_have_no_say(monkeypatch):
     assert model.settings["smoothing"] <= 0.5
 
 
-def test_a_faint_section_has_a_say(monkeypatch):
-    monkeypatch.setattr("stcsm.models._smoothing.GENES", 20)
+def test_a_faint_section_has_a_say():
     deep, shallow = section(4, 400), section(4, 50)
     both = ad.concat({"deep": deep, "shallow": shallow}, label="section", index_unique="-")
     GeneVAE.setup_anndata(both, batch_key="section")
     model = GeneVAE(both, n_hidden=8, n_latent=4)
-    chosen_samples = _most_counted(model.samples, model.trained_samples)
+    chosen_samples = most_counted(model.samples, model.trained_samples, 20)
     assert np.bincount(model.samples.section(chosen_samples)).tolist() == [10, 10]
     totals = model.samples.gene_totals
     for b in range(2):
