@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet(name: str, level: int) -> Iterator[None]:
-    """Keep a library's notices below a level to itself."""
+    """Keep a library's notices below a level to itself; what was quieter already stays so."""
     library = logging.getLogger(name)
     before = library.level
-    library.setLevel(level)
+    library.setLevel(max(level, before))
     try:
         yield
     finally:

@@ -23,16 +23,20 @@ from stcsm.models._side_by_side import side_by_side
 from stcsm.models._smoothing import choose_smoothing
 from stcsm.space import require_memory
 
-STEPS, FEWEST_STEPS = 3500, 400
-"""Optimisation steps that a training aims at, and those that it takes at least, if MOST_EPOCHS allow."""
+GENES, FEWEST_STEPS = 450_000, 400
+"""Genes that a training aims to see, each as often as it is passed over, and optimisation steps that it takes at least,
+if MOST_EPOCHS allow."""
 EPOCHS, MOST_EPOCHS = (40, 50), 100
 """Passes over the genes: more than fifty, and few genes are overfitted (benchmarks/RECOVERY.md); more only where the
 steps would be too few to learn anything."""
-LR, LR_MANY_GENES, MANY_GENES = 2e-3, 6e-3, 5000
-"""Highest learning rate, and the one for fully connected encoders with so many genes or more.
+BATCH, BATCH_MANY_GENES = 128, 256
+LR, LR_MANY_GENES, MANY_GENES = 2e-3, 1.2e-2, 5000
+"""Highest learning rate, and the one for fully connected encoders with so many genes or more and batches of 256.
 
 There weak directions of the latent space settle in the steps that there are, and seeds agree; fewer genes are
-overfitted by it (benchmarks/RECOVERY.md)."""
+overfitted by it (benchmarks/RECOVERY.md). Smaller batches, of which there are more, take smaller steps."""
+MANY_SPOTS = 2**16
+"""Larger sections have smaller batches, for the memory."""
 SEARCH = 2
 """A search for the filter's width takes at most one step for so many of the training itself, at each width."""
 
@@ -77,13 +81,14 @@ class TrainingMixin:
         Parameters
         ----------
         max_epochs
-            Passes over the genes; by default as many as make about 3,500 steps, at least 40 and at most 50, or, where
+            Passes over the genes; by default 450,000 divided by their number, at least 40 and at most 50, or, where
             these are fewer than 400 steps, up to 100.
         lr
-            Highest learning rate of the one-cycle schedule; by default 0.006 where a fully connected encoder is trained
-            on 5,000 genes or more (each section's counted), otherwise 0.002.
+            Highest learning rate of the one-cycle schedule; by default 0.002, or, where a fully connected encoder is
+            trained on 5,000 genes or more (each section's counted), 0.012 times the share of 256 that a batch has.
         batch_size
-            Genes a batch; by default 128, or 64 where fewer than 2,000 genes are trained on.
+            Genes a batch; by default 64 where fewer than 2,000 genes are trained on; 256 where a fully connected
+            encoder is trained on 5,000 or more (each section's counted), at up to 65,536 spots; otherwise 128.
         early_stopping
             Keep ``held_out`` of every gene's counts aside (binomial thinning) and stop when their ELBO stops improving.
         held_out
@@ -105,20 +110,22 @@ class TrainingMixin:
             If parameters and a batch do not fit the free memory.
         """
         n = len(self.trained_samples)
+        many = n >= MANY_GENES and self.settings["encoder"] == "mlp"
         if batch_size is None:
-            batch_size = 128 if n >= 2000 else 64
+            few_spots = self.samples.n_spots <= MANY_SPOTS
+            batch_size = BATCH_MANY_GENES if many and few_spots else BATCH if n >= 2000 else BATCH // 2
         if batch_size < 1 or not 0 < held_out < 1:
             raise ValueError(
                 f"Expected batch_size of 1 or more and held_out between 0 and 1, found {batch_size} and {held_out}"
             )
         if lr is None:
-            lr = LR_MANY_GENES if n >= MANY_GENES and self.settings["encoder"] == "mlp" else LR
+            lr = LR_MANY_GENES * min(batch_size / BATCH_MANY_GENES, 1) if many else LR
         self._require_memory(batch_size)
         data = GeneDataModule(
             self.samples, self.trained_samples, batch_size, self.settings["seed"], held_out if early_stopping else 0.0
         )
         if max_epochs is None:
-            max_epochs = _epochs(data.steps_per_epoch)
+            max_epochs = _epochs(n, data.steps_per_epoch)
         if self.settings["smoothing"] == "auto":
             self._settle_smoothing(max_epochs * data.steps_per_epoch // SEARCH)
         plan = self._plan(lr, plan_kwargs or {})
@@ -178,9 +185,9 @@ class TrainingMixin:
         return OneCyclePlan(self.module, lr=lr, **plan_kwargs)
 
 
-def _epochs(steps_per_epoch: int) -> int:
+def _epochs(n_genes: int, steps_per_epoch: int) -> int:
     """Passes over the genes by default."""
-    usual = int(np.clip(round(STEPS / steps_per_epoch), *EPOCHS))
+    usual = int(np.clip(round(GENES / n_genes), *EPOCHS))
     return max(usual, min(MOST_EPOCHS, -(-FEWEST_STEPS // steps_per_epoch)))
 
 

@@ -85,11 +85,15 @@ class HeldOutCounts:
         gain, prior
             Nats a held-out count over the depth profile, and the ``a`` that gave it.
         """
+        expected = np.outer(depth, self._gene_training).astype(np.float32)
+        seen = smoothed[self._row, self._column], expected[self._row, self._column]
         scores: dict[float, float] = {}
 
         def at(prior: float) -> float:
             if prior not in scores:
-                scores[prior] = self._gain_at(smoothed, depth, prior)
+                norm = self.depth @ _relative(smoothed, expected, prior)
+                observed = np.log(np.maximum(_relative(*seen, prior), 1e-30), dtype=np.float64)
+                scores[prior] = float((self._count @ observed - self._gene_counts @ np.log(norm)) / self._total)
             return scores[prior]
 
         # The score is unimodal in log a: climb from where the last smoother had its best.
@@ -100,9 +104,7 @@ class HeldOutCounts:
         self._prior = best
         return at(best), best
 
-    def _gain_at(self, smoothed: NDArray[np.floating], depth: NDArray[np.floating], prior: float) -> float:
-        expected = np.outer(depth, self._gene_training).astype(np.float32)
-        relative = (smoothed + np.float32(prior)) / (expected + np.float32(prior))
-        norm = self.depth @ relative
-        observed = np.log(np.maximum(relative[self._row, self._column], 1e-30), dtype=np.float64)
-        return float((self._count @ observed - self._gene_counts @ np.log(norm)) / self._total)
+
+def _relative(counts: NDArray[np.floating], expected: NDArray[np.float32], prior: float) -> NDArray[np.floating]:
+    """Counts over those expected, both raised by ``prior``."""
+    return (counts + np.float32(prior)) / (expected + np.float32(prior))

@@ -12,7 +12,7 @@ import scvi
 import torch
 from scipy import sparse
 
-from stcsm.models import GeneVAE
+from stcsm.models import GeneVAE, _training
 from stcsm.models._training import _epochs
 
 SMALL = {"smoothing": 0.0, "n_latent": 4, "n_hidden": 8}
@@ -324,7 +324,48 @@ def test_other_refusals(counts):
 
 
 @pytest.mark.parametrize(
-    ("steps_an_epoch", "epochs"), [(2000, 40), (86, 41), (73, 48), (25, 50), (8, 50), (5, 80), (1, 100)]
+    ("genes", "steps_an_epoch", "epochs"),
+    [
+        (40_000, 157, 40),
+        (12_177, 48, 40),
+        (10_000, 40, 45),
+        (3000, 24, 50),
+        (500, 8, 50),
+        (300, 5, 80),
+        (40, 1, 100),
+    ],
 )
-def test_few_genes_are_seen_fifty_times_and_very_few_a_hundred(steps_an_epoch, epochs):
-    assert _epochs(steps_an_epoch) == epochs
+def test_few_genes_are_seen_fifty_times_and_very_few_a_hundred(genes, steps_an_epoch, epochs):
+    assert _epochs(genes, steps_an_epoch) == epochs
+
+
+@pytest.mark.parametrize(
+    ("encoder", "most_spots", "asked", "batch_size", "lr"),
+    [
+        ("mlp", 30, None, 256, 0.012),
+        ("mlp", 30, 64, 64, 0.003),
+        ("mlp", 30, 1024, 1024, 0.012),
+        ("mlp", 29, None, 128, 0.006),
+        ("conv", 30, None, 128, 0.002),
+    ],
+)
+def test_many_genes_take_large_batches_and_steps_as_large(monkeypatch, encoder, most_spots, asked, batch_size, lr):
+    counts = np.random.default_rng(0).poisson(2.0, (30, 5000)).astype(np.float32)
+    adata = ad.AnnData(counts, obsm={"spatial": np.indices((5, 6)).reshape(2, -1).T.astype(float)})
+    GeneVAE.setup_anndata(adata)
+    model = GeneVAE(adata, encoder=encoder, n_hidden=4, n_latent=2, smoothing=0.0, min_counts=1)
+    monkeypatch.setattr(_training, "MANY_SPOTS", most_spots)
+    seen = {}
+
+    class SeenError(Exception):
+        pass
+
+    def plan(rate, _):
+        seen["lr"] = rate
+        raise SeenError
+
+    monkeypatch.setattr(model, "_plan", plan)
+    monkeypatch.setattr(model, "_require_memory", lambda size: seen.update(batch_size=size))
+    with pytest.raises(SeenError):
+        model.train(batch_size=asked, progress=False)
+    assert seen == {"batch_size": batch_size, "lr": pytest.approx(lr)}
