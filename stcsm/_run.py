@@ -256,7 +256,7 @@ def write_results(adata: AnnData, model: GeneVAE, out: Path) -> None:
     scratch = Path(tempfile.mkdtemp(prefix=".stcsm-", dir=out))
     try:
         for key, name in ((_keys.CONCEPT_SALIENCY, RESULTS[0]), (_keys.CONCEPT_MAP, RESULTS[1])):
-            _with_labels(adata, adata.obsm[key]).to_csv(scratch / name, index_label="spot")
+            _write_csv(_with_labels(adata, adata.obsm[key]), scratch / name, "spot")
         _write_csv(_with_labels(adata, adata.varm[_keys.CONCEPT_SCORE]), scratch / RESULTS[2], "gene")
         if "significance" in adata.uns[_keys.UNS]:
             table = tl.concept_table(adata)

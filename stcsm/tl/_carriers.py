@@ -108,7 +108,7 @@ def concept_table(adata: AnnData) -> pd.DataFrame:
     stored = read_concepts(adata)
     rows = []
     for c in stored:
-        numbers = {k: float(v) for k, v in c.info.items() if np.ndim(v) == 0}
+        numbers = {k: float(v) for k, v in c.info.items() if np.ndim(v) == 0 and not isinstance(v, str)}
         share = numbers["n_found"] / numbers["n_given"] if "n_given" in numbers else np.nan
         rows.append({"label": c.label, "source": c.source, "estimator": c.estimator, **numbers, "fraction": share})
     table = pd.DataFrame(rows, index=pd.Index([c.key for c in stored], name="concept"))

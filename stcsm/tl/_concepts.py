@@ -99,9 +99,11 @@ def concepts(
     Writes
     ------
     ``adata.uns["stcsm"]["concepts"]``
-        For each concept its label, members, weights, estimator, vectors (M, L), and ``info``: genes given, found among
-        those of the data, and usable (with counts); for ``"cav"`` its accuracy, see :func:`concept_table`. A ``/`` in a
-        name becomes ``_`` in the key, since HDF5 takes it as a path; the label keeps it.
+        For each concept its label, estimator, members, weights and vectors (M, L). A ``/`` in a name becomes ``_`` in
+        the key, since HDF5 takes it as a path; the label keeps it.
+    ``adata.uns["stcsm"]["concept_info"]``
+        DataFrame (K rows, in the order in which the concepts were made): where each comes from, genes given, found
+        among those of the data, and usable (with counts); for ``"cav"`` its accuracy, see :func:`concept_table`.
     ``adata.varm["concept_score"]``
         DataFrame (G, K) of z . v, float32; NaN for genes without a count. With several members, the mean of their
         standardised scores.

@@ -35,7 +35,7 @@ class Concept:
     vectors
         One vector for each member of the ensemble, (M, L).
     info
-        Numbers about the estimate (genes given, genes found, ...).
+        About the estimate: numbers (genes given, genes found, ...), and names of what it was made of.
     """
 
     key: str
@@ -89,7 +89,7 @@ def entry(adata: AnnData, name: str) -> dict[str, Any]:
     return dict(adata.uns.get(_keys.UNS, {}).get(name, {}))
 
 
-def write_entry(adata: AnnData, name: str, value: dict[str, Any]) -> None:
+def write_entry(adata: AnnData, name: str, value: dict[str, Any] | pd.DataFrame) -> None:
     """Write one entry of our ``.uns`` dictionary and leave the others alone."""
     adata.uns[_keys.UNS] = {**adata.uns.get(_keys.UNS, {}), name: value}
 
@@ -104,7 +104,7 @@ def write_concepts(adata: AnnData, concepts: Sequence[Concept], fingerprint: str
     ValueError
         If a concept of another name is stored under the same key.
     """
-    stored = _in_order(adata)
+    stored = _stored(adata)
     known = entry(adata, "concepts_model").get("fingerprint")
     if known is not None and known != fingerprint:
         logger.warning(f"{len(stored)} concepts of another model and their maps are dropped: {', '.join(stored)}")
@@ -113,51 +113,77 @@ def write_concepts(adata: AnnData, concepts: Sequence[Concept], fingerprint: str
     if not keep:
         new = {c.key for c in concepts}
         _drop_maps(adata, [key for key in stored if key not in new])
-        stored = {key: record for key, record in stored.items() if key in new}
+        stored = {key: c for key, c in stored.items() if key in new}
     for c in concepts:
-        other = stored.get(c.key, {}).get("label", c.label)
+        other = stored.get(c.key, c).label
         if other != c.label:
             raise ValueError(
                 f"Expected concept names that stay apart in a file, found {c.label!r} beside {other!r}, which are both "
                 f"stored as {c.key!r}; rename one of them"
             )
-    changed = [c.key for c in concepts if c.key in stored and not _same(stored[c.key], c)]
+    changed = [c.key for c in concepts if c.key in stored and not np.array_equal(stored[c.key].vectors, c.vectors)]
     for key in _made_of(stored, set(changed)) - {c.key for c in concepts}:
         logger.warning(f"{key!r} is dropped: it was combined from a concept that has changed; combine it again")
         changed.append(key)
         del stored[key]
-    for c in concepts:
-        stored[c.key] = {
-            "label": c.label,
-            "source": c.source,
-            "estimator": c.estimator,
-            "members": np.asarray(c.members, dtype=object),
-            "weights": np.asarray(c.weights, dtype=np.float64),
-            "vectors": np.asarray(c.vectors, dtype=np.float64),
-            "info": dict(c.info),
-        }
+    stored |= {c.key: c for c in concepts}
     _drop_maps(adata, changed)
-    write_entry(adata, "concepts", stored)
-    # HDF5 gives the keys of a group back in alphabetical order; the user's order is kept beside them.
-    write_entry(adata, "concepts_model", {"fingerprint": fingerprint, "order": np.asarray(list(stored), dtype=object)})
+    write_entry(adata, "concepts", {key: _record(c) for key, c in stored.items()})
+    # HDF5 gives the keys of a group back in alphabetical order; the table beside them keeps the user's order. Numbers
+    # are in the table because every value of a dictionary is an object of the file, which thousands of concepts feel.
+    info = pd.DataFrame([{"source": c.source, **_numbers(c)} for c in stored.values()], index=pd.Index(stored))
+    write_entry(adata, "concept_info", info)
+    write_entry(adata, "concepts_model", {"fingerprint": fingerprint})
 
 
-def _made_of(stored: dict[str, Any], keys: set[str]) -> set[str]:
+def _numbers(concept: Concept) -> dict[str, float]:
+    return {name: float(v) for name, v in concept.info.items() if np.ndim(v) == 0 and not isinstance(v, str)}
+
+
+def _record(concept: Concept) -> dict[str, Any]:
+    """What is stored of a concept beside its numbers."""
+    numbers = _numbers(concept)
+    names = {name: v for name, v in concept.info.items() if name not in numbers}
+    return {
+        "label": concept.label,
+        "estimator": concept.estimator,
+        "members": np.asarray(concept.members, dtype=object),
+        "weights": np.asarray(concept.weights, dtype=np.float64),
+        "vectors": np.asarray(concept.vectors, dtype=np.float64),
+    } | ({"info": names} if names else {})
+
+
+def _stored(adata: AnnData) -> dict[str, Concept]:
+    """The concepts that are there, by key, in the user's order."""
+    records = entry(adata, "concepts")
+    if not records:
+        return {}
+    table = pd.DataFrame(adata.uns[_keys.UNS].get("concept_info", {}))
+    if set(table.index) != set(records):
+        raise ValueError(
+            "Expected adata.uns['stcsm']['concept_info'] with a row for each concept, found "
+            f"{len(table)} rows for {len(records)} concepts; make the concepts again: stcsm.tl.concepts(adata, model)"
+        )
+    sources = table.pop("source").astype(str)
+    found: dict[str, Concept] = {}
+    for key, source, values in zip(map(str, table.index), sources, table.to_numpy(dtype=float), strict=True):
+        record = dict(records[key])
+        numbers = {name: float(v) for name, v in zip(table, values, strict=True) if np.isfinite(v)}
+        info = {**numbers, **record.pop("info", {})}
+        found[key] = Concept(key=key, source=source, info=info, **record)
+    return found
+
+
+def _made_of(stored: dict[str, Concept], keys: set[str]) -> set[str]:
     """Combinations of some of these concepts, and combinations of those in turn."""
     found: set[str] = set()
     while True:
         more = {
-            key
-            for key, record in stored.items()
-            if (keys | found) & {*record["info"].get("plus", ()), *record["info"].get("minus", ())}
+            key for key, c in stored.items() if (keys | found) & {*c.info.get("plus", ()), *c.info.get("minus", ())}
         }
         if more <= found:
             return found
         found |= more
-
-
-def _same(record: dict[str, Any], concept: Concept) -> bool:
-    return np.array_equal(record["vectors"], concept.vectors)
 
 
 def _drop_maps(adata: AnnData, keys: Sequence[str]) -> None:
@@ -185,12 +211,6 @@ def drop_significance(adata: AnnData) -> None:
         adata.uns[_keys.UNS] = {k: v for k, v in adata.uns[_keys.UNS].items() if k != "significance"}
 
 
-def _in_order(adata: AnnData) -> dict[str, Any]:
-    stored = entry(adata, "concepts")
-    order = entry(adata, "concepts_model").get("order", ())
-    return {key: stored[key] for key in (*order, *stored) if key in stored}
-
-
 def read_concepts(adata: AnnData, names: Sequence[str] | str | None = None) -> list[Concept]:
     """Concepts by key or label; all of them for None.
 
@@ -199,10 +219,10 @@ def read_concepts(adata: AnnData, names: Sequence[str] | str | None = None) -> l
     ValueError
         If there are none, or if a name is unknown.
     """
-    stored = _in_order(adata)
+    stored = _stored(adata)
     if not stored:
         raise ValueError("Expected concepts, found none; name some first: stcsm.tl.concepts(adata, model, genes={...})")
-    by_name = {**{v["label"]: k for k, v in stored.items()}, **{k: k for k in stored}}
+    by_name = {**{c.label: k for k, c in stored.items()}, **{k: k for k in stored}}
     if names is None:
         names = list(stored)
     elif isinstance(names, str):
@@ -212,8 +232,7 @@ def read_concepts(adata: AnnData, names: Sequence[str] | str | None = None) -> l
         raise ValueError(f"Expected concepts among {sorted(stored)}, found {unknown[0]!r}")
     if len(names) == 0:
         raise ValueError("Expected at least one concept, found an empty list")
-    keys = list(dict.fromkeys(by_name[n] for n in names))
-    return [Concept(key=k, **stored[k]) for k in keys]
+    return [stored[key] for key in dict.fromkeys(by_name[n] for n in names)]
 
 
 def member_rows(concept: Concept, gene_names: pd.Index) -> tuple[np.ndarray, np.ndarray]:

@@ -118,7 +118,7 @@ def test_genes_and_sets_given_twice_count_once(tissue, model):
     scores = tissue.varm["concept_score"]
     for name in ("twice", "again"):
         np.testing.assert_allclose(scores[name], scores["once"], rtol=1e-5, atol=1e-6)
-    assert tissue.uns["stcsm"]["concepts"]["twice"]["info"]["n_given"] == 2
+    assert tissue.uns["stcsm"]["concept_info"].loc["twice", "n_given"] == 2
 
 
 @pytest.mark.parametrize("one", [["a0"], "a0", {"a0": -2.5}])
