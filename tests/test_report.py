@@ -145,6 +145,11 @@ def test_bad_input_is_refused_before_any_work(result, tmp_path):
     ad.AnnData(np.ones((3, 2), dtype=np.float32)).write_h5ad(tmp_path / "plain.h5ad")
     with pytest.raises(ValueError, match="concepts of stcsm"):
         write_report(tmp_path / "plain.h5ad", tmp_path / "r.html")
+    part = ad.read_h5ad(result)
+    del part.uns["stcsm"]["concept_info"]
+    part.write_h5ad(tmp_path / "part.h5ad")
+    with pytest.raises(ValueError, match="concept_info.*make the result again"):
+        write_report(tmp_path / "part.h5ad", tmp_path / "r.html")
     with pytest.raises(ValueError, match="another file than the result"):
         write_report(result, result)
     thesis = tmp_path / "thesis.txt"

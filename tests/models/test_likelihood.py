@@ -8,13 +8,15 @@ import torch
 from scipy import stats
 
 from stcsm.models import _likelihood as lik
-from stcsm.models._negative_binomial import negative_binomial
+from stcsm.models._negative_binomial import FEW, negative_binomial
 
 
-def test_negative_binomial_is_scipys():
+@pytest.mark.parametrize("rate", [0.3, 3, FEW, 200])
+def test_negative_binomial_is_scipys(rate):
     rng = np.random.default_rng(0)
-    counts = rng.poisson(3, size=(4, 6)).astype(float)
+    counts = rng.poisson(rate, size=(4, 6)).astype(float)
     counts[0, 0] = 0
+    counts[1, 1:4] = FEW, FEW + 1, 1
     share = rng.dirichlet(np.ones(6), size=4)
     totals = counts.sum(axis=1, keepdims=True)
     theta = rng.gamma(2, 2, size=6)
@@ -28,9 +30,10 @@ def test_negative_binomial_is_scipys():
 
 @pytest.mark.parametrize("values", [1, 13, 10**6])
 @pytest.mark.parametrize("by_gene", [False, True])
-def test_negative_binomial_has_the_gradient_of_its_values(values, by_gene):
+@pytest.mark.parametrize("rate", [0.8, FEW])
+def test_negative_binomial_has_the_gradient_of_its_values(values, by_gene, rate):
     g = torch.Generator().manual_seed(2)
-    counts = torch.poisson(torch.full((5, 6), 0.8, dtype=torch.double), generator=g)
+    counts = torch.poisson(torch.full((5, 6), rate, dtype=torch.double), generator=g)
     counts[3] = 0
     totals = counts.sum(dim=1, keepdim=True).clamp(min=1)
     depth = torch.rand((5, 6) if by_gene else 6, generator=g, dtype=torch.double).log()

@@ -117,6 +117,27 @@ def test_results_survive_h5ad(tissue, model, tmp_path):
     pd.testing.assert_frame_equal(back.obsm[_keys.CONCEPT_SALIENCY], tissue.obsm[_keys.CONCEPT_SALIENCY])
 
 
+def test_what_is_known_of_concepts_and_their_order_survive_h5ad(tissue, model, tmp_path):
+    tl.concepts(tissue, model, genes={"z": ["a0", "a1"], "b/c": ["b0"], "a": ["a0", "b0"]})
+    tl.combine(tissue, "both", ["z", "b/c"], minus=["a"])
+    tissue.write_h5ad(tmp_path / "a.h5ad")
+    back = ad.read_h5ad(tmp_path / "a.h5ad")
+    before, after = tl._store.read_concepts(tissue), tl._store.read_concepts(back)
+    assert [c.key for c in after] == ["z", "b_c", "a", "both"]
+    assert [c.label for c in after] == ["z", "b/c", "a", "both"]
+    assert [(c.source, c.estimator) for c in after] == [(c.source, c.estimator) for c in before]
+    assert after[0].info == {"n_given": 2, "n_found": 2, "n_usable": 2}
+    assert list(after[3].info["plus"]) == ["z", "b_c"]
+    assert list(after[3].info["minus"]) == ["a"]
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one.vectors, other.vectors)
+        assert dict(zip(one.members, one.weights, strict=True)) == dict(zip(other.members, other.weights, strict=True))
+    pd.testing.assert_frame_equal(tl.concept_table(back), tl.concept_table(tissue))
+    del back.uns["stcsm"]["concept_info"]
+    with pytest.raises(ValueError, match="0 rows for 4 concepts"):
+        tl.saliency(back, model)
+
+
 def test_nothing_but_our_keys_is_written(tissue, model):
     before = tissue.copy()
     tl.concepts(tissue, model, genes={"left": ["a0"]}, layers="region")
