@@ -148,7 +148,7 @@ def test_bad_input_is_refused_before_any_work(result, tmp_path):
     part = ad.read_h5ad(result)
     del part.uns["stcsm"]["concept_info"]
     part.write_h5ad(tmp_path / "part.h5ad")
-    with pytest.raises(ValueError, match="concept_info.*make the result again"):
+    with pytest.raises(ValueError, match=r"concept_info.*make the result again"):
         write_report(tmp_path / "part.h5ad", tmp_path / "r.html")
     with pytest.raises(ValueError, match="another file than the result"):
         write_report(result, result)
