@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -115,6 +116,8 @@ def report(
     """Write one self-contained HTML page of a result, to be opened without Python."""
     from stcsm._report import write_report
 
+    # Notices about the source of libraries that plots import are not for the person at the terminal.
+    warnings.filterwarnings("ignore", category=SyntaxWarning)
     path = write_report(result, out, title=title, progress=not quiet)
     if not quiet:
         typer.echo(str(path))
