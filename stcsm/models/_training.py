@@ -35,6 +35,9 @@ LR, LR_MANY_GENES, MANY_GENES = 2e-3, 1.2e-2, 5000
 
 There weak directions of the latent space settle in the steps that there are, and seeds agree; fewer genes are
 overfitted by it (benchmarks/RECOVERY.md). Smaller batches, of which there are more, take smaller steps."""
+KL_WARMUP_MANY_GENES = 0.5
+"""Share of the steps over which the KL weight rises there: with 0.3 some trainings lost a weak direction before it had
+been found (benchmarks/RECOVERY.md)."""
 MANY_SPOTS = 2**16
 """Larger sections have smaller batches, for the memory."""
 SEARCH = 2
@@ -98,7 +101,8 @@ class TrainingMixin:
         progress
             Show a progress bar.
         plan_kwargs
-            Passed to the training plan (``weight_decay``, ``kl_warmup``, ...).
+            Passed to the training plan: ``weight_decay`` (0.1), ``kl_warmup`` (share of the steps over which the KL weight
+            rises; 0.3, or 0.5 where a fully connected encoder is trained on 5,000 genes or more), ...
         **trainer_kwargs
             Passed to :class:`scvi.train.Trainer`.
 
@@ -128,7 +132,7 @@ class TrainingMixin:
             max_epochs = _epochs(n, data.steps_per_epoch)
         if self.settings["smoothing"] == "auto":
             self._settle_smoothing(max_epochs * data.steps_per_epoch // SEARCH)
-        plan = self._plan(lr, plan_kwargs or {})
+        plan = self._plan(lr, ({"kl_warmup": KL_WARMUP_MANY_GENES} if many else {}) | (plan_kwargs or {}))
         if early_stopping:
             trainer_kwargs.setdefault("early_stopping_patience", 10)
         trainer_kwargs.setdefault("log_every_n_steps", min(10, data.steps_per_epoch))

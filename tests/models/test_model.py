@@ -360,8 +360,9 @@ def test_many_genes_take_large_batches_and_steps_as_large(monkeypatch, encoder, 
     class SeenError(Exception):
         pass
 
-    def plan(rate, _):
+    def plan(rate, kwargs):
         seen["lr"] = rate
+        assert kwargs == ({"kl_warmup": 0.5} if encoder == "mlp" else {})
         raise SeenError
 
     monkeypatch.setattr(model, "_plan", plan)
