@@ -101,8 +101,8 @@ class TrainingMixin:
         progress
             Show a progress bar.
         plan_kwargs
-            Passed to the training plan: ``weight_decay`` (0.1), ``kl_warmup`` (share of the steps over which the KL weight
-            rises; 0.3, or 0.5 where a fully connected encoder is trained on 5,000 genes or more), ...
+            Passed to the training plan: ``weight_decay`` (0.1), ``kl_warmup`` (share of the steps over which the KL
+            weight rises; 0.3, or 0.5 where a fully connected encoder is trained on 5,000 genes or more), ...
         **trainer_kwargs
             Passed to :class:`scvi.train.Trainer`.
 
