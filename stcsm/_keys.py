@@ -31,6 +31,8 @@ CONCEPT_DECODED: Final = "concept_decoded"
 """``.obsm``: DataFrame spots x concepts, decoder at the concept minus decoder at the mean gene."""
 CONCEPT_EXPRESSION: Final = "concept_expression"
 """``.obsm``: DataFrame spots x concepts, mean max-scaled expression of the concept's genes."""
+CONCEPT_INFO: Final = "concept_info"
+"""What is known of each concept, in ``.uns["stcsm"]``."""
 CONCEPT_TABLES: Final = (
     CONCEPT_SALIENCY,
     CONCEPT_SALIENCY_PVAL,

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import anndata as ad
-import pandas as pd
 from anndata import AnnData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -110,11 +109,6 @@ def check_result(adata: AnnData) -> None:
     record: dict[str, Any] = dict(adata.uns.get(_keys.UNS, {}))
     if not record.get("concepts"):
         raise ValueError("Expected concepts of stcsm in the file, found none; make a result with stcsm run")
-    if not set(record["concepts"]) <= set(pd.DataFrame(record.get("concept_info", {})).index):
-        raise ValueError(
-            "Expected what is known of each concept in .uns['stcsm']['concept_info'], found concepts without it; make "
-            "the result again with stcsm run"
-        )
     if not any(key in adata.obsm for key in (_keys.CONCEPT_MAP, _keys.CONCEPT_SALIENCY)):
         raise ValueError(
             f"Expected maps in .obsm[{_keys.CONCEPT_MAP!r}] or .obsm[{_keys.CONCEPT_SALIENCY!r}], found none; run "

@@ -20,14 +20,18 @@ def concept_rows(adata: AnnData, most: int) -> tuple[list[dict[str, Any]], int]:
     """What is known of each concept, and how many concepts were left out because there are too many."""
     own = dict(adata.uns[_keys.UNS])
     stored = own["concepts"]
-    about = pd.DataFrame(own["concept_info"])
-    keys = [str(k) for k in about.index]
+    about = pd.DataFrame(own.get(_keys.CONCEPT_INFO, {}))
+    sources = dict(zip(map(str, about.index), about.get("source", ()), strict=True))
+    keys = [*(k for k in sources if k in stored), *(k for k in stored if k not in sources)]
     tests = pd.DataFrame(own["significance"]["table"]) if "significance" in own else pd.DataFrame()
     checks = pd.DataFrame(own["sanity"]["summary"]) if "sanity" in own else pd.DataFrame()
     if len(keys) > most and len(tests):
         rank = tests.sort_values(["p", "strength"], ascending=[True, False], kind="stable").index.astype(str)
         keys = [k for k in rank if k in stored] + [k for k in keys if k not in set(rank)]
-    rows = [_row(adata, key, {**stored[key], "source": about.at[key, "source"]}, tests, checks) for key in keys[:most]]
+    rows = [
+        _row(adata, k, {**stored[k], "source": sources.get(k, stored[k].get("source", "genes"))}, tests, checks)
+        for k in keys[:most]
+    ]
     return rows, max(0, len(keys) - most)
 
 

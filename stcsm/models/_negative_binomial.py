@@ -138,8 +138,11 @@ def _beyond_theta(table: Tensor, function: Callable[[Tensor], Tensor], theta: Te
     """``function(k + theta) - function(theta)`` at the counts, from the running sums of its steps."""
     out = table.view(-1).index_select(0, held.looked_up)
     if len(held.many):
-        t = theta[held.spot[held.many]]
-        out[held.many] += function(t + held.number[held.many]) - function(t + FEW)
+        # Where theta is large, little is left of the difference in single precision, all that Apple's GPUs have.
+        t, k = theta[held.spot[held.many]], held.number[held.many]
+        if theta.device.type != "mps":
+            t, k = t.double(), k.double()
+        out[held.many] += (function(t + k) - function(t + FEW)).to(out.dtype)
     return out
 
 
@@ -183,7 +186,7 @@ def negative_binomial(
     Parameters
     ----------
     counts
-        (N, S).
+        Whole numbers, (N, S).
     totals
         Counts n_g of each gene, (N, 1).
     f
@@ -202,6 +205,7 @@ def negative_binomial(
     (N,); it has gradients with respect to ``f`` and ``log_theta``.
     """
     values = _most(f) if values is None else values
-    held = held if f.numel() <= values else None
     precise = torch.promote_types(f.dtype, torch.float32)  # a decoder under autocast may give bfloat16
-    return _NegativeBinomial.apply(f.to(precise), log_depth, log_theta, counts, totals, values, held)
+    held = held if f.numel() <= values and counts.dtype == precise else None
+    f, log_depth, log_theta, counts, totals = (t.to(precise) for t in (f, log_depth, log_theta, counts, totals))
+    return _NegativeBinomial.apply(f, log_depth, log_theta, counts, totals, values, held)

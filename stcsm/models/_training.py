@@ -88,7 +88,8 @@ class TrainingMixin:
             these are fewer than 400 steps, up to 100.
         lr
             Highest learning rate of the one-cycle schedule; by default 0.002, or, where a fully connected encoder is
-            trained on 5,000 genes or more (each section's counted), 0.012 times the share of 256 that a batch has.
+            trained on 5,000 genes or more (each section's counted), 0.012 for batches of 256 or more and in proportion
+            for smaller ones, at least 0.002.
         batch_size
             Genes a batch; by default 64 where fewer than 2,000 genes are trained on; 256 where a fully connected
             encoder is trained on 5,000 or more (each section's counted), at up to 65,536 spots; otherwise 128.
@@ -123,7 +124,7 @@ class TrainingMixin:
                 f"Expected batch_size of 1 or more and held_out between 0 and 1, found {batch_size} and {held_out}"
             )
         if lr is None:
-            lr = LR_MANY_GENES * min(batch_size / BATCH_MANY_GENES, 1) if many else LR
+            lr = max(LR, LR_MANY_GENES * min(batch_size / BATCH_MANY_GENES, 1)) if many else LR
         self._require_memory(batch_size)
         data = GeneDataModule(
             self.samples, self.trained_samples, batch_size, self.settings["seed"], held_out if early_stopping else 0.0
@@ -131,7 +132,8 @@ class TrainingMixin:
         if max_epochs is None:
             max_epochs = _epochs(n, data.steps_per_epoch)
         if self.settings["smoothing"] == "auto":
-            self._settle_smoothing(max_epochs * data.steps_per_epoch // SEARCH)
+            # The search has batches of its own: what counts is how much training there will be, not in which batches.
+            self._settle_smoothing(max_epochs * max(data.steps_per_epoch, n // BATCH) // SEARCH)
         plan = self._plan(lr, ({"kl_warmup": KL_WARMUP_MANY_GENES} if many else {}) | (plan_kwargs or {}))
         if early_stopping:
             trainer_kwargs.setdefault("early_stopping_patience", 10)

@@ -11,7 +11,7 @@ from stcsm.concepts import discovery, ranks
 from stcsm.models import GeneVAE
 from stcsm.tl._concepts import check_concepts, read_embedding
 from stcsm.tl._matching import StandIns
-from stcsm.tl._store import entry, read_concepts
+from stcsm.tl._store import concept_info, entry, read_concepts
 
 
 def carriers(
@@ -112,6 +112,9 @@ def concept_table(adata: AnnData) -> pd.DataFrame:
         share = numbers["n_found"] / numbers["n_given"] if "n_given" in numbers else np.nan
         rows.append({"label": c.label, "source": c.source, "estimator": c.estimator, **numbers, "fraction": share})
     table = pd.DataFrame(rows, index=pd.Index([c.key for c in stored], name="concept"))
+    # A column stays where no concept has a number: a classifier of single genes has no accuracy.
+    known = [*dict.fromkeys([*table.columns.drop("fraction"), *concept_info(adata)]), "fraction"]
+    table = table.reindex(columns=known)
     tested = entry(adata, "significance")
     if tested:
         table = table.join(pd.DataFrame(tested["table"]).drop(columns="n_genes"))

@@ -33,7 +33,7 @@ def combine(adata: AnnData, name: str, plus: Sequence[str] | str, minus: Sequenc
 
     Writes
     ------
-    ``adata.uns["stcsm"]["concepts"]``, ``adata.varm["concept_score"]``
+    ``adata.uns["stcsm"]["concepts"]``, ``adata.uns["stcsm"]["concept_info"]``, ``adata.varm["concept_score"]``
         As :func:`stcsm.tl.concepts` does. Members are the genes of all concepts, with the weights whose sum the
         combined vector is: positive where genes count for it, negative where they count against it. A combination is
         dropped when a concept that it was made from changes.

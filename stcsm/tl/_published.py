@@ -44,7 +44,7 @@ def published_concepts(
 
     Writes
     ------
-    ``adata.uns["stcsm"]["concepts"]``, ``adata.varm["concept_score"]``
+    ``adata.uns["stcsm"]["concepts"]``, ``adata.uns["stcsm"]["concept_info"]``, ``adata.varm["concept_score"]``
         As :func:`stcsm.tl.concepts` does with ``estimator="mean"``; concepts that are there stay.
     ``adata.varm["X_stcsm"]``
         The embedding (posterior means).

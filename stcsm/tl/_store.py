@@ -132,7 +132,7 @@ def write_concepts(adata: AnnData, concepts: Sequence[Concept], fingerprint: str
     # HDF5 gives the keys of a group back in alphabetical order; the table beside them keeps the user's order. Numbers
     # are in the table because every value of a dictionary is an object of the file, which thousands of concepts feel.
     info = pd.DataFrame([{"source": c.source, **_numbers(c)} for c in stored.values()], index=pd.Index(stored))
-    write_entry(adata, "concept_info", info)
+    write_entry(adata, _keys.CONCEPT_INFO, info)
     write_entry(adata, "concepts_model", {"fingerprint": fingerprint})
 
 
@@ -156,22 +156,22 @@ def _record(concept: Concept) -> dict[str, Any]:
 def _stored(adata: AnnData) -> dict[str, Concept]:
     """The concepts that are there, by key, in the user's order."""
     records = entry(adata, "concepts")
-    if not records:
-        return {}
-    table = pd.DataFrame(adata.uns[_keys.UNS].get("concept_info", {}))
-    if set(table.index) != set(records):
-        raise ValueError(
-            "Expected adata.uns['stcsm']['concept_info'] with a row for each concept, found "
-            f"{len(table)} rows for {len(records)} concepts; make the concepts again: stcsm.tl.concepts(adata, model)"
-        )
-    sources = table.pop("source").astype(str)
+    table = concept_info(adata)
     found: dict[str, Concept] = {}
-    for key, source, values in zip(map(str, table.index), sources, table.to_numpy(dtype=float), strict=True):
+    for key in [*(k for k in table.index if k in records), *(k for k in records if k not in table.index)]:
         record = dict(records[key])
-        numbers = {name: float(v) for name, v in zip(table, values, strict=True) if np.isfinite(v)}
-        info = {**numbers, **record.pop("info", {})}
-        found[key] = Concept(key=key, source=source, info=info, **record)
+        about = table.loc[key].to_dict() if key in table.index else {}
+        # Files from before there was a table have all of it in the record.
+        source = str(about.pop("source", record.pop("source", "genes")))
+        numbers = {name: float(v) for name, v in about.items() if np.isfinite(v)}
+        found[key] = Concept(key=key, source=source, info={**numbers, **record.pop("info", {})}, **record)
     return found
+
+
+def concept_info(adata: AnnData) -> pd.DataFrame:
+    """What is known of the concepts; no rows where nothing is."""
+    table = pd.DataFrame(adata.uns.get(_keys.UNS, {}).get(_keys.CONCEPT_INFO, {}))
+    return table.set_axis(table.index.astype(str))
 
 
 def _made_of(stored: dict[str, Concept], keys: set[str]) -> set[str]:

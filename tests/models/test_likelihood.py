@@ -28,6 +28,26 @@ def test_negative_binomial_is_scipys(rate):
         np.testing.assert_allclose(found.numpy(), expected, rtol=1e-10)
 
 
+@pytest.mark.parametrize("rate", [3, 50])
+@pytest.mark.parametrize("log_theta", [-14, 0, 14])
+def test_single_precision_has_the_digits_of_double(rate, log_theta):
+    g = torch.Generator().manual_seed(3)
+    counts = torch.poisson(torch.full((5, 6), float(rate)), generator=g)
+    totals = counts.sum(dim=1, keepdim=True)
+    depth = torch.full((6,), 1 / 6).log()
+    found = {}
+    for kind in (torch.float32, torch.float64):
+        f = torch.randn(5, 6, generator=torch.Generator().manual_seed(4)).to(kind).requires_grad_()
+        theta = torch.full((6,), float(log_theta), dtype=kind, requires_grad=True)
+        out = negative_binomial(counts, totals, f, depth, theta)
+        assert out.dtype == kind
+        out.sum().backward()
+        found[kind] = (out.detach(), f.grad, theta.grad)
+    scales = (1.0, float(rate), 1.0)
+    for single, double, scale in zip(found[torch.float32], found[torch.float64], scales, strict=True):
+        np.testing.assert_allclose(single.numpy(), double.numpy(), rtol=1e-4, atol=2e-3 * scale)
+
+
 @pytest.mark.parametrize("values", [1, 13, 10**6])
 @pytest.mark.parametrize("by_gene", [False, True])
 @pytest.mark.parametrize("rate", [0.8, FEW])

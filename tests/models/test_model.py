@@ -345,6 +345,7 @@ def test_few_genes_are_seen_fifty_times_and_very_few_a_hundred(genes, steps_an_e
         ("mlp", 30, None, 256, 0.012),
         ("mlp", 30, 64, 64, 0.003),
         ("mlp", 30, 1024, 1024, 0.012),
+        ("mlp", 30, 16, 16, 0.002),
         ("mlp", 29, None, 128, 0.006),
         ("conv", 30, None, 128, 0.002),
     ],

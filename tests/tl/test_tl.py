@@ -133,9 +133,28 @@ def test_what_is_known_of_concepts_and_their_order_survive_h5ad(tissue, model, t
         np.testing.assert_array_equal(one.vectors, other.vectors)
         assert dict(zip(one.members, one.weights, strict=True)) == dict(zip(other.members, other.weights, strict=True))
     pd.testing.assert_frame_equal(tl.concept_table(back), tl.concept_table(tissue))
-    del back.uns["stcsm"]["concept_info"]
-    with pytest.raises(ValueError, match="0 rows for 4 concepts"):
-        tl.saliency(back, model)
+
+
+def test_concepts_of_an_older_file_are_read_and_replaced(tissue, model):
+    tl.concepts(tissue, model, genes={"z": ["a0", "a1"], "a": ["b0"]})
+    own = tissue.uns["stcsm"]
+    for key, row in own.pop("concept_info").iterrows():
+        own["concepts"][key] |= {"source": row["source"], "info": row.drop("source").to_dict()}
+    old = tl._store.read_concepts(tissue)
+    assert [(c.key, c.source, c.info["n_given"]) for c in old] == [("z", "genes", 2), ("a", "genes", 1)]
+    tl.concepts(tissue, model, genes={"new": ["b1"]})
+    assert list(tl.concept_table(tissue).index) == ["z", "a", "new"]
+    del tissue.uns["stcsm"]["concepts"]["z"]
+    assert [c.key for c in tl._store.read_concepts(tissue)] == ["a", "new"]
+    tl.concepts(tissue, model, genes={"last": ["b1"]}, keep=False)
+    assert list(tissue.uns["stcsm"]["concept_info"].index) == ["last"]
+
+
+def test_a_classifier_of_one_gene_has_no_accuracy_and_a_column_for_it(tissue, model):
+    tl.concepts(tissue, model, genes={"one": ["a0"]}, estimator="cav")
+    table = tl.concept_table(tissue)
+    assert table[["cv_accuracy", "cv_auroc"]].isna().all(axis=None)
+    assert table.columns[-1] == "fraction"
 
 
 def test_nothing_but_our_keys_is_written(tissue, model):
