@@ -156,14 +156,13 @@ def _record(concept: Concept) -> dict[str, Any]:
 def _stored(adata: AnnData) -> dict[str, Concept]:
     """The concepts that are there, by key, in the user's order."""
     records = entry(adata, "concepts")
-    table = concept_info(adata)
+    rows: dict[str, Any] = {str(key): row for key, row in concept_info(adata).to_dict("index").items()}
     found: dict[str, Concept] = {}
-    for key in [*(k for k in table.index if k in records), *(k for k in records if k not in table.index)]:
-        record = dict(records[key])
-        about = table.loc[key].to_dict() if key in table.index else {}
+    for key in [*(k for k in rows if k in records), *(k for k in records if k not in rows)]:
+        record, about = dict(records[key]), rows.get(key, {})
         # Files from before there was a table have all of it in the record.
-        source = str(about.pop("source", record.pop("source", "genes")))
-        numbers = {name: float(v) for name, v in about.items() if np.isfinite(v)}
+        source = str(about.get("source", record.pop("source", "genes")))
+        numbers = {name: float(v) for name, v in about.items() if name != "source" and np.isfinite(v)}
         found[key] = Concept(key=key, source=source, info={**numbers, **record.pop("info", {})}, **record)
     return found
 
