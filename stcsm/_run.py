@@ -74,6 +74,8 @@ def run_counts(
         )
     if labels is not None and labels_key is not None:
         raise ValueError("Expected labels once, found both --labels and --labels-key")
+    if gmt is not None and gmt.suffix in (".gmt", ".txt", ".gz") and not gmt.exists():
+        raise FileNotFoundError(f"Expected a GMT file, found no such file: {gmt}")
     check_out(out)
     adata = io.read(counts, layer=layer)
     if labels is not None:

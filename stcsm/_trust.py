@@ -43,11 +43,21 @@ def check_trust(adata: AnnData, model: GeneVAE, method: str, seed: int, console:
             said += 1
     bad = int((summary["warning"] != "").sum())
     console.print(
-        f"sanity of the maps: {len(summary) - bad} of {len(summary)} are sound"
+        f"sanity of the maps: {len(summary) - bad} of {len(summary)} show what the model learned about their concept"
         + (f", {bad} with a warning" if bad else "")
-        + (f"; the first {most} of {len(keys)} concepts were checked" if len(keys) > most else ""),
+        + (f"; the first {most} of {len(keys)} concepts were checked" if len(keys) > most else "")
+        + _strong(adata),
         highlight=False,
     )
+
+
+def _strong(adata: AnnData, level: float = 0.05) -> str:
+    """That a map may be sound and still no stronger than those of random genes; empty where no map was tested."""
+    tested = adata.uns[_keys.UNS].get("significance")
+    if not tested:
+        return ""
+    q = tested["table"]["q"].dropna()
+    return f"; {int((q < level).sum())} of {len(q)} are stronger than maps of random genes (q < {level:g})"
 
 
 def write_trust(adata: AnnData, path: Path) -> None:

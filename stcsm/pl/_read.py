@@ -87,13 +87,17 @@ def sanity_record(adata: AnnData, concepts: Sequence[str] | str | None = None) -
     return record, [keys.index(name) for name in names]
 
 
-def p_and_q(adata: AnnData, key: str) -> str:
-    """Second line of a concept's title: p and q of its map against random concepts; empty where it was not tested."""
+def p_and_q(adata: AnnData, key: str, shown: str) -> str:
+    """Second line of a concept's title: p and q of its saliency map; empty where it was not tested.
+
+    ``shown`` is the key of the maps that are drawn: of others than the saliency it is said which map was tested.
+    """
     tested = adata.uns.get(_keys.UNS, {}).get("significance")
     if not tested or key not in tested["table"].index:
         return ""
     p, q = (float(tested["table"].loc[key, name]) for name in ("p", "q"))
-    return "" if math.isnan(p) else f"p = {p:.2g}, q = {q:.2g}"
+    of = "" if shown == _keys.CONCEPT_SALIENCY else "saliency: "
+    return "" if math.isnan(p) else f"{of}p = {p:.2g}, q = {q:.2g}"
 
 
 def some(adata: AnnData, values: pd.DataFrame, concepts: Sequence[str] | str | None, most: int) -> pd.DataFrame:

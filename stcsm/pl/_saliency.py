@@ -74,7 +74,7 @@ def saliency(
         If the maps have not been computed or a concept is unknown.
     """
     values = some(adata, table(adata, key, concepts), concepts, MOST_PANELS)
-    titles = ["\n".join(filter(None, (label(adata, str(c)), p_and_q(adata, str(c))))) for c in values]
+    titles = ["\n".join(filter(None, (label(adata, str(c)), p_and_q(adata, str(c), key)))) for c in values]
     return draw_panels(
         adata, values, titles, spatial_key=spatial_key, img=img, size=size, cmap=cmap,
         percentile=percentile, symmetric=symmetric, ncols=ncols, colorbar_label=UNITS.get(key, key),

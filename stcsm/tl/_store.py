@@ -207,6 +207,7 @@ def drop_significance(adata: AnnData) -> None:
         if key in adata.obsm:
             del adata.obsm[key]
     if "significance" in adata.uns.get(_keys.UNS, {}):
+        logger.warning("p and q of earlier maps are dropped; test the new ones: stcsm.tl.significance(adata, model)")
         adata.uns[_keys.UNS] = {k: v for k, v in adata.uns[_keys.UNS].items() if k != "significance"}
 
 

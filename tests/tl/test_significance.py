@@ -286,6 +286,9 @@ def test_p_and_q_stand_in_the_titles(mapped, model):
     tl.significance(mapped, model, n_random=99)
     p = mapped.uns["stcsm"]["significance"]["table"].loc["left", "p"]
     assert pl.saliency(mapped, "left").axes[0].get_title().startswith(f"left\np = {p:.2g}, q = ")
+    tl.decoded(mapped, model)
+    other = pl.saliency(mapped, "left", key="concept_decoded").axes[0].get_title()
+    assert other.startswith(f"left\nsaliency: p = {p:.2g}, q = ")
 
 
 def test_maps_are_needed(tissue, model):
