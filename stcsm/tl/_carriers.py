@@ -11,7 +11,7 @@ from stcsm.concepts import discovery, ranks
 from stcsm.models import GeneVAE
 from stcsm.tl._concepts import check_concepts, read_embedding
 from stcsm.tl._matching import StandIns
-from stcsm.tl._store import concept_info, entry, read_concepts
+from stcsm.tl._store import concept_info, concept_numbers, entry, read_concepts
 
 
 def carriers(
@@ -108,7 +108,7 @@ def concept_table(adata: AnnData) -> pd.DataFrame:
     stored = read_concepts(adata)
     rows = []
     for c in stored:
-        numbers = {k: float(v) for k, v in c.info.items() if np.ndim(v) == 0 and not isinstance(v, str)}
+        numbers = concept_numbers(c)
         share = numbers["n_found"] / numbers["n_given"] if "n_given" in numbers else np.nan
         rows.append({"label": c.label, "source": c.source, "estimator": c.estimator, **numbers, "fraction": share})
     table = pd.DataFrame(rows, index=pd.Index([c.key for c in stored], name="concept"))

@@ -131,18 +131,19 @@ def write_concepts(adata: AnnData, concepts: Sequence[Concept], fingerprint: str
     write_entry(adata, "concepts", {key: _record(c) for key, c in stored.items()})
     # HDF5 gives the keys of a group back in alphabetical order; the table beside them keeps the user's order. Numbers
     # are in the table because every value of a dictionary is an object of the file, which thousands of concepts feel.
-    info = pd.DataFrame([{"source": c.source, **_numbers(c)} for c in stored.values()], index=pd.Index(stored))
+    info = pd.DataFrame([{"source": c.source, **concept_numbers(c)} for c in stored.values()], index=pd.Index(stored))
     write_entry(adata, _keys.CONCEPT_INFO, info)
     write_entry(adata, "concepts_model", {"fingerprint": fingerprint})
 
 
-def _numbers(concept: Concept) -> dict[str, float]:
+def concept_numbers(concept: Concept) -> dict[str, float]:
+    """What of a concept's ``info`` is a number."""
     return {name: float(v) for name, v in concept.info.items() if np.ndim(v) == 0 and not isinstance(v, str)}
 
 
 def _record(concept: Concept) -> dict[str, Any]:
     """What is stored of a concept beside its numbers."""
-    numbers = _numbers(concept)
+    numbers = concept_numbers(concept)
     names = {name: v for name, v in concept.info.items() if name not in numbers}
     return {
         "label": concept.label,
