@@ -26,7 +26,9 @@ from stcsm import _keys, io, pl, tl
 from stcsm._trust import check_trust, write_trust
 from stcsm.attribution import LINEAR_METHODS, METHODS
 from stcsm.datasets import simulated_bulb
+from stcsm.io._open import existing_file
 from stcsm.models import GeneVAE, holds_only_a_model
+from stcsm.models._logging import quiet as hushed
 
 RESULTS = (
     "concept_saliency.csv",
@@ -74,8 +76,8 @@ def run_counts(
         )
     if labels is not None and labels_key is not None:
         raise ValueError("Expected labels once, found both --labels and --labels-key")
-    if gmt is not None and gmt.suffix in (".gmt", ".txt", ".gz") and not gmt.exists():
-        raise FileNotFoundError(f"Expected a GMT file, found no such file: {gmt}")
+    if gmt is not None:
+        gmt = existing_file(gmt, "a GMT file")
     check_out(out)
     adata = io.read(counts, layer=layer)
     if labels is not None:
@@ -186,8 +188,9 @@ def analyse(
     n_concepts = check_steps(adata, model, steps)
     model.train(progress=not quiet)
     tl.embed_genes(adata, model)
-    for step in steps:
-        tl.concepts(adata, model, **step)
+    with hushed("stcsm.tl._concepts", logging.ERROR):  # what is to be said of them was said before the training
+        for step in steps:
+            tl.concepts(adata, model, **step)
     tl.saliency(adata, model, method=method, progress=not quiet)
     if null is None and method in LINEAR_METHODS and n_concepts <= FREE:
         null = N_RANDOM

@@ -146,7 +146,7 @@ def test_gene_sets_of_another_species_are_matched_on_a_column(identifiers, tmp_p
         "--out", tmp_path / "out", "--quiet",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "UNKNOWN" in done.stderr  # left out, and said so
+    assert done.stderr.count("UNKNOWN") == 1  # left out, and said so
     result = ad.read_h5ad(tmp_path / "out" / "result.h5ad")
     assert list(result.obsm["concept_map"]) == ["GRANULE"]
     assert set(stcsm.tl._store.read_concepts(result)[0].members) == set(granule.index)
@@ -176,6 +176,16 @@ def test_gene_sets_that_do_not_match_are_one_line_and_status_2(
     assert lines[-1].startswith("stcsm: ")
     assert message in lines[-1]
     assert not any("Traceback" in line for line in lines)
+    assert not (tmp_path / "out").exists()
+
+
+def test_gene_sets_that_are_not_there_are_named(identifiers, command_here, tmp_path):
+    folder, _, _ = identifiers
+    (tmp_path / "sets.gmt").write_text("granule\tx\tGene1\n")
+    done = command_here("run", folder / "counts.h5ad", "--gmt", tmp_path / "set.gmx", "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "Expected a GMT file, found nothing at" in done.stderr
+    assert "sets.gmt" in done.stderr  # what stands near
     assert not (tmp_path / "out").exists()
 
 

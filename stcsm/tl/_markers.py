@@ -35,7 +35,11 @@ def layer_labels(adata: ad.AnnData, column: str, layer: str | None) -> pd.Series
         If the column is absent, holds numbers that are no labels, or fewer than two layers with two spots each.
     """
     if column not in adata.obs:
-        raise ValueError(f"Expected a column of adata.obs, found {column!r}; there are {sorted(map(str, adata.obs))}")
+        alike = [c for c in map(str, adata.obs) if c.casefold() == str(column).casefold()]
+        meant = f"did you mean {alike[0]!r}? " if alike else ""
+        raise ValueError(
+            f"Expected a column of adata.obs, found {column!r}; {meant}there are {sorted(map(str, adata.obs))}"
+        )
     matrix = counts_of(adata, layer)
     check_counts(matrix, adata.obs_names, adata.var_names)
     labels = adata.obs[column]

@@ -13,6 +13,7 @@ import pandas as pd
 from anndata import AnnData
 
 from stcsm.concepts import GeneIndex, GeneSet, gene_set, gene_sets, gene_sets_from_network, read_gmt
+from stcsm.io._open import existing_file
 
 WEIGHTS = ("weight", "mor")
 """Columns of a network that may hold its weights: decoupler 2's name and decoupler 1's."""
@@ -44,13 +45,17 @@ def given_sets(adata: AnnData, genes: Any) -> Source:
     ------
     ValueError, TypeError
         If it is none of the forms, or a set is at fault.
+    FileNotFoundError, IsADirectoryError
+        If a path leads to no file.
     """
     if isinstance(genes, str) and genes in adata.var:
         return Source(_var_column(adata.var[genes]), "genes", True)
-    if isinstance(genes, (str, Path)):
+    if isinstance(genes, Path):
+        return Source(read_gmt(existing_file(genes, "a GMT file")), "genes", False)
+    if isinstance(genes, str):
         if not os.path.isfile(genes):
             raise ValueError(
-                f"Expected a column of adata.var or a GMT file, found {str(genes)!r}, which is neither; there are the "
+                f"Expected a column of adata.var or a GMT file, found {genes!r}, which is neither; there are the "
                 f"columns {sorted(map(str, adata.var))}"
             )
         return Source(read_gmt(genes), "genes", False)

@@ -265,6 +265,8 @@ def test_similar_genes_are_those_of_the_region(tissue, model):
         (lambda a, m: tl.concepts(a, m, genes={"a/b": ["a0"], "a_b": ["a1"]}), "rename"),
         (lambda a, m: tl.concepts(a, m, genes="nowhere"), "neither"),
         (lambda a, m: tl.concepts(a, m, layers="nowhere"), "column of adata.obs"),
+        (lambda a, m: tl.concepts(a, m, layers="ONE"), "did you mean 'one'"),
+        (lambda a, m: tl.concepts(a, m, genes=Path("nowhere.gmt")), "Expected a GMT file, found nothing"),
         (lambda a, m: tl.concepts(a, m, layers="one"), "at least two layers"),
         (lambda a, m: tl.concepts(a, m, genes={"x": ["a0"]}, estimator="median"), "estimator"),
         (lambda a, m: tl.saliency(a, m), "found none"),
@@ -274,7 +276,7 @@ def test_similar_genes_are_those_of_the_region(tissue, model):
 def test_bad_input_is_refused_and_changes_nothing(tissue, model, call, message):
     tissue.obs["one"] = "all"
     before = tissue.copy()
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
         call(tissue, model)
     assert_equal(tissue, before)
 
