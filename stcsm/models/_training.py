@@ -35,7 +35,7 @@ LR, LR_MANY_GENES, MANY_GENES = 2e-3, 1.2e-2, 5000
 
 There weak directions of the latent space settle in the steps that there are, and seeds agree; fewer genes are
 overfitted by it (benchmarks/RECOVERY.md). Smaller batches, of which there are more, take smaller steps."""
-KL_WARMUP_MANY_GENES = 0.5
+KL_WARMUP_MANY_GENES = 0.45
 """Share of the steps over which the KL weight rises there: with 0.3 some trainings lost a weak direction before it had
 been found (benchmarks/RECOVERY.md)."""
 MANY_SPOTS = 2**16
@@ -103,7 +103,7 @@ class TrainingMixin:
             Show a progress bar.
         plan_kwargs
             Passed to the training plan: ``weight_decay`` (0.1), ``kl_warmup`` (share of the steps over which the KL
-            weight rises; 0.3, or 0.5 where a fully connected encoder is trained on 5,000 genes or more), ...
+            weight rises; 0.3, or 0.45 where a fully connected encoder is trained on 5,000 genes or more), ...
         **trainer_kwargs
             Passed to :class:`scvi.train.Trainer`.
 

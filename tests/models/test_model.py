@@ -363,7 +363,7 @@ def test_many_genes_take_large_batches_and_steps_as_large(monkeypatch, encoder, 
 
     def plan(rate, kwargs):
         seen["lr"] = rate
-        assert kwargs == ({"kl_warmup": 0.5} if encoder == "mlp" else {})
+        assert kwargs == ({"kl_warmup": 0.45} if encoder == "mlp" else {})
         raise SeenError
 
     monkeypatch.setattr(model, "_plan", plan)
