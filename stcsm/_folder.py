@@ -1,11 +1,11 @@
-"""A folder that appears whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,3 +49,27 @@ def _take_place(scratch: Path, folder: Path) -> None:
         os.replace(aside, folder)
         raise
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def replace_all(names: Sequence[str], scratch: Path, folder: Path) -> None:
+    """Move the files and folders of these names from ``scratch`` to ``folder``: all of them, or none.
+
+    What ``folder`` had under any of the names is gone afterwards, whether there is a new one or not; if a step fails,
+    it is all back. ``scratch`` lies on the same disk, and is to be deleted by the caller.
+    """
+    aside = Path(tempfile.mkdtemp(prefix="old-", dir=scratch))
+    new = [name for name in names if (scratch / name).exists()]
+    try:
+        for name in names:
+            if (folder / name).exists():
+                os.replace(folder / name, aside / name)
+            if name in new:
+                os.replace(scratch / name, folder / name)
+    except BaseException:
+        for name in new:
+            if not (scratch / name).exists():
+                os.replace(folder / name, scratch / name)
+        for name in names:
+            if (aside / name).exists():
+                os.replace(aside / name, folder / name)
+        raise

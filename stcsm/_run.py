@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import h5py
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,10 +20,12 @@ import pyarrow as pa
 from anndata import AnnData
 from pyarrow import csv
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
 from stcsm import _keys, io, pl, tl
+from stcsm._folder import replace_all
 from stcsm._trust import check_trust, write_trust
 from stcsm.attribution import LINEAR_METHODS, METHODS
 from stcsm.datasets import simulated_bulb
@@ -79,6 +82,7 @@ def run_counts(
     if gmt is not None:
         gmt = existing_file(gmt, "a GMT file")
     check_out(out)
+    check_input(out, counts, gmt, labels)
     adata = io.read(counts, layer=layer)
     if labels is not None:
         labels_key = _keys.LAYER
@@ -108,7 +112,7 @@ def run_demo(out: Path, *, quiet: bool, seed: int, **settings: Any) -> None:
     for key in adata.obsm[_keys.CONCEPT_MAP]:
         label = adata.uns[_keys.UNS]["concepts"][key]["label"]
         values = [adata.obsm[_keys.CONCEPT_MAP][key], adata.obsm[_keys.CONCEPT_SALIENCY][key], depth]
-        shown.add_row(label, *(f"{roc_auc_score(truth == label, v):.3f}" for v in values))
+        shown.add_row(escape(label), *(f"{roc_auc_score(truth == label, v):.3f}" for v in values))
     Console().print(shown)
 
 
@@ -155,6 +159,37 @@ def check_out(out: Path) -> None:
     model = out / RESULTS[-1]
     if model.exists() and not holds_only_a_model(model):
         raise FileExistsError(f"Expected room for the model, found something else in {model}; choose another --out")
+    there = [name for name in RESULTS if (out / name).exists()]
+    if there and not _is_ours(out / RESULTS[4]):
+        raise FileExistsError(
+            f"Expected an empty folder or results of an earlier run, found {', '.join(there)} in {out} and no "
+            f"{RESULTS[4]} of stcsm beside; choose another --out"
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is the result of an earlier run."""
+    try:
+        with h5py.File(path, "r") as file:
+            return f"uns/{_keys.UNS}" in file
+    except OSError:
+        return False
+
+
+def check_input(out: Path, *inputs: Path | None) -> None:
+    """Refuse to replace what is being read.
+
+    Raises
+    ------
+    FileExistsError
+        If an input stands where a result is due.
+    """
+    due = {(out / name).resolve() for name in RESULTS}
+    for path in inputs:
+        if path is not None and path.resolve() in due:
+            raise FileExistsError(
+                f"Expected to keep what is read, found {path} where a result is due; choose another --out"
+            )
 
 
 def analyse(
@@ -188,7 +223,8 @@ def analyse(
     n_concepts = check_steps(adata, model, steps)
     model.train(progress=not quiet)
     tl.embed_genes(adata, model)
-    with hushed("stcsm.tl._concepts", logging.ERROR):  # what is to be said of them was said before the training
+    # What is to be said of gene sets and layers was said before the training.
+    with hushed("stcsm.tl._concepts", logging.ERROR), hushed("stcsm.tl._markers", logging.ERROR):
         for step in steps:
             tl.concepts(adata, model, **step)
     tl.saliency(adata, model, method=method, progress=not quiet)
@@ -204,12 +240,13 @@ def analyse(
     check_trust(adata, model, method, seed, console)
     write_results(adata, model, out)
     written = [name for name in RESULTS if (out / name).exists()]
-    console.print(f"{', '.join(written)} in {out} ({time.perf_counter() - started:.0f} s)")
+    console.print(f"{', '.join(written)} in {escape(str(out))} ({time.perf_counter() - started:.0f} s)")
 
 
 def _one_line(message: Warning | str, *_: Any, **__: Any) -> None:
     """Show a warning as one line without the place in our code where it was raised."""
-    Console(stderr=True, soft_wrap=True).print(f"stcsm: warning: {' '.join(str(message).split())}", highlight=False)
+    text = f"stcsm: warning: {' '.join(str(message).split())}"
+    Console(stderr=True, soft_wrap=True).print(text, highlight=False, markup=False)
 
 
 def _tested(adata: AnnData, most: int = 15) -> Table:
@@ -219,7 +256,7 @@ def _tested(adata: AnnData, most: int = 15) -> Table:
     for heading in ("concept", "p", "q", "strength", "Moran's I"):
         shown.add_column(heading, justify="left" if heading == "concept" else "right")
     for _, row in found.head(most).iterrows():
-        shown.add_row(str(row["label"]), *(f"{float(row[v]):.2g}" for v in ("p", "q", "strength", "morans_i")))
+        shown.add_row(escape(str(row["label"])), *(f"{float(row[v]):.2g}" for v in ("p", "q", "strength", "morans_i")))
     return shown
 
 
@@ -276,13 +313,7 @@ def write_results(adata: AnnData, model: GeneVAE, out: Path) -> None:
             mpl.use(backend)
         adata.write_h5ad(scratch / RESULTS[4])
         model.save(scratch / RESULTS[-1])
-        old = scratch / "old"
-        old.mkdir()
-        for name in RESULTS:
-            if (out / name).exists():
-                os.replace(out / name, old / name)
-            if (scratch / name).exists():
-                os.replace(scratch / name, out / name)
+        replace_all(RESULTS, scratch, out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -16,8 +17,10 @@ import stcsm
 from stcsm.cli import main
 
 
-def stcsm_command(*args) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "stcsm", *map(str, args)], capture_output=True, text=True)
+def stcsm_command(*args, **env: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "stcsm", *map(str, args)], capture_output=True, text=True, env=os.environ | env
+    )
 
 
 @pytest.fixture
@@ -55,6 +58,7 @@ def results(counts):
         done = stcsm_command(
             "run", folder / "counts.tsv", "--labels", folder / "labels.csv", "--genes", f"g/1={marker}",
             "--out", folder / out, "--quiet",
+            OMP_NUM_THREADS="2", OMP_WAIT_POLICY="passive",  # as at a terminal: members train side by side
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
     return folder
@@ -131,6 +135,8 @@ def identifiers(tmp_path_factory):
     a = stcsm.datasets.simulated_bulb(n_spots=150, n_genes=300, seed=1)
     a.var["symbol"] = [f"Gene{i}" for i in range(a.n_vars)]
     a.var_names = [f"ENSMUSG{i:011d}" for i in range(a.n_vars)]
+    a.obs["half"] = np.where(a.obsm["spatial"][:, 0] > np.median(a.obsm["spatial"][:, 0]), "right", "left")
+    a.obs.loc[a.obs_names[0], "half"] = "alone"
     a.write_h5ad(folder / "counts.h5ad")
     granule = a.var[a.var["layer"] == "Granular Cell Layer"].nlargest(4, "strength")
     return folder, granule, a.obs["layer"].astype(str)
@@ -140,17 +146,21 @@ def test_gene_sets_of_another_species_are_matched_on_a_column(identifiers, tmp_p
     """Human symbols (upper case) against mouse symbols in ``.var``, the genes' own names being Ensembl's."""
     folder, granule, layers = identifiers
     gmt = tmp_path / "sets.gmt"
-    gmt.write_text("GRANULE\thuman\t" + "\t".join(granule["symbol"].str.upper()) + "\nUNKNOWN\tx\tTP53\tMYC\n")
+    # Brackets in a name are not markup for the terminal.
+    gmt.write_text("GRANULE [/x]\thuman\t" + "\t".join(granule["symbol"].str.upper()) + "\nUNKNOWN\tx\tTP53\tMYC\n")
     done = stcsm_command(
         "run", folder / "counts.h5ad", "--gmt", gmt, "--match", "symbol", "--ignore-case", "--n-seeds", 1,
-        "--out", tmp_path / "out", "--quiet",
+        "--labels-key", "half", "--out", tmp_path / "out",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "GRANULE [/x]" in done.stdout
+    assert done.stderr.count("layers of a single spot") == 1
     assert done.stderr.count("UNKNOWN") == 1  # left out, and said so
     result = ad.read_h5ad(tmp_path / "out" / "result.h5ad")
-    assert list(result.obsm["concept_map"]) == ["GRANULE"]
-    assert set(stcsm.tl._store.read_concepts(result)[0].members) == set(granule.index)
-    assert roc_auc_score(layers == "Granular Cell Layer", result.obsm["concept_map"]["GRANULE"]) > 0.9
+    concepts = stcsm.tl._store.read_concepts(result)
+    assert [c.label for c in concepts] == ["GRANULE [/x]", "left", "right"]
+    assert set(concepts[0].members) == set(granule.index)
+    assert roc_auc_score(layers == "Granular Cell Layer", result.obsm["concept_map"][concepts[0].key]) > 0.9
 
 
 @pytest.mark.parametrize(
@@ -200,6 +210,26 @@ def test_what_is_not_ours_is_never_replaced(counts, command_here, tmp_path):
     assert done.returncode == 2
     assert "something else" in done.stderr
     assert thesis.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["concept_map.csv", "sanity.json", "result.h5ad"])
+def test_files_that_stcsm_has_not_written_are_never_replaced(counts, command_here, tmp_path, name):
+    folder, marker, _ = counts
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    done = command_here("run", folder / "counts.tsv", "--genes", f"g={marker}", "--out", tmp_path / "out", "--quiet")
+    assert done.returncode == 2
+    assert name in done.stderr
+    assert (tmp_path / "out" / name).read_text() == "mine"
+
+
+def test_the_input_is_never_replaced(results, command_here):
+    out = results / "one"
+    before = (out / "result.h5ad").read_bytes()
+    done = command_here("run", out / "result.h5ad", "--labels-key", "layer", "--out", out, "--quiet")
+    assert done.returncode == 2
+    assert "keep what is read" in done.stderr
+    assert (out / "result.h5ad").read_bytes() == before
 
 
 @pytest.mark.parametrize(

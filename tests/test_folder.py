@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stcsm._folder import whole_folder
+from stcsm._folder import replace_all, whole_folder
 
 
 def test_a_new_folder_takes_the_place_of_the_old_one(tmp_path):
@@ -61,3 +61,33 @@ def test_a_link_stays_one_and_a_file_is_left_as_it_is(tmp_path):
         pass
     assert (tmp_path / "file").read_text() == "mine"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "link", "real"]
+
+
+@pytest.mark.parametrize("fails_at", range(1, 7))
+def test_a_move_that_is_interrupted_leaves_everything_as_it_was(tmp_path, monkeypatch, fails_at):
+    """Three names: a file with a successor, a folder with one, a file without."""
+    folder, scratch = tmp_path / "out", tmp_path / "scratch"
+    for place, text in ((folder, "old"), (scratch, "new")):
+        (place / "model").mkdir(parents=True)
+        (place / "model" / "weights").write_text(text)
+        (place / "map").write_text(text)
+    (folder / "significance").write_text("old")
+    (scratch / "sanity").write_text("new")
+    names, calls, move = ("map", "significance", "model", "sanity"), [], os.replace
+
+    def breaking(source, target):
+        calls.append(source)
+        if len(calls) == fails_at:
+            raise KeyboardInterrupt
+        move(source, target)
+
+    monkeypatch.setattr(os, "replace", breaking)
+    with pytest.raises(KeyboardInterrupt):
+        replace_all(names, scratch, folder)
+    assert sorted(p.name for p in folder.iterdir()) == ["map", "model", "significance"]
+    for path in (folder / "map", folder / "significance", folder / "model" / "weights"):
+        assert path.read_text() == "old"
+    replace_all(names, scratch, folder)
+    assert sorted(p.name for p in folder.iterdir()) == ["map", "model", "sanity"]
+    for path in (folder / "map", folder / "sanity", folder / "model" / "weights"):
+        assert path.read_text() == "new"

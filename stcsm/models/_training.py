@@ -37,7 +37,7 @@ There weak directions of the latent space settle in the steps that there are, an
 overfitted by it (benchmarks/RECOVERY.md). Smaller batches, of which there are more, take smaller steps."""
 KL_WARMUP_MANY_GENES = 0.45
 """Share of the steps over which the KL weight rises there: with 0.3 some trainings lost a weak direction before it had
-been found (benchmarks/RECOVERY.md)."""
+been found, with 0.5 seeds agree less (benchmarks/RECOVERY.md)."""
 MANY_SPOTS = 2**16
 """Larger sections have smaller batches, for the memory."""
 SEARCH = 2

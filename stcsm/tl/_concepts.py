@@ -114,6 +114,8 @@ def concepts(
         If nothing is given, a set is at fault (empty, weights that are no numbers, two sets of one name; a GMT file's
         line is named), a gene is unknown (the closest names are suggested, differences in case named), no member of a
         concept has counts, a set covers all genes, names clash, or the embedding comes from another model.
+    FileNotFoundError, IsADirectoryError
+        If the path of a GMT file leads to none.
 
     Examples
     --------

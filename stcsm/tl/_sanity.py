@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,8 +36,6 @@ MOST_KEPT = 100
 MOST_CELLS = 5000
 """Spots that are compared at most; a rank correlation over more of them says the same."""
 MOST_WARNINGS = 10
-
-logger = logging.getLogger(__name__)
 
 
 def sanity(
@@ -150,8 +147,6 @@ def sanity(
             "fingerprint": model.fingerprint(),
         },
     )
-    if not texts:
-        logger.info(f"the maps of all {len(chosen)} concepts pass; numbers in adata.uns['stcsm']['sanity']['summary']")
     for text in texts[:MOST_WARNINGS]:
         warnings.warn(text, UserWarning, stacklevel=2)
     if len(texts) > MOST_WARNINGS:

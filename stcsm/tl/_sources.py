@@ -18,6 +18,8 @@ from stcsm.io._open import existing_file
 WEIGHTS = ("weight", "mor")
 """Columns of a network that may hold its weights: decoupler 2's name and decoupler 1's."""
 
+GMT_SUFFIXES = (".gmt", ".gz", ".txt")
+
 
 @dataclass(frozen=True)
 class Source:
@@ -50,7 +52,7 @@ def given_sets(adata: AnnData, genes: Any) -> Source:
     """
     if isinstance(genes, str) and genes in adata.var:
         return Source(_var_column(adata.var[genes]), "genes", True)
-    if isinstance(genes, Path):
+    if isinstance(genes, Path) or (isinstance(genes, str) and _looks_like_a_path(genes)):
         return Source(read_gmt(existing_file(genes, "a GMT file")), "genes", False)
     if isinstance(genes, str):
         if not os.path.isfile(genes):
@@ -65,6 +67,10 @@ def given_sets(adata: AnnData, genes: Any) -> Source:
         isinstance(genes, Sequence) and any(isinstance(s, GeneSet) for s in genes)
     )
     return Source(gene_sets(genes), "genes", hand_made)
+
+
+def _looks_like_a_path(text: str) -> bool:
+    return text.startswith("~") or any(mark in text for mark in ("/", os.sep)) or Path(text).suffix in GMT_SUFFIXES
 
 
 def ranked_sets(adata: AnnData, key: str, n_markers: int) -> Source:

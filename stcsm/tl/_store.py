@@ -189,7 +189,7 @@ def _made_of(stored: dict[str, Concept], keys: set[str]) -> set[str]:
 def _drop_maps(adata: AnnData, keys: Sequence[str]) -> None:
     """Take the maps of concepts that no longer are what they were out of ``.obsm``, and the check of their sanity."""
     if set(keys) & set(entry(adata, "sanity").get("concepts", ())):
-        adata.uns[_keys.UNS] = {k: v for k, v in adata.uns[_keys.UNS].items() if k != "sanity"}
+        _drop_entry(adata, "sanity")
     for table in _keys.CONCEPT_TABLES:
         if table in adata.obsm and set(keys) & set(adata.obsm[table]):
             left = adata.obsm[table].drop(columns=list(keys), errors="ignore")
@@ -199,7 +199,11 @@ def _drop_maps(adata: AnnData, keys: Sequence[str]) -> None:
                 del adata.obsm[table]
     tested = entry(adata, "significance")
     if tested and set(keys) & set(tested["table"].index):
-        write_entry(adata, "significance", {**tested, "table": tested["table"].drop(index=list(keys), errors="ignore")})
+        left = tested["table"].drop(index=list(keys), errors="ignore")
+        if len(left):
+            write_entry(adata, "significance", {**tested, "table": left})
+        else:
+            _drop_entry(adata, "significance")
 
 
 def drop_significance(adata: AnnData) -> None:
@@ -209,7 +213,11 @@ def drop_significance(adata: AnnData) -> None:
             del adata.obsm[key]
     if "significance" in adata.uns.get(_keys.UNS, {}):
         logger.warning("p and q of earlier maps are dropped; test the new ones: stcsm.tl.significance(adata, model)")
-        adata.uns[_keys.UNS] = {k: v for k, v in adata.uns[_keys.UNS].items() if k != "significance"}
+        _drop_entry(adata, "significance")
+
+
+def _drop_entry(adata: AnnData, name: str) -> None:
+    adata.uns[_keys.UNS] = {k: v for k, v in adata.uns[_keys.UNS].items() if k != name}
 
 
 def read_concepts(adata: AnnData, names: Sequence[str] | str | None = None) -> list[Concept]:

@@ -252,6 +252,20 @@ def test_similar_genes_are_those_of_the_region(tissue, model):
     assert (table["q"].iloc[1:] >= table["p"].iloc[1:]).all()
 
 
+def test_p_values_that_are_lost_are_warned_of_and_none_that_are_not(tissue, model, caplog):
+    tl.concepts(tissue, model, genes={"left": ["a0", "a1"]})
+    tl.saliency(tissue, model)
+    tl.significance(tissue, model, n_random=19)
+    tl.saliency(tissue, model)
+    assert caplog.text.count("p and q of earlier maps are dropped") == 1
+    assert "significance" not in tissue.uns["stcsm"]
+    tl.significance(tissue, model, n_random=19)
+    tl.concepts(tissue, model, genes={"left": ["a2"]})  # another concept now: its p goes with its map
+    assert "significance" not in tissue.uns["stcsm"]
+    tl.saliency(tissue, model)
+    assert caplog.text.count("p and q of earlier maps are dropped") == 1
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
