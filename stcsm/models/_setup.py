@@ -91,8 +91,10 @@ def counts_matrix(adata: AnnData, layer: str | None) -> Any:
             raise ValueError("Expected counts in adata.X, found None; name the layer that holds them: layer=...")
         return matrix
     if layer not in adata.layers:
+        there = _keys.layer_names(adata.layers)
         raise ValueError(
-            f"Expected a layer named {layer!r}, found {_keys.layer_names(adata.layers)}; None means adata.X"
+            f"Expected a layer named {layer!r}, found {f'the layers {there}' if there else 'no layers'}; name one of "
+            "them, or none for the counts in adata.X"
         )
     return adata.layers[layer]
 

@@ -39,8 +39,10 @@ def table(adata: AnnData, key: str, concepts: Sequence[str] | str | None, where:
     """
     holder = getattr(adata, where)
     if key not in holder:
-        made = MAKERS.get(key, "the step that writes it")
-        raise ValueError(f"Expected adata.{where}[{key!r}], found none; run {made} first")
+        if key in MAKERS:
+            raise ValueError(f"Expected adata.{where}[{key!r}], found none; run {MAKERS[key]} first")
+        there = sorted(k for k in map(str, holder) if k in MAKERS and k != _keys.EMBEDDING)
+        raise ValueError(f"Expected key to be a table of concepts in adata.{where}, found {key!r}; there are {there}")
     whole = pd.DataFrame(holder[key])
     if concepts is None:
         return whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -238,7 +239,9 @@ def read_concepts(adata: AnnData, names: Sequence[str] | str | None = None) -> l
         names = [names]
     unknown = [n for n in names if n not in by_name]
     if unknown:
-        raise ValueError(f"Expected concepts among {sorted(stored)}, found {unknown[0]!r}")
+        close = difflib.get_close_matches(str(unknown[0]), [str(n) for n in by_name], n=1)
+        meant = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"Expected concepts among {sorted(stored)}, found {unknown[0]!r}{meant}")
     if len(names) == 0:
         raise ValueError("Expected at least one concept, found an empty list")
     return [stored[key] for key in dict.fromkeys(by_name[n] for n in names)]

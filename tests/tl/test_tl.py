@@ -252,6 +252,17 @@ def test_similar_genes_are_those_of_the_region(tissue, model):
     assert (table["q"].iloc[1:] >= table["p"].iloc[1:]).all()
 
 
+def test_names_that_are_nearly_right_are_suggested(tissue, model):
+    tl.concepts(tissue, model, genes={"granule": ["a0", "a1"]})
+    tl.saliency(tissue, model)
+    with pytest.raises(ValueError, match="did you mean 'granule'"):
+        tl.carriers(tissue, "granul")
+    with pytest.raises(ValueError, match=r"found 'concept_salience'; there are \['concept_saliency'\]"):
+        stcsm.pl.saliency(tissue, key="concept_salience")
+    with pytest.raises(ValueError, match="found no layers; name one"):
+        GeneVAE.setup_anndata(tissue, layer="counts")
+
+
 def test_p_values_that_are_lost_are_warned_of_and_none_that_are_not(tissue, model, caplog):
     tl.concepts(tissue, model, genes={"left": ["a0", "a1"]})
     tl.saliency(tissue, model)
