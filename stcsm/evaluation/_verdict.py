@@ -102,11 +102,13 @@ def _line(c: Checks) -> str:
     same, n = int((c.random >= SAME).sum()), len(c.random)
     seeds = np.asarray(c.seeds, dtype=float)
     steady = (
-        f"it holds from seed to seed ({seeds.min():.2f})" if seeds.size else "one model only, so seeds are not compared"
+        f"it holds from seed to seed ({seeds.min():z.2f})"
+        if seeds.size
+        else "one model only, so seeds are not compared"
     )
     return (
         f"the map is its own ({same} of {n} random genes give nearly the same one), it was learned (correlation "
-        f"{c.cascading[-1].mean():.2f} with the map of a random network), {steady}."
+        f"{c.cascading[-1].mean():z.2f} with the map of a random network), {steady}."
     )
 
 
@@ -115,15 +117,16 @@ def _another_concept(c: Checks, method: str) -> tuple[str, bool]:
     same = int((c.random >= SAME).sum())
     if typical >= ALIKE or c.opposite >= ALIKE:
         return (
-            f"{method} draws {_degree(max(typical, c.opposite))} map whatever the concept: correlation {typical:.2f} "
-            f"with the maps of random genes (median of {n}), {c.opposite:.2f} with the map of the opposite concept. It "
-            f"shows what the encoder sees, not where {c.name!r} is; take method='saliency' or 'integrated_gradients'.",
+            f"{method} draws {_degree(max(typical, c.opposite))} map whatever the concept: correlation {typical:z.2f} "
+            f"with the maps of random genes (median of {n}), {c.opposite:z.2f} with the map of the opposite concept. "
+            f"It shows what the encoder sees, not where {c.name!r} is; take method='saliency' or "
+            "'integrated_gradients'.",
             True,
         )
     opposite = "the opposite map" if c.opposite <= -SAME else "another map, if not the exact opposite"
     return (
         f"The map belongs to this concept: {same} of {n} random genes give nearly the same map (median correlation "
-        f"{typical:.2f}), and the opposite concept gives {opposite} ({c.opposite:.2f}).",
+        f"{typical:z.2f}), and the opposite concept gives {opposite} ({c.opposite:z.2f}).",
         False,
     )
 
@@ -133,19 +136,19 @@ def _named_concepts(c: Checks) -> list[tuple[str, bool]]:
         return []
     name, maps, scores = max(c.others, key=lambda other: other[1])
     if maps < ALIKE:
-        return [(f"No other concept named has a map like it (closest: {name!r}, correlation {maps:.2f}).", False)]
+        return [(f"No other concept named has a map like it (closest: {name!r}, correlation {maps:z.2f}).", False)]
     if scores >= KIN:
         return [
             (
-                f"Of the concepts named, {name!r} has the map most like it (correlation {maps:.2f}), and the same "
-                f"genes carry both (correlation of their scores {scores:.2f}).",
+                f"Of the concepts named, {name!r} has the map most like it (correlation {maps:z.2f}), and the same "
+                f"genes carry both (correlation of their scores {scores:z.2f}).",
                 False,
             )
         ]
     return [
         (
-            f"Its map is {_degree(maps)} as that of {name!r} (correlation {maps:.2f}), although other genes carry it "
-            f"(correlation of their scores {scores:.2f}).",
+            f"Its map is {_degree(maps)} as that of {name!r} (correlation {maps:z.2f}), although other genes carry it "
+            f"(correlation of their scores {scores:z.2f}).",
             maps >= SAME,
         )
     ]
@@ -159,12 +162,12 @@ def _random_network(c: Checks, method: str) -> tuple[str, bool]:
         found = whole if whole >= ALIKE else top
         return (
             f"{method} draws {_degree(found)} map with an encoder whose {what} (correlation "
-            f"{found:.2f}): the map comes from the inputs and the wiring, not from what was learned.",
+            f"{found:z.2f}): the map comes from the inputs and the wiring, not from what was learned.",
             True,
         )
     return (
-        f"The map was learned: it is lost when the encoder's last layer is random (correlation {top:.2f}) and when all "
-        f"its layers are ({whole:.2f}).",
+        f"The map was learned: it is lost when the encoder's last layer is random (correlation {top:z.2f}) and when "
+        f"all its layers are ({whole:z.2f}).",
         False,
     )
 
@@ -176,23 +179,23 @@ def _seeds(c: Checks) -> tuple[str, bool]:
     low = float(seeds.min())
     if low < STEADY:
         return (
-            f"Models from different seeds draw different maps (correlation {low:.2f}): read only what the average "
+            f"Models from different seeds draw different maps (correlation {low:z.2f}): read only what the average "
             "shows clearly, or average more of them (n_seeds).",
             True,
         )
-    return (f"Models from different seeds draw the same map (correlation {low:.2f}).", False)
+    return (f"Models from different seeds draw the same map (correlation {low:z.2f}).", False)
 
 
 def _inputs(c: Checks) -> tuple[str, bool]:
     rho = float(c.inputs.mean())
     if rho >= ALIKE:
         return (
-            f"The map stays when every gene's spots are shuffled (correlation {rho:.2f}): it shows what the model has "
+            f"The map stays when every gene's spots are shuffled (correlation {rho:z.2f}): it shows what the model has "
             "learned about the tissue, not the profiles of the genes it is averaged over.",
             False,
         )
     return (
-        f"The map goes when every gene's spots are shuffled (correlation {rho:.2f}): it follows the profiles of the "
+        f"The map goes when every gene's spots are shuffled (correlation {rho:z.2f}): it follows the profiles of the "
         "genes it is averaged over.",
         False,
     )
