@@ -7,11 +7,6 @@ from pathlib import Path
 
 import pytest
 
-WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-if WORKERS > 1:
-    # torch, which reads this when it is imported, has its share of the cores in each process.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
-
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
