@@ -55,8 +55,8 @@ def agreement(runs: list[tuple[pd.DataFrame, dict[str, set[str]], dict]], n_memb
                     "jaccard": len(top_a[concept] & top_b[concept]) / len(top_a[concept] | top_b[concept]),
                 }
             )
-    settings = [found for _, _, found in runs]
-    print(f"{n_members} member(s) a seed; filter widths chosen: {[found['smoothing'] for found in settings]}")
+    settings = [described for _, _, described in runs]
+    print(f"{n_members} member(s) a seed; filter widths chosen: {[s['smoothing'] for s in settings]}")
     table = pd.DataFrame(rows).groupby("concept").agg(["mean", "min"])
     print(table.round(3).to_string())
     mean = pd.DataFrame(rows)[["spearman", "jaccard"]].mean()

@@ -33,12 +33,13 @@ from stcsm.io._open import existing_file
 from stcsm.models import GeneVAE, holds_only_a_model
 from stcsm.models._logging import quiet as hushed
 
+RESULT = "result.h5ad"
 RESULTS = (
     "concept_saliency.csv",
     "concept_map.csv",
     "concept_scores.csv",
     "concept_maps.png",
-    "result.h5ad",
+    RESULT,
     "concept_significance.csv",
     "sanity.json",
     "model",
@@ -160,10 +161,10 @@ def check_out(out: Path) -> None:
     if model.exists() and not holds_only_a_model(model):
         raise FileExistsError(f"Expected room for the model, found something else in {model}; choose another --out")
     there = [name for name in RESULTS if (out / name).exists()]
-    if there and not _is_ours(out / RESULTS[4]):
+    if there and not _is_ours(out / RESULT):
         raise FileExistsError(
             f"Expected an empty folder or results of an earlier run, found {', '.join(there)} in {out} and no "
-            f"{RESULTS[4]} of stcsm beside; choose another --out"
+            f"{RESULT} of stcsm beside; choose another --out"
         )
 
 
@@ -311,7 +312,7 @@ def write_results(adata: AnnData, model: GeneVAE, out: Path) -> None:
             figure.savefig(scratch / RESULTS[3], bbox_inches="tight")
             plt.close(figure)
             mpl.use(backend)
-        adata.write_h5ad(scratch / RESULTS[4])
+        adata.write_h5ad(scratch / RESULT)
         model.save(scratch / RESULTS[-1])
         replace_all(RESULTS, scratch, out)
     finally:

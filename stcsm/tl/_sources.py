@@ -52,15 +52,13 @@ def given_sets(adata: AnnData, genes: Any) -> Source:
     """
     if isinstance(genes, str) and genes in adata.var:
         return Source(_var_column(adata.var[genes]), "genes", True)
-    if isinstance(genes, Path) or (isinstance(genes, str) and _looks_like_a_path(genes)):
-        return Source(read_gmt(existing_file(genes, "a GMT file")), "genes", False)
-    if isinstance(genes, str):
-        if not os.path.isfile(genes):
+    if isinstance(genes, (str, Path)):
+        if isinstance(genes, str) and not _looks_like_a_path(genes) and not os.path.isfile(genes):
             raise ValueError(
                 f"Expected a column of adata.var or a GMT file, found {genes!r}, which is neither; there are the "
                 f"columns {sorted(map(str, adata.var))}"
             )
-        return Source(read_gmt(genes), "genes", False)
+        return Source(read_gmt(existing_file(genes, "a GMT file")), "genes", False)
     if isinstance(genes, pd.DataFrame):
         return Source(_network(genes), "genes", False)
     hand_made = not isinstance(genes, GeneSet) and not (
