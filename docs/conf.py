@@ -1,6 +1,10 @@
 """Sphinx configuration."""
 
+import os
 from importlib.metadata import version as _version
+
+# For the kernels that run the notebooks: their threads do not spin while something else has a core.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 project = "stcsm"
 author = "The stcsm developers"

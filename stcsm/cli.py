@@ -157,6 +157,9 @@ def main() -> None:
 
     Set ``STCSM_DEBUG=1`` to see where an error comes from.
     """
+    # Read when torch is loaded, which no command has done yet. Threads that spin while they wait for one another do so
+    # for as long as another program has a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app(standalone_mode=False)
     except typer.Exit as stop:

@@ -17,7 +17,7 @@ from stcsm.space import diffuse, spatial_filter
 from stcsm.tl._concepts import check_concepts
 from stcsm.tl._decoded import decoded_maps
 from stcsm.tl._ensemble import standardise_sections
-from stcsm.tl._expression import member_expression
+from stcsm.tl._expression import member_expression, nearest_expression
 from stcsm.tl._linear import linear_maps
 from stcsm.tl._maps import random_genes
 from stcsm.tl._saliency import saliency_maps
@@ -34,25 +34,30 @@ PARTS: dict[str, Callable[[GeneVAE, list[Concept]], np.ndarray]] = {
     "saliency": _gradient,
     "linear": linear_maps,
     "expression": member_expression,
+    "nearest": nearest_expression,
     "decoded": decoded_maps,
 }
 """What a concept map can be made of; each gives (K, S')."""
+SHOWN = ("expression", "nearest")
+"""Parts that genes show by themselves: smoothed over space first, and counted twice, what a model says once."""
 
 
 def concept_map(
     adata: AnnData,
     model: GeneVAE,
     concepts: Sequence[str] | str | None = None,
-    parts: Sequence[str] = ("saliency", "linear", "expression"),
+    parts: Sequence[str] = ("saliency", "linear", "expression", "nearest"),
     graph: bool = True,
 ) -> None:
     """Map where each concept lives: the recommended map, made of several views of the concept.
 
     Each part is brought to mean 0 and standard deviation 1 over the spots (of several sections, over those of each:
-    maps compare the places of a section, not sections); the parts are averaged and carried over the
-    spot graph, so that spots that look alike get alike values. Attribution says what the encoder looks at, a linear
-    encoder is the steadier witness where genes are few or faint, and the members' own expression keeps both honest.
-    ``benchmarks/RECOVERY.md`` has what each part is worth.
+    maps compare the places of a section, not sections); the parts are averaged, those that genes show by themselves
+    (``"expression"``, ``"nearest"``) with twice the weight of the others, and carried over the spot graph, so that
+    spots that look alike get alike values. Attribution says what the encoder looks at, a linear encoder is the steadier
+    witness where genes are few or faint, the members' own expression keeps both honest, and genes that the model finds
+    nearest to the concept add their counts where the members have few. ``benchmarks/RECOVERY.md`` has what each part is
+    worth.
 
     Parameters
     ----------
@@ -65,7 +70,8 @@ def concept_map(
     parts
         Any of ``"saliency"`` (gradient averaged over a fixed random 1500 genes), ``"linear"`` (the same for a linear
         encoder: principal components of the genes, as many as predict held-out counts best), ``"expression"`` (mean
-        standardised log-normalised expression of the members, smoothed over space with the graph's width) and
+        standardised log-normalised expression of the members, smoothed over space with the graph's width),
+        ``"nearest"`` (the same of the members together with the ten genes of highest concept score) and
         ``"decoded"`` (:func:`stcsm.tl.decoded`).
     graph
         Carry the map over the spot graph (:func:`stcsm.pp.spot_graph`), which is made with its defaults where
@@ -77,7 +83,7 @@ def concept_map(
         DataFrame (S, K) in standard deviations; NaN at spots without a count. It is made for looking at: statistics
         and completeness belong to ``.obsm["concept_saliency"]``.
     ``adata.uns["stcsm"]["concept_map"]``
-        The parts, and the steps over the graph (0: none).
+        The parts, their weights, and the steps over the graph (0: none).
     ``adata.obsp["stcsm_spot_graph"]``
         Where it was absent, or made for other spots, and is used.
 
@@ -94,14 +100,17 @@ def concept_map(
         raise ValueError(f"Expected parts among {tuple(PARTS)}, found {unknown[0] if unknown else 'none'!r}")
     made, settings = _graph(adata, model) if graph else (None, {})
     views = {p: PARTS[p](model, chosen).T for p in parts}
-    if "expression" in views and settings.get("width"):
+    shown = [p for p in SHOWN if p in views]
+    if shown and settings.get("width"):
         coords = np.asarray(adata.obsm[model.setup.spatial_key], dtype=float)[model.spots]
         for _, own in model.parts():
             if len(coords[own]) > 1:
-                views["expression"][own] = spatial_filter(coords[own], settings["width"]) @ views["expression"][own]
-    maps: Any = standardise_sections(
-        model, np.mean([standardise_sections(model, view) for view in views.values()], axis=0)
-    )
+                smoother = spatial_filter(coords[own], settings["width"])
+                for part in shown:
+                    views[part][own] = smoother @ views[part][own]
+    weights = np.array([2.0 if part in shown else 1.0 for part in views])
+    scaled = [standardise_sections(model, view) for view in views.values()]
+    maps: Any = standardise_sections(model, np.average(scaled, axis=0, weights=weights))
     steps = int(settings["steps"]) if graph else 0
     if made is not None:
         maps = standardise_sections(model, diffuse(_among(made, model.spots), maps, steps))
@@ -109,7 +118,15 @@ def concept_map(
         adata.obsp[_keys.SPOT_GRAPH] = made
         write_entry(adata, "spot_graph", settings)
     adata.obsm[_keys.CONCEPT_MAP] = columns(chosen, model.to_all_spots(maps.T).T, adata.obs_names)
-    write_entry(adata, "concept_map", {"parts": np.asarray(parts, dtype=object), "steps": steps})
+    write_entry(
+        adata,
+        "concept_map",
+        {
+            "parts": np.asarray(list(views), dtype=object),
+            "weights": weights,
+            "steps": steps,
+        },
+    )
 
 
 def _among(graph: Any, spots: np.ndarray) -> csr_array:

@@ -6,7 +6,7 @@ import numpy as np
 
 from stcsm.models import GeneVAE
 from stcsm.space import HeldOutCounts, choose_components, some_spots
-from stcsm.tl._members import BLOCK, member_shares
+from stcsm.tl._members import BLOCK, gene_blocks, member_shares
 from stcsm.tl._store import Concept
 
 GENES, SPOTS = 4000, 5000
@@ -25,9 +25,9 @@ def linear_maps(model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
     """
     seed = int(model.settings["seed"])
     axes, centre = _axes(model, _number(model, seed), seed)
-    share, blocks = member_shares(model, concepts)
+    share = member_shares(model, concepts)
     latents = np.zeros((len(concepts), axes.shape[1]))
-    for block in blocks:
+    for block in gene_blocks(share):
         latents += share[:, block] @ ((_inputs(model, block) - centre) @ axes)
     return latents @ axes.T
 

@@ -12,13 +12,14 @@ BLOCK = 256
 """Genes that are dense at once."""
 
 
-def member_shares(model: GeneVAE, concepts: list[Concept]) -> tuple[sparse.csc_array, list[np.ndarray]]:
-    """Weights (K, G) of the members that have counts, and the genes that any concept uses, in blocks.
+def member_shares(model: GeneVAE, concepts: list[Concept]) -> sparse.csc_array:
+    """Weights (K, G) of the members that have counts.
 
     Absolute weights of a concept sum to one; the row of a concept without members is empty.
     """
     totals = model.reader.gene_totals
-    rows, columns, weights = [], [], []
+    shape = (len(concepts), len(totals))
+    rows, columns, weights = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0)]
     for k, concept in enumerate(concepts):
         if len(concept.members):
             genes, w = member_rows(concept, model.gene_names)
@@ -26,9 +27,11 @@ def member_shares(model: GeneVAE, concepts: list[Concept]) -> tuple[sparse.csc_a
             rows.append(np.full(int(seen.sum()), k))
             columns.append(genes[seen])
             weights.append(w[seen] / max(float(np.abs(w[seen]).sum()), 1e-12))
-    shape = (len(concepts), len(totals))
-    if not rows:
-        return sparse.csc_array(shape), []
-    share = sparse.csc_array((np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns))), shape=shape)
-    used = np.unique(np.concatenate(columns))
-    return share, [used[start : start + BLOCK] for start in range(0, len(used), BLOCK)]
+    places = (np.concatenate(rows), np.concatenate(columns))
+    return sparse.csc_array((np.concatenate(weights), places), shape=shape)
+
+
+def gene_blocks(share: sparse.csc_array) -> list[np.ndarray]:
+    """Genes that any concept uses, in blocks."""
+    used = np.flatnonzero(np.diff(share.indptr))
+    return [used[start : start + BLOCK] for start in range(0, len(used), BLOCK)]
