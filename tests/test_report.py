@@ -9,11 +9,14 @@ from html.parser import HTMLParser
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
+from anndata import AnnData
 from typer.testing import CliRunner
 
 import stcsm
 from stcsm._report import write_report
+from stcsm._report._read import _top_genes
 from stcsm.cli import app
 from stcsm.models import GeneVAE
 from tests.models.test_sections import tiny
@@ -103,6 +106,18 @@ def test_everything_is_there(page, result):
     for word in ("Settings and versions", "scvi-tools", "Sanity of the maps", "Genes that score highest", "n_latent"):
         assert word in page.text
     assert any(a.get("name") == "viewport" for t, a in page.tags if t == "meta")
+
+
+@pytest.mark.parametrize(("place", "shown"), [(11, ""), (12, "13"), (19, "20")])
+def test_the_highest_of_a_concepts_own_genes_is_among_those_shown(place, shown):
+    names = [f"g{i}" for i in range(20)]
+    adata = AnnData(np.ones((2, 20), dtype=np.float32), var=pd.DataFrame(index=names))
+    adata.varm["concept_score"] = pd.DataFrame({"c": np.arange(20.0, 0, -1)}, index=names)
+    rows = _top_genes(adata, "c", {names[place], names[19]})
+    assert [r["name"] for r in rows] == names[:12] + ([names[place]] if shown else [])
+    assert rows[-1]["rank"] == shown
+    assert not any(r["rank"] for r in rows[:12])
+    assert rows[-1]["member"]
 
 
 def test_a_result_without_statistics_and_sanity_has_a_report_too(result, tmp_path):

@@ -71,7 +71,12 @@ def _top_genes(adata: AnnData, key: str, members: set[str]) -> list[dict[str, An
         return []
     values = scores.to_numpy(dtype=float)
     known = np.flatnonzero(np.isfinite(values))
-    top = known[np.argsort(-values[known], kind="stable")][:TOP_GENES]
+    order = known[np.argsort(-values[known], kind="stable")]
+    top = order[:TOP_GENES]
+    own = np.flatnonzero(adata.var_names[order].astype(str).isin(list(members)))
+    if len(own) and own[0] >= TOP_GENES:  # none of its own genes among them: the highest all the same
+        top = order[[*range(TOP_GENES), own[0]]]
+    rank = {int(g): i + 1 for i, g in enumerate(order)}
     longest = float(np.abs(values[top]).max(initial=0)) or 1.0
     return [
         {
@@ -79,6 +84,7 @@ def _top_genes(adata: AnnData, key: str, members: set[str]) -> list[dict[str, An
             "score": f"{values[g]:.2f}",
             "share": round(100 * max(float(values[g]), 0) / longest),
             "member": str(adata.var_names[g]) in members,
+            "rank": f"{rank[int(g)]:,}" if rank[int(g)] > TOP_GENES else "",
         }
         for g in top
     ]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -21,6 +22,8 @@ def concept_scores(
     adata: AnnData, concepts: Sequence[str] | str | None = None, *, n_genes: int = 15, ncols: int = 4
 ) -> Figure:
     """Show the genes of highest score on each concept; those of its definition in red.
+
+    Where none of a concept's own genes is among them, its highest stands below the others, with its rank.
 
     Parameters
     ----------
@@ -55,12 +58,12 @@ def concept_scores(
     for ax in axes.flat[scores.shape[1] :]:
         ax.set_axis_off()
     for ax, key in zip(axes.flat, scores, strict=False):
-        top = scores[key].dropna().nlargest(n_genes)[::-1]
         members = set(map(str, records.get(str(key), {}).get("members", ())))
+        top, names = _highest(scores[key].dropna(), members, n_genes)
         colours = [MEMBER if gene in members else OTHER for gene in top.index]
         ax.hlines(range(len(top)), 0, top, color=colours, lw=1)
         ax.scatter(top, range(len(top)), c=colours, s=16, zorder=3)
-        ax.set_yticks(range(len(top)), top.index, fontsize=7)
+        ax.set_yticks(range(len(top)), names, fontsize=7)
         ax.tick_params(axis="x", labelsize=7)
         ax.set_ylim(-0.6, len(top) - 0.4)
         ax.set_xlim(left=0 if len(top) and top.min() >= 0 else None)
@@ -74,6 +77,18 @@ def concept_scores(
     ]
     fig.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return fig
+
+
+def _highest(scores: pd.Series, members: set[str], n: int) -> tuple[pd.Series, list[str]]:
+    """Scores to draw, the lowest first, and what to call them."""
+    ordered = scores.sort_values(ascending=False, kind="stable")
+    top = ordered.iloc[:n]
+    own = np.flatnonzero(ordered.index.astype(str).isin(list(members)))
+    names = list(map(str, top.index))
+    if len(own) and own[0] >= n:
+        top = ordered.iloc[[*range(n), own[0]]]
+        names.append(f"{ordered.index[own[0]]} (rank {own[0] + 1:,})")
+    return top[::-1], names[::-1]
 
 
 def embedding(adata: AnnData, color: str | None = None, *, genes: Sequence[str] = (), cmap: str = "RdBu_r") -> Figure:

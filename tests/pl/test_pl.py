@@ -65,6 +65,16 @@ def test_scores_and_embedding(written):
     pl.embedding(written, "b", genes=["g0"])
 
 
+@pytest.mark.parametrize(("place", "last"), [(0, None), (2, None), (3, "g1 (rank 4)"), (5, "g1 (rank 6)")])
+def test_a_concepts_own_gene_is_shown_with_its_rank_where_it_is_not_among_the_highest(written, place, last):
+    order = ["g0", "g2", "g3", "g4", "g5"]
+    order.insert(place, "g1")
+    written.varm["concept_score"]["L2_3"] = pd.Series(np.arange(6.0, 0, -1), index=order)
+    fig = pl.concept_scores(written, "L2/3", n_genes=3)
+    names = [t.get_text() for t in fig.axes[0].get_yticklabels()][::-1]
+    assert names == order[:3] + ([last] if last else [])
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
