@@ -1,0 +1,128 @@
+"""The folder of results that ``stcsm run`` writes: what is in it, what it may replace, all of it or nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import h5py
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import pandas as pd
+import pyarrow as pa
+from anndata import AnnData
+from pyarrow import csv
+
+from stcsm import _keys, pl, tl
+from stcsm._folder import replace_all
+from stcsm._trust import write_trust
+from stcsm.models import GeneVAE, holds_only_a_model
+
+RESULT = "result.h5ad"
+RESULTS = (
+    "concept_saliency.csv",
+    "concept_map.csv",
+    "concept_scores.csv",
+    "concept_maps.png",
+    RESULT,
+    "concept_significance.csv",
+    "sanity.json",
+    "model",
+)
+SIGNIFICANCE = "concept_significance.csv"
+SANITY = "sanity.json"
+
+
+def check_out(out: Path) -> None:
+    """Refuse, before any work, a folder that cannot take the results or where one would replace what is not ours.
+
+    Raises
+    ------
+    FileExistsError
+        If ``out`` is a file, or if something that we did not write stands where a result is due.
+    PermissionError
+        If it cannot be written to.
+    """
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"Expected a folder for the results, found a file: {out}")
+    nearest = next(p for p in (out, *out.resolve().parents) if p.exists())
+    if not os.access(nearest, os.W_OK):
+        raise PermissionError(f"Expected a folder that can be written to, found one that cannot: {nearest}")
+    for name in RESULTS[:-1]:
+        if (out / name).is_dir():
+            raise FileExistsError(f"Expected to write a file, found a folder: {out / name}; choose another --out")
+    model = out / RESULTS[-1]
+    if model.exists() and not holds_only_a_model(model):
+        raise FileExistsError(f"Expected room for the model, found something else in {model}; choose another --out")
+    there = [name for name in RESULTS if (out / name).exists()]
+    if there and not _is_ours(out / RESULT):
+        raise FileExistsError(
+            f"Expected an empty folder or results of an earlier run, found {', '.join(there)} in {out} and no "
+            f"{RESULT} of stcsm beside; choose another --out"
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is the result of an earlier run."""
+    try:
+        with h5py.File(path, "r") as file:
+            return f"uns/{_keys.UNS}" in file
+    except OSError:
+        return False
+
+
+def check_input(out: Path, *inputs: Path | None) -> None:
+    """Refuse to replace what is being read.
+
+    Raises
+    ------
+    FileExistsError
+        If an input stands where a result is due.
+    """
+    due = {(out / name).resolve() for name in RESULTS}
+    for path in inputs:
+        if path is not None and path.resolve() in due:
+            raise FileExistsError(
+                f"Expected to keep what is read, found {path} where a result is due; choose another --out"
+            )
+
+
+def write_results(adata: AnnData, model: GeneVAE, out: Path) -> None:
+    """Write every result; those of an earlier run are replaced only when all new ones are there."""
+    out.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".stcsm-", dir=out))
+    try:
+        for key, name in ((_keys.CONCEPT_SALIENCY, RESULTS[0]), (_keys.CONCEPT_MAP, RESULTS[1])):
+            _write_csv(_with_labels(adata, adata.obsm[key]), scratch / name, "spot")
+        _write_csv(_with_labels(adata, adata.varm[_keys.CONCEPT_SCORE]), scratch / RESULTS[2], "gene")
+        if "significance" in adata.uns[_keys.UNS]:
+            table = tl.concept_table(adata)
+            table.set_index("label").to_csv(scratch / SIGNIFICANCE, index_label="concept")
+        write_trust(adata, scratch / SANITY)
+        with mpl.rc_context({"figure.dpi": 150}):
+            backend = mpl.get_backend()
+            mpl.use("agg")
+            figure = pl.saliency(adata, key=_keys.CONCEPT_MAP)
+            figure.savefig(scratch / RESULTS[3], bbox_inches="tight")
+            plt.close(figure)
+            mpl.use(backend)
+        adata.write_h5ad(scratch / RESULT)
+        model.save(scratch / RESULTS[-1])
+        replace_all(RESULTS, scratch, out)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _write_csv(table: pd.DataFrame, path: Path, index_label: str) -> None:
+    """Write with every digit, five times as fast as pandas would: scores of thousands of concepts are many millions."""
+    columns = [pa.array(table.index.astype(str)), *(pa.array(table[c].to_numpy(), from_pandas=True) for c in table)]
+    whole = pa.Table.from_arrays(columns, names=[index_label, *map(str, table)])
+    csv.write_csv(whole, path, csv.WriteOptions(quoting_style="needed"))
+
+
+def _with_labels(adata: AnnData, table: pd.DataFrame) -> pd.DataFrame:
+    """The table under the concepts' own names instead of their keys."""
+    concepts = adata.uns[_keys.UNS]["concepts"]
+    return table.rename(columns={key: concepts[key]["label"] for key in table})
