@@ -177,7 +177,9 @@ def _one_line(message: Warning | str, *_: Any, **__: Any) -> None:
 def _tested(adata: AnnData, most: int = 15) -> Table:
     """Most significant concepts, for the person at the terminal."""
     found = tl.concept_table(adata).sort_values(["p", "strength"], ascending=[True, False], kind="stable")
-    shown = Table(title=f"Maps against random concepts ({min(most, len(found))} of {len(found)})")
+    shown = Table(
+        title=f"Each map against those of random concepts ({min(most, len(found))} of {len(found)} concepts shown)"
+    )
     for heading in ("concept", "p", "q", "strength", "Moran's I"):
         shown.add_column(heading, justify="left" if heading == "concept" else "right")
     for _, row in found.head(most).iterrows():

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-# Before anything imports torch: the arrays of tests are too small to share, and threads that wait for one another while
-# something else has their core turn seconds into minutes.
+# Before anything imports torch: the arrays of tests are too small to share, and threads of torch that wait for one
+# another while something else has their core turn seconds into minutes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

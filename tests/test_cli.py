@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -24,6 +25,8 @@ def stcsm_command(*args) -> subprocess.CompletedProcess:
 def command_here(monkeypatch, capsys):
     """The command line in this process: what is refused needs no new one, whose imports take seconds."""
 
+    monkeypatch.setattr(os, "environ", os.environ.copy())  # what the command sets ends with the test
+
     def run(*args) -> subprocess.CompletedProcess:
         monkeypatch.setattr(sys, "argv", ["stcsm", *map(str, args)])
         with pytest.raises(SystemExit) as stop:
@@ -32,6 +35,16 @@ def command_here(monkeypatch, capsys):
         return subprocess.CompletedProcess(args, stop.value.code, out, err)
 
     return run
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "passive"), ("active", "active")])
+def test_threads_do_not_spin_unless_asked_to(command_here, monkeypatch, before, after):
+    if before is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    else:
+        monkeypatch.setenv("OMP_WAIT_POLICY", before)
+    command_here("--help")
+    assert os.environ["OMP_WAIT_POLICY"] == after
 
 
 @pytest.fixture(scope="module")

@@ -113,11 +113,21 @@ def test_the_highest_of_a_concepts_own_genes_is_among_those_shown(place, shown):
     names = [f"g{i}" for i in range(20)]
     adata = AnnData(np.ones((2, 20), dtype=np.float32), var=pd.DataFrame(index=names))
     adata.varm["concept_score"] = pd.DataFrame({"c": np.arange(20.0, 0, -1)}, index=names)
-    rows = _top_genes(adata, "c", {names[place], names[19]})
+    concept = {"members": [names[place], names[19]], "weights": [1.0, 0.5]}
+    rows = _top_genes(adata, "c", concept)
     assert [r["name"] for r in rows] == names[:12] + ([names[place]] if shown else [])
     assert rows[-1]["rank"] == shown
     assert not any(r["rank"] for r in rows[:12])
     assert rows[-1]["member"]
+
+
+def test_the_scale_is_that_of_the_highest_and_genes_against_a_concept_are_not_added():
+    names = [f"g{i}" for i in range(20)]
+    adata = AnnData(np.ones((2, 20), dtype=np.float32), var=pd.DataFrame(index=names))
+    adata.varm["concept_score"] = pd.DataFrame({"c": [*np.linspace(2, 0.9, 19), -8.0]}, index=names)
+    rows = _top_genes(adata, "c", {"members": ["g19"], "weights": [1.0]})
+    assert [rows[0]["share"], rows[-1]["share"], rows[-1]["rank"]] == [100, 0, "20"]
+    assert len(_top_genes(adata, "c", {"members": ["g19"], "weights": [-1.0]})) == 12
 
 
 def test_a_result_without_statistics_and_sanity_has_a_report_too(result, tmp_path):

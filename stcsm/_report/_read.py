@@ -9,6 +9,7 @@ import pandas as pd
 from anndata import AnnData
 
 from stcsm import _keys
+from stcsm.pl._read import highest
 
 TOP_GENES = 12
 LEVEL = 0.05
@@ -48,7 +49,7 @@ def _row(adata: AnnData, key: str, record: dict[str, Any], tests: pd.DataFrame, 
         "estimator": str(record.get("estimator")),
         "n_members": len(members),
         "members": members[:MOST_MEMBERS],
-        "genes": _top_genes(adata, key, set(members)),
+        "genes": _top_genes(adata, key, record),
         "p": _number(test, "p"),
         "stands_out": test is not None and float(test["p"]) < LEVEL,
         "q": _number(test, "q"),
@@ -63,30 +64,24 @@ def _row(adata: AnnData, key: str, record: dict[str, Any], tests: pd.DataFrame, 
     }
 
 
-def _top_genes(adata: AnnData, key: str, members: set[str]) -> list[dict[str, Any]]:
+def _top_genes(adata: AnnData, key: str, concept: dict[str, Any]) -> list[dict[str, Any]]:
     if _keys.CONCEPT_SCORE not in adata.varm:
         return []
     scores = pd.DataFrame(adata.varm[_keys.CONCEPT_SCORE]).get(key)
     if scores is None:
         return []
-    values = scores.to_numpy(dtype=float)
-    known = np.flatnonzero(np.isfinite(values))
-    order = known[np.argsort(-values[known], kind="stable")]
-    top = order[:TOP_GENES]
-    own = np.flatnonzero(adata.var_names[order].astype(str).isin(list(members)))
-    if len(own) and own[0] >= TOP_GENES:  # none of its own genes among them: the highest all the same
-        top = order[[*range(TOP_GENES), own[0]]]
-    rank = {int(g): i + 1 for i, g in enumerate(order)}
-    longest = float(np.abs(values[top]).max(initial=0)) or 1.0
+    rows = highest(pd.Series(scores.to_numpy(dtype=float), index=adata.var_names), concept, TOP_GENES)
+    members = set(map(str, concept.get("members", ())))
+    longest = max((abs(score) for _, score, rank in rows if rank <= TOP_GENES), default=0.0) or 1.0
     return [
         {
-            "name": str(adata.var_names[g]),
-            "score": f"{values[g]:.2f}",
-            "share": round(100 * max(float(values[g]), 0) / longest),
-            "member": str(adata.var_names[g]) in members,
-            "rank": f"{rank[int(g)]:,}" if rank[int(g)] > TOP_GENES else "",
+            "name": name,
+            "score": f"{score:.2f}",
+            "share": round(100 * max(score, 0) / longest),
+            "member": name in members,
+            "rank": f"{rank:,}" if rank > TOP_GENES else "",
         }
-        for g in top
+        for name, score, rank in rows
     ]
 
 

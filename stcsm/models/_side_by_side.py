@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from stcsm.models._module import GeneVAEModule
 
 T = TypeVar("T")
+SMALL = 2**19
+"""Values of a batch (genes x spots) up to which one thread does the work of a fully connected model.
+
+Two gain a quarter at most on an idle machine; on a busy one they wait for each other, spinning, and take four times and
+more as long (docs/start.md). And what is learned does not depend on how many cores there are.
+"""
 
 
 class SideBySide:
@@ -82,19 +88,33 @@ class SideBySide:
 
 
 @contextmanager
-def side_by_side(module: GeneVAEModule) -> Iterator[None]:
+def one_thread(wanted: bool = True) -> Iterator[None]:
+    """Let torch use one thread, where that is wanted."""
+    threads = torch.get_num_threads()
+    try:
+        if wanted:
+            torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def side_by_side(module: GeneVAEModule, small: bool = False) -> Iterator[None]:
     """Train the members of ``module`` on threads of their own, where torch may use several.
 
-    Each gets its share of torch's threads, so that there are no more of them than before.
+    Each gets its share of torch's threads, so that there are no more of them than before; one where batches are
+    ``small``.
     """
     threads = torch.get_num_threads()
     n_workers = min(len(module.members), threads)
     if n_workers < 2:
-        yield
+        with one_thread(small):
+            yield
         return
     module.workers = workers = SideBySide(n_workers)
     try:
-        torch.set_num_threads(threads // n_workers)
+        torch.set_num_threads(1 if small else threads // n_workers)
         yield
     finally:
         module.workers = None

@@ -19,7 +19,7 @@ from stcsm.models._module import GeneVAEModule
 from stcsm.models._plan import OneCyclePlan
 from stcsm.models._reader import GeneReader
 from stcsm.models._sections import Frame
-from stcsm.models._side_by_side import side_by_side
+from stcsm.models._side_by_side import SMALL, one_thread, side_by_side
 from stcsm.models._smoothing import choose_smoothing
 from stcsm.space import require_memory
 
@@ -134,6 +134,7 @@ class TrainingMixin:
         if self.settings["smoothing"] == "auto":
             # The search has batches of its own: what counts is how much training there will be, not in which batches.
             self._settle_smoothing(max_epochs * max(data.steps_per_epoch, n // BATCH) // SEARCH)
+        small = self.settings["encoder"] == "mlp" and batch_size * self.samples.n_spots <= SMALL
         plan = self._plan(lr, ({"kl_warmup": KL_WARMUP_MANY_GENES} if many else {}) | (plan_kwargs or {}))
         if early_stopping:
             trainer_kwargs.setdefault("early_stopping_patience", 10)
@@ -147,7 +148,7 @@ class TrainingMixin:
             warnings.catch_warnings(),
             quiet("lightning.pytorch", logging.INFO if progress else logging.ERROR),
             # Where processes share the batches, they share the cores too.
-            side_by_side(self.module) if trainer_kwargs.get("strategy", "auto") == "auto" else nullcontext(),
+            side_by_side(self.module, small) if trainer_kwargs.get("strategy", "auto") == "auto" else nullcontext(),
         ):
             warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
             TrainRunner(
@@ -165,14 +166,16 @@ class TrainingMixin:
 
     def _settle_smoothing(self, most_steps: int) -> None:
         """Choose the width of the spatial filter and build the module with it."""
-        width, gains = choose_smoothing(
-            self.samples,
-            self.trained_samples,
-            self.frame.coordinates,
-            self._trial_module,
-            seed=self.settings["seed"],
-            steps=most_steps,
-        )
+        # Its batches are small, of however large a section: it looks at some of the genes and spots.
+        with one_thread(self.settings["encoder"] == "mlp"):
+            width, gains = choose_smoothing(
+                self.samples,
+                self.trained_samples,
+                self.frame.coordinates,
+                self._trial_module,
+                seed=self.settings["seed"],
+                steps=most_steps,
+            )
         self.settings["smoothing"] = width
         self.module = self._build_module(self.module.depth.cpu())
         logger.info(f"smoothing {width:g} of { ({w: round(g, 5) for w, g in gains.items()}) } nats a held-out count")

@@ -29,6 +29,22 @@ def stored(adata: AnnData) -> dict[str, Any]:
     return dict(adata.uns.get(_keys.UNS, {}).get("concepts", {}))
 
 
+def highest(scores: pd.Series, concept: dict[str, Any], n: int) -> list[tuple[str, float, int]]:
+    """Genes to show of a concept: (name, score, rank from 1), the ``n`` highest.
+
+    Where none of the concept's own genes is among them, the highest that speaks for it follows; genes that count
+    against it (of negative weight) belong at the other end.
+    """
+    ordered = scores.dropna().sort_values(ascending=False, kind="stable")
+    names = list(map(str, ordered.index))
+    rows = [(name, float(s), i + 1) for i, (name, s) in enumerate(zip(names[:n], ordered, strict=False))]
+    members = list(map(str, concept.get("members", ())))
+    weights = concept.get("weights", [1.0] * len(members))
+    own = {name for name, weight in zip(members, weights, strict=True) if weight > 0}
+    best = next((i for i, name in enumerate(names) if name in own), 0)
+    return [*rows, (names[best], float(ordered.iloc[best]), best + 1)] if best >= n else rows
+
+
 def table(adata: AnnData, key: str, concepts: Sequence[str] | str | None, where: str = "obsm") -> pd.DataFrame:
     """Table of concepts, restricted to some of them; columns are keys.
 

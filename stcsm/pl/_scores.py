@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from stcsm import _keys
-from stcsm.pl._read import MAKERS, label, some, stored, table
+from stcsm.pl._read import MAKERS, highest, label, some, stored, table
 
 MOST_PANELS = 24
 MEMBER, OTHER = "#b2182b", "#4d4d4d"
@@ -58,9 +57,12 @@ def concept_scores(
     for ax in axes.flat[scores.shape[1] :]:
         ax.set_axis_off()
     for ax, key in zip(axes.flat, scores, strict=False):
-        members = set(map(str, records.get(str(key), {}).get("members", ())))
-        top, names = _highest(scores[key].dropna(), members, n_genes)
-        colours = [MEMBER if gene in members else OTHER for gene in top.index]
+        record = records.get(str(key), {})
+        members = set(map(str, record.get("members", ())))
+        rows = highest(scores[key], record, n_genes)[::-1]
+        top = np.array([score for _, score, _ in rows])
+        names = [name if rank <= n_genes else f"{name} (rank {rank:,})" for name, _, rank in rows]
+        colours = [MEMBER if name in members else OTHER for name, _, _ in rows]
         ax.hlines(range(len(top)), 0, top, color=colours, lw=1)
         ax.scatter(top, range(len(top)), c=colours, s=16, zorder=3)
         ax.set_yticks(range(len(top)), names, fontsize=7)
@@ -77,18 +79,6 @@ def concept_scores(
     ]
     fig.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return fig
-
-
-def _highest(scores: pd.Series, members: set[str], n: int) -> tuple[pd.Series, list[str]]:
-    """Scores to draw, the lowest first, and what to call them."""
-    ordered = scores.sort_values(ascending=False, kind="stable")
-    top = ordered.iloc[:n]
-    own = np.flatnonzero(ordered.index.astype(str).isin(list(members)))
-    names = list(map(str, top.index))
-    if len(own) and own[0] >= n:
-        top = ordered.iloc[[*range(n), own[0]]]
-        names.append(f"{ordered.index[own[0]]} (rank {own[0] + 1:,})")
-    return top[::-1], names[::-1]
 
 
 def embedding(adata: AnnData, color: str | None = None, *, genes: Sequence[str] = (), cmap: str = "RdBu_r") -> Figure:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,25 +39,27 @@ PARTS: dict[str, Callable[[GeneVAE, list[Concept]], np.ndarray]] = {
 }
 """What a concept map can be made of; each gives (K, S')."""
 SHOWN = ("expression", "nearest")
-"""Parts that genes show by themselves: smoothed over space first, and counted twice, what a model says once."""
+"""Parts that genes show by themselves: smoothed over space first."""
+WEIGHTS = {"saliency": 1.0, "linear": 1.0, "expression": 1.5, "nearest": 1.5, "decoded": 1.0}
+"""What each part counts; how it was found: benchmarks/RECOVERY.md."""
+DEFAULT_PARTS = ("saliency", "linear", "expression", "nearest")
 
 
 def concept_map(
     adata: AnnData,
     model: GeneVAE,
     concepts: Sequence[str] | str | None = None,
-    parts: Sequence[str] = ("saliency", "linear", "expression", "nearest"),
+    parts: Sequence[str] | str | Mapping[str, float] = DEFAULT_PARTS,
     graph: bool = True,
 ) -> None:
     """Map where each concept lives: the recommended map, made of several views of the concept.
 
     Each part is brought to mean 0 and standard deviation 1 over the spots (of several sections, over those of each:
     maps compare the places of a section, not sections); the parts are averaged, those that genes show by themselves
-    (``"expression"``, ``"nearest"``) with twice the weight of the others, and carried over the spot graph, so that
+    (``"expression"``, ``"nearest"``) with 1.5 times the weight of the others, and carried over the spot graph, so that
     spots that look alike get alike values. Attribution says what the encoder looks at, a linear encoder is the steadier
     witness where genes are few or faint, the members' own expression keeps both honest, and genes that the model finds
-    nearest to the concept add their counts where the members have few. ``benchmarks/RECOVERY.md`` has what each part is
-    worth.
+    nearest to the concept steady it where the members are few. ``benchmarks/RECOVERY.md`` has what each part is worth.
 
     Parameters
     ----------
@@ -71,8 +73,8 @@ def concept_map(
         Any of ``"saliency"`` (gradient averaged over a fixed random 1500 genes), ``"linear"`` (the same for a linear
         encoder: principal components of the genes, as many as predict held-out counts best), ``"expression"`` (mean
         standardised log-normalised expression of the members, smoothed over space with the graph's width),
-        ``"nearest"`` (the same of the members together with the ten genes of highest concept score) and
-        ``"decoded"`` (:func:`stcsm.tl.decoded`).
+        ``"nearest"`` (the same of the members together with the ten trained genes of highest concept score) and
+        ``"decoded"`` (:func:`stcsm.tl.decoded`); or a mapping of these to weights of your own.
     graph
         Carry the map over the spot graph (:func:`stcsm.pp.spot_graph`), which is made with its defaults where
         ``adata.obsp["stcsm_spot_graph"]`` is absent.
@@ -90,16 +92,14 @@ def concept_map(
     Raises
     ------
     ValueError
-        If there are no concepts, they come from another model, a name is unknown, or a part is.
+        If there are no concepts, they come from another model, a name is unknown, a part is, or a weight is not above
+        zero.
     """
     check_concepts(adata, model)
     chosen = read_concepts(adata, concepts)
-    parts = [parts] if isinstance(parts, str) else list(parts)
-    unknown = [p for p in parts if p not in PARTS]
-    if unknown or not parts:
-        raise ValueError(f"Expected parts among {tuple(PARTS)}, found {unknown[0] if unknown else 'none'!r}")
+    weights = _weights(parts)
     made, settings = _graph(adata, model) if graph else (None, {})
-    views = {p: PARTS[p](model, chosen).T for p in parts}
+    views = {p: PARTS[p](model, chosen).T for p in weights}
     shown = [p for p in SHOWN if p in views]
     if shown and settings.get("width"):
         coords = np.asarray(adata.obsm[model.setup.spatial_key], dtype=float)[model.spots]
@@ -108,12 +108,12 @@ def concept_map(
                 smoother = spatial_filter(coords[own], settings["width"])
                 for part in shown:
                     views[part][own] = smoother @ views[part][own]
-    weights = np.array([2.0 if part in shown else 1.0 for part in views])
     scaled = [standardise_sections(model, view) for view in views.values()]
-    maps: Any = standardise_sections(model, np.average(scaled, axis=0, weights=weights))
+    maps: Any = standardise_sections(model, np.average(scaled, axis=0, weights=list(weights.values())))
     steps = int(settings["steps"]) if graph else 0
     if made is not None:
         maps = standardise_sections(model, diffuse(_among(made, model.spots), maps, steps))
+    maps[model.reader.depth == 0] = np.nan  # a model may be loaded on spots that have lost their counts
     if made is not None and made is not adata.obsp.get(_keys.SPOT_GRAPH):
         adata.obsp[_keys.SPOT_GRAPH] = made
         write_entry(adata, "spot_graph", settings)
@@ -122,11 +122,26 @@ def concept_map(
         adata,
         "concept_map",
         {
-            "parts": np.asarray(list(views), dtype=object),
-            "weights": weights,
+            "parts": np.asarray(list(weights), dtype=object),
+            "weights": np.asarray(list(weights.values())),
             "steps": steps,
         },
     )
+
+
+def _weights(parts: Sequence[str] | str | Mapping[str, float]) -> dict[str, float]:
+    """What each part counts: the usual weights, or those that were given."""
+    given = (
+        {parts: None} if isinstance(parts, str) else dict(parts) if isinstance(parts, Mapping) else dict.fromkeys(parts)
+    )
+    unknown = [p for p in given if p not in PARTS]
+    if unknown or not given:
+        raise ValueError(f"Expected parts among {tuple(PARTS)}, found {unknown[0] if unknown else 'none'!r}")
+    weights = {p: WEIGHTS[p] if w is None else float(w) for p, w in given.items()}
+    for part, weight in weights.items():
+        if not (np.isfinite(weight) and weight > 0):
+            raise ValueError(f"Expected weights above zero, found {weight:g} for {part!r}; leave that part out")
+    return weights
 
 
 def _among(graph: Any, spots: np.ndarray) -> csr_array:

@@ -6,19 +6,21 @@ import numpy as np
 from scipy import sparse
 
 from stcsm.models import GeneVAE
-from stcsm.tl._concepts import score_genes
-from stcsm.tl._members import BLOCK, gene_blocks, member_shares
+from stcsm.tl._concepts import CONCEPTS_AT_ONCE, score_genes
+from stcsm.tl._maps import nearest_genes
+from stcsm.tl._members import gene_blocks, member_shares
 from stcsm.tl._store import Concept
 
 N_NEAREST = 10
-"""Genes that stand beside the members: twenty or thirty dilute what ten add (benchmarks/RECOVERY.md)."""
+"""Genes that stand beside the members: with five or twenty the map finds layers less well (benchmarks/RECOVERY.md)."""
 
 
 def member_expression(model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
     """Mean standardised log-normalised expression of each concept's members, (K, S'); zero where it has none.
 
     Counts are divided by the spot's depth (relative to the mean spot), ``log1p`` is taken, and each gene is brought to
-    mean 0 and standard deviation 1 over spots before genes are averaged by their weights.
+    mean 0 and standard deviation 1 over spots before genes are averaged by their weights; of several sections, each
+    within its own.
     """
     return _mean_expression(model, member_shares(model, concepts))
 
@@ -41,23 +43,28 @@ def nearest_expression(model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
 def _nearest(model: GeneVAE, concepts: list[Concept]) -> sparse.csc_array:
     """One at each concept's nearest genes, (K, G)."""
     latents = [model.get_latent_representation(member=m) for m in range(model.n_members)]
-    trained = model.trained_genes
-    n = min(N_NEAREST, len(trained))
-    rows = np.empty((len(concepts), n), dtype=np.int64)
-    for first in range(0, len(concepts), BLOCK):
-        scores = score_genes([z[trained] for z in latents], concepts[first : first + BLOCK])
-        rows[first : first + BLOCK] = trained[np.argsort(-scores, axis=0, kind="stable")[:n].T]
-    where = (np.repeat(np.arange(len(concepts)), n), rows.ravel())
-    return sparse.csc_array((np.ones(rows.size), where), shape=(len(concepts), len(model.reader.gene_totals)))
+    genes = np.vstack(
+        [
+            nearest_genes(model, score_genes(latents, concepts[first : first + CONCEPTS_AT_ONCE]), N_NEAREST)
+            for first in range(0, len(concepts), CONCEPTS_AT_ONCE)
+        ]
+    )
+    where = (np.repeat(np.arange(len(concepts)), genes.shape[1]), genes.ravel())
+    return sparse.csc_array((np.ones(genes.size), where), shape=(len(concepts), len(latents[0])))
 
 
 def _mean_expression(model: GeneVAE, share: sparse.csc_array) -> np.ndarray:
-    """Standardised expression averaged by shares (K, G)."""
-    depth = model.reader.depth * len(model.spots)
+    """Standardised expression averaged by shares (K, G), within each section; zero at spots without a count."""
     maps = np.zeros((share.shape[0], len(model.spots)))
-    for block in gene_blocks(share):
-        profiles = np.log1p(model.reader.profiles(block) / depth).astype(np.float64)
-        profiles -= profiles.mean(axis=1, keepdims=True)
-        spread = profiles.std(axis=1, keepdims=True)
-        maps += share[:, block] @ (profiles / np.where(spread > 0, spread, 1))
+    depth = np.asarray(model.reader.depth, dtype=np.float64)
+    for block in gene_blocks(share, len(model.spots)):
+        counts = model.reader.profiles(block)
+        for _, own in model.parts():
+            seen = np.arange(len(depth))[own]
+            seen = seen[depth[seen] > 0]
+            profiles = np.log1p(counts[:, seen] / (depth[seen] / depth[seen].mean()))
+            profiles -= profiles.mean(axis=1, keepdims=True)
+            spread = profiles.std(axis=1, keepdims=True)
+            profiles /= np.where(spread > 0, spread, 1)
+            maps[:, seen] += share[:, block] @ profiles
     return maps

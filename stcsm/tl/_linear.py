@@ -27,7 +27,7 @@ def linear_maps(model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
     axes, centre = _axes(model, _number(model, seed), seed)
     share = member_shares(model, concepts)
     latents = np.zeros((len(concepts), axes.shape[1]))
-    for block in gene_blocks(share):
+    for block in gene_blocks(share, len(model.spots)):
         latents += share[:, block] @ ((_inputs(model, block) - centre) @ axes)
     return latents @ axes.T
 

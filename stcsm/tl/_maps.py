@@ -120,8 +120,7 @@ def choose_genes(
                 raise ValueError(f"Expected n_genes of 1 or more, found {n_genes}")
             if scores is None:
                 raise ValueError("Expected scores to find the nearest genes by, found none")
-            top = np.argsort(-scores[model.trained_genes], axis=0, kind="stable")[:n_genes]
-            return [np.sort(model.trained_genes[top[:, k]]) for k in range(len(concepts))]
+            return list(nearest_genes(model, scores, n_genes))
         if genes == "members":
             return [_usable(model, member_rows(c, adata.var_names)[0], f"concept {c.key!r}") for c in concepts]
         if genes not in adata.var_names:
@@ -132,6 +131,14 @@ def choose_genes(
     if len(without):
         raise ValueError(f"Expected genes with counts, found {adata.var_names[without[0]]!r} without any; leave it out")
     return [np.sort(index)] * len(concepts)
+
+
+def nearest_genes(model: GeneVAE, scores: np.ndarray, n: int) -> np.ndarray:
+    """Trained genes of highest score on each concept, ascending (K, n), by the scores (G, K) of all genes."""
+    trained = model.trained_genes
+    n = min(n, len(trained))
+    best_last = np.argpartition(np.ascontiguousarray(scores[trained].T), len(trained) - n, axis=1)
+    return np.sort(trained[best_last[:, len(trained) - n :]], axis=1)
 
 
 def random_genes(model: GeneVAE) -> np.ndarray:

@@ -8,8 +8,8 @@ from scipy import sparse
 from stcsm.models import GeneVAE
 from stcsm.tl._store import Concept, member_rows
 
-BLOCK = 256
-"""Genes that are dense at once."""
+BLOCK, VALUES = 256, 2**22
+"""Genes that are dense at once at most, and values of them: fewer genes of a large section."""
 
 
 def member_shares(model: GeneVAE, concepts: list[Concept]) -> sparse.csc_array:
@@ -31,7 +31,8 @@ def member_shares(model: GeneVAE, concepts: list[Concept]) -> sparse.csc_array:
     return sparse.csc_array((np.concatenate(weights), places), shape=shape)
 
 
-def gene_blocks(share: sparse.csc_array) -> list[np.ndarray]:
+def gene_blocks(share: sparse.csc_array, n_spots: int) -> list[np.ndarray]:
     """Genes that any concept uses, in blocks."""
     used = np.flatnonzero(np.diff(share.indptr))
-    return [used[start : start + BLOCK] for start in range(0, len(used), BLOCK)]
+    step = int(np.clip(VALUES // max(n_spots, 1), 1, BLOCK))
+    return [used[start : start + step] for start in range(0, len(used), step)]

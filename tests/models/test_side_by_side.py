@@ -26,7 +26,8 @@ def threads():
 def trained(seeds: int, **settings) -> GeneVAE:
     adata = simulated_bulb(n_spots=100, n_genes=200, n_markers=10, seed=1)
     GeneVAE.setup_anndata(adata)
-    model = GeneVAE(adata, n_seeds=seeds, smoothing=settings.pop("smoothing", 0.5), n_hidden=16)
+    smoothing, encoder = settings.pop("smoothing", 0.5), settings.pop("encoder", "mlp")
+    model = GeneVAE(adata, n_seeds=seeds, smoothing=smoothing, encoder=encoder, n_hidden=16)
     model.train(max_epochs=3, progress=False, accelerator="cpu", **settings)
     return model
 
@@ -49,6 +50,43 @@ def test_a_member_does_not_depend_on_the_others(threads):
     alone, together = trained(1), trained(2)
     for a, b in zip(alone.module.member(0).parameters(), together.module.member(0).parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+class Threads(Callback):
+    """Remembers how many threads torch had."""
+
+    def on_train_batch_start(self, trainer, *_):
+        self.found = torch.get_num_threads()
+
+
+@pytest.mark.parametrize(
+    ("seeds", "encoder", "limit", "expected"),
+    [(1, "mlp", None, 1), (2, "mlp", None, 1), (1, "mlp", 0, 4), (2, "mlp", 0, 2), (1, "conv", None, 4)],
+)
+def test_small_batches_have_one_thread_and_large_ones_or_convolutions_all(
+    threads, monkeypatch, seeds, encoder, limit, expected
+):
+    """Threads that share small arrays wait for one another, on a busy machine many times as long as they work."""
+    torch.set_num_threads(4)
+    if limit is not None:
+        monkeypatch.setattr("stcsm.models._training.SMALL", limit)
+    seen = Threads()
+    trained(seeds, encoder=encoder, callbacks=[seen])
+    assert seen.found == expected
+    assert torch.get_num_threads() == 4
+
+
+def test_the_search_for_a_width_has_one_thread(threads, monkeypatch):
+    found = []
+
+    def choose(*_, **__):
+        found.append(torch.get_num_threads())
+        return 0.0, {0.0: 0.0}
+
+    monkeypatch.setattr("stcsm.models._training.choose_smoothing", choose)
+    trained(1, smoothing="auto")
+    assert found == [1]
+    assert torch.get_num_threads() == 2
 
 
 def test_autocast_and_an_error_leave_everything_as_it_was(threads, monkeypatch):
