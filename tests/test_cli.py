@@ -38,12 +38,12 @@ def command_here(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, "passive"), ("active", "active")])
-def test_threads_do_not_spin_unless_asked_to(command_here, monkeypatch, before, after):
+def test_threads_do_not_spin_unless_asked_to(command_here, monkeypatch, tmp_path, before, after):
     if before is None:
         monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     else:
         monkeypatch.setenv("OMP_WAIT_POLICY", before)
-    command_here("--help")
+    assert command_here("run", "absent.tsv", "--genes", "a=b", "--out", tmp_path / "out").returncode == 2
     assert os.environ["OMP_WAIT_POLICY"] == after
 
 
