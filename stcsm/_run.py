@@ -161,7 +161,7 @@ def analyse(
     elif null is None:
         console.print(f"maps are not tested against random concepts ({n_concepts} concepts, {method}); ask: --null N")
     tl.decoded(adata, model)
-    tl.concept_map(adata, model)
+    tl.concept_map(adata, model, progress=not quiet)
     check_trust(adata, model, method, seed, console)
     write_results(adata, model, out)
     written = [name for name in RESULTS if (out / name).exists()]

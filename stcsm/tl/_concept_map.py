@@ -51,6 +51,8 @@ def concept_map(
     concepts: Sequence[str] | str | None = None,
     parts: Sequence[str] | str | Mapping[str, float] = DEFAULT_PARTS,
     graph: bool = True,
+    *,
+    progress: bool = False,
 ) -> None:
     """Map where each concept lives: the recommended map, made of several views of the concept.
 
@@ -78,6 +80,8 @@ def concept_map(
     graph
         Carry the map over the spot graph (:func:`stcsm.pp.spot_graph`), which is made with its defaults where
         ``adata.obsp["stcsm_spot_graph"]`` is absent.
+    progress
+        Show a progress bar while the graph is made, which takes most of the time.
 
     Writes
     ------
@@ -98,7 +102,7 @@ def concept_map(
     check_concepts(adata, model)
     chosen = read_concepts(adata, concepts)
     weights = _weights(parts)
-    made, settings = _graph(adata, model) if graph else (None, {})
+    made, settings = _graph(adata, model, progress) if graph else (None, {})
     views = {p: PARTS[p](model, chosen).T for p in weights}
     shown = [p for p in SHOWN if p in views]
     if shown and settings.get("width"):
@@ -154,7 +158,7 @@ def _among(graph: Any, spots: np.ndarray) -> csr_array:
     return csr_array(diags_array(1 / np.where(alone, 1, total)) @ part + diags_array(alone.astype(np.float64)))
 
 
-def _graph(adata: AnnData, model: GeneVAE) -> tuple[Any, dict[str, Any]]:
+def _graph(adata: AnnData, model: GeneVAE, progress: bool) -> tuple[Any, dict[str, Any]]:
     """The spot graph to use, and its settings: what is there if it was made for these spots, otherwise a new one."""
     setup = model.setup
     where: Any = {"layer": setup.layer, "spatial_key": setup.spatial_key}
@@ -175,4 +179,4 @@ def _graph(adata: AnnData, model: GeneVAE) -> tuple[Any, dict[str, Any]]:
                 "stcsm.pp.spot_graph(adata)"
             )
         return there, {"steps": 1}
-    return make_spot_graph(adata, seed=model.settings["seed"], **where)
+    return make_spot_graph(adata, seed=model.settings["seed"], progress=progress, **where)

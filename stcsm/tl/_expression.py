@@ -12,7 +12,7 @@ from stcsm.tl._members import gene_blocks, member_shares
 from stcsm.tl._store import Concept
 
 N_NEAREST = 10
-"""Genes that stand beside the members: with five or twenty the map finds layers less well (benchmarks/RECOVERY.md)."""
+"""Genes that stand beside the members: five do as well, twenty dilute them (benchmarks/RECOVERY.md)."""
 
 
 def member_expression(model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
