@@ -277,10 +277,15 @@ class ReadingMixin:
         self.module.eval()
         return z.to(self.device)
 
-    def to_all_spots(self, maps: np.ndarray) -> np.ndarray:
-        """Bring maps over the model's spots (..., S') to all spots (..., S), NaN where the model knows none."""
+    def to_all_spots(self, maps: np.ndarray, counted: bool = False) -> np.ndarray:
+        """Bring maps over the model's spots (..., S') to all spots (..., S), NaN where the model knows none.
+
+        A model may be loaded on spots of which some have lost their counts; with ``counted`` those are NaN too.
+        """
         full = np.full((*maps.shape[:-1], self.reader.n_all_spots), np.nan, dtype=maps.dtype)
         full[..., self.spots] = maps
+        if counted:
+            full[..., self.spots[self.reader.depth == 0]] = np.nan
         return full
 
     def _check_member(self, member: int) -> None:

@@ -16,7 +16,7 @@ from stcsm.pp import make_spot_graph, same_spots
 from stcsm.space import diffuse, spatial_filter
 from stcsm.tl._concepts import check_concepts
 from stcsm.tl._decoded import decoded_maps
-from stcsm.tl._ensemble import standardise_sections
+from stcsm.tl._ensemble import counted_spots, standardise_sections
 from stcsm.tl._expression import member_expression, nearest_expression
 from stcsm.tl._linear import linear_maps
 from stcsm.tl._maps import random_genes
@@ -107,8 +107,8 @@ def concept_map(
     shown = [p for p in SHOWN if p in views]
     if shown and settings.get("width"):
         coords = np.asarray(adata.obsm[model.setup.spatial_key], dtype=float)[model.spots]
-        for _, own in model.parts():
-            if len(coords[own]) > 1:
+        for own in counted_spots(model):
+            if len(own) > 1:
                 smoother = spatial_filter(coords[own], settings["width"])
                 for part in shown:
                     views[part][own] = smoother @ views[part][own]
@@ -117,11 +117,10 @@ def concept_map(
     steps = int(settings["steps"]) if graph else 0
     if made is not None:
         maps = standardise_sections(model, diffuse(_among(made, model.spots), maps, steps))
-    maps[model.reader.depth == 0] = np.nan  # a model may be loaded on spots that have lost their counts
     if made is not None and made is not adata.obsp.get(_keys.SPOT_GRAPH):
         adata.obsp[_keys.SPOT_GRAPH] = made
         write_entry(adata, "spot_graph", settings)
-    adata.obsm[_keys.CONCEPT_MAP] = columns(chosen, model.to_all_spots(maps.T).T, adata.obs_names)
+    adata.obsm[_keys.CONCEPT_MAP] = columns(chosen, model.to_all_spots(maps.T, counted=True).T, adata.obs_names)
     write_entry(
         adata,
         "concept_map",

@@ -51,7 +51,7 @@ def decoded(
     check_concepts(adata, model)
     chosen = read_concepts(adata, concepts)
     maps = decoded_maps(model, chosen) if contrast else _at_concepts(model, chosen)
-    adata.obsm[_keys.CONCEPT_DECODED] = columns(chosen, model.to_all_spots(maps).T, adata.obs_names)
+    adata.obsm[_keys.CONCEPT_DECODED] = columns(chosen, model.to_all_spots(maps, counted=True).T, adata.obs_names)
 
 
 def decoded_maps(model: GeneVAE, concepts: list[Concept]) -> np.ndarray:

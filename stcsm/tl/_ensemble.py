@@ -25,9 +25,17 @@ def standardise_sections(model: GeneVAE, maps: np.ndarray) -> np.ndarray:
     """Maps (S', K) brought to mean 0 and standard deviation 1 over the spots, of several sections over those of each.
 
     What the model knows of a gene is where in its section it is found, not how much of it one section has beside
-    another, so maps compare the places of a section.
+    another, so maps compare the places of a section. Spots without a count, of which
+    a model may be loaded on some, have no say and stay at the mean.
     """
-    out = np.empty(maps.shape, dtype=np.float64)
-    for _, own in model.parts():
+    out = np.zeros(maps.shape, dtype=np.float64)
+    for own in counted_spots(model):
         out[own] = standardise(maps[own])
     return out
+
+
+def counted_spots(model: GeneVAE) -> list[np.ndarray]:
+    """Spots with counts among the model's, of each part of the tissue."""
+    every = np.arange(len(model.spots))
+    seen = np.asarray(model.reader.depth) > 0
+    return [every[own][seen[own]] for _, own in model.parts()]

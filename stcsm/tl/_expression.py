@@ -7,6 +7,7 @@ from scipy import sparse
 
 from stcsm.models import GeneVAE
 from stcsm.tl._concepts import CONCEPTS_AT_ONCE, score_genes
+from stcsm.tl._ensemble import counted_spots
 from stcsm.tl._maps import nearest_genes
 from stcsm.tl._members import gene_blocks, member_shares
 from stcsm.tl._store import Concept
@@ -57,14 +58,13 @@ def _mean_expression(model: GeneVAE, share: sparse.csc_array) -> np.ndarray:
     """Standardised expression averaged by shares (K, G), within each section; zero at spots without a count."""
     maps = np.zeros((share.shape[0], len(model.spots)))
     depth = np.asarray(model.reader.depth, dtype=np.float64)
+    parts = counted_spots(model)
     for block in gene_blocks(share, len(model.spots)):
-        counts = model.reader.profiles(block)
-        for _, own in model.parts():
-            seen = np.arange(len(depth))[own]
-            seen = seen[depth[seen] > 0]
-            profiles = np.log1p(counts[:, seen] / (depth[seen] / depth[seen].mean()))
-            profiles -= profiles.mean(axis=1, keepdims=True)
-            spread = profiles.std(axis=1, keepdims=True)
-            profiles /= np.where(spread > 0, spread, 1)
-            maps[:, seen] += share[:, block] @ profiles
+        profiles = model.reader.profiles(block).astype(np.float64)
+        for own in parts:
+            part = np.log1p(profiles[:, own] / (depth[own] / depth[own].mean()))
+            part -= part.mean(axis=1, keepdims=True)
+            spread = part.std(axis=1, keepdims=True)
+            profiles[:, own] = part / np.where(spread > 0, spread, 1)
+        maps += share[:, block] @ profiles
     return maps

@@ -135,8 +135,11 @@ def choose_genes(
 
 def nearest_genes(model: GeneVAE, scores: np.ndarray, n: int) -> np.ndarray:
     """Trained genes of highest score on each concept, ascending (K, n), by the scores (G, K) of all genes."""
-    trained = model.trained_genes
+    # A loaded model may have been trained on genes that have no count here, and no score.
+    trained = model.trained_genes[model.reader.gene_totals[model.trained_genes] > 0]
     n = min(n, len(trained))
+    if n == 0:
+        return np.empty((scores.shape[1], 0), dtype=trained.dtype)
     best_last = np.argpartition(np.ascontiguousarray(scores[trained].T), len(trained) - n, axis=1)
     return np.sort(trained[best_last[:, len(trained) - n :]], axis=1)
 

@@ -79,7 +79,7 @@ def saliency(
     rows = choose_genes(adata, model, chosen, scores, genes, n_genes)
     maps = saliency_maps(model, chosen, rows, method, params, progress)
     drop_significance(adata)
-    adata.obsm[_keys.CONCEPT_SALIENCY] = columns(chosen, model.to_all_spots(maps).T, adata.obs_names)
+    adata.obsm[_keys.CONCEPT_SALIENCY] = columns(chosen, model.to_all_spots(maps, counted=True).T, adata.obs_names)
     write_entry(
         adata,
         "saliency",

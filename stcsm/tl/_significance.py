@@ -147,7 +147,7 @@ def significance(
         index=pd.Index([c.key for c in chosen]),
     )
     for key, values in ((_keys.CONCEPT_SALIENCY_PVAL, p), (_keys.CONCEPT_SALIENCY_QVAL, q)):
-        adata.obsm[key] = columns(chosen, model.to_all_spots(_at(values, where)).T, adata.obs_names)
+        adata.obsm[key] = columns(chosen, model.to_all_spots(_at(values, where), counted=True).T, adata.obs_names)
     write_entry(
         adata,
         "significance",

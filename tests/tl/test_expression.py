@@ -12,6 +12,7 @@ from stcsm.models import GeneVAE
 from stcsm.space import spatial_filter
 from stcsm.tl import _concept_map, _expression
 from stcsm.tl._expression import N_NEAREST, member_expression, nearest_expression
+from stcsm.tl._maps import nearest_genes
 from stcsm.tl._store import read_concepts
 from tests.tl.conftest import make_tissue
 
@@ -120,11 +121,34 @@ def test_a_spot_that_has_lost_its_counts_is_nan_and_the_others_are_not(tissue, m
     other.X = sparse.csr_matrix(counts)
     loaded = GeneVAE.load(tmp_path / "model", other)
     stcsm.tl.concepts(other, loaded, genes={"x": ["a0"]})
+    stcsm.tl.saliency(other, loaded)
+    stcsm.tl.decoded(other, loaded)
     stcsm.tl.concept_map(other, loaded)
-    assert np.flatnonzero(other.obsm["concept_map"]["x"].isna()).tolist() == [5]
+    for key in ("concept_map", "concept_saliency", "concept_decoded"):
+        assert np.flatnonzero(other.obsm[key]["x"].isna()).tolist() == [5]
     seen = np.arange(64) != 5
+    for graph in (True, False):
+        stcsm.tl.concept_map(other, loaded, graph=graph)
+        known = other.obsm["concept_map"]["x"].to_numpy()[seen]
+        np.testing.assert_allclose([known.mean(), known.std()], [0, 1], atol=1e-6)
     expected = standardised(other[seen], model)[other.var_names.get_loc("a0")]
     np.testing.assert_allclose(member_expression(loaded, read_concepts(other))[0][seen], expected, atol=1e-5)
+
+
+def test_genes_that_have_lost_their_counts_are_not_the_nearest(tissue, model, tmp_path):
+    model.save(tmp_path / "model")
+    counts = tissue.X.toarray()
+    counts[:, 30:42] = 0
+    other = make_tissue()
+    other.X = sparse.csr_matrix(counts)
+    loaded = GeneVAE.load(tmp_path / "model", other)
+    stcsm.tl.concepts(other, loaded, genes={"x": ["a0"]})
+    scores = other.varm["concept_score"]["x"]
+    assert scores.iloc[30:42].isna().all()
+    (found,) = nearest_genes(loaded, scores.to_numpy()[:, None], N_NEAREST)
+    assert sorted(other.var_names[found]) == sorted(scores.iloc[loaded.trained_genes].nlargest(N_NEAREST).index)
+    (few,) = nearest_genes(loaded, scores.to_numpy()[:, None], 1000)
+    assert len(few) == len(loaded.trained_genes) - 12
 
 
 def test_what_genes_show_is_smoothed_over_space(tissue, model, monkeypatch):
