@@ -147,13 +147,24 @@ def main() -> None:
             print(f"  {candidate:22s}" + "".join(f"{v:8.4f}" for v in values), flush=True)
         if args.json:
             args.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    print(f"\nmean of log(error / error of S + P + E) over {len(found)} sections")
+    summary(found)
+
+
+def summary(found: dict[str, dict[str, list[float]]]) -> None:
+    """Mean error over the sections, of the four k together too, and mean of log(error / error of S + P + E)."""
+    print(
+        f"\n{len(found)} sections: mean error, k = 1, 3, 5, 10, all markers, profile; mean of k; mean log ratio of each"
+    )
     for candidate in CANDIDATES:
-        row = []
+        errors, ratios = [], []
         for i in range(6):
-            both = [(s[candidate][i], s["S + P + E"][i]) for s in found.values() if len(s[candidate]) > i]
-            row.append(np.mean([np.log(max(1 - a, 1e-4) / max(1 - b, 1e-4)) for a, b in both]))
-        print(f"  {candidate:22s}" + "".join(f"{v:+8.3f}" for v in row))
+            ours, before = (
+                np.array([1 - s[c][i] for s in found.values() if len(s[c]) > i]) for c in (candidate, "S + P + E")
+            )
+            errors.append(float(ours.mean()) if len(ours) else float("nan"))
+            ratios.append(float(np.log(ours.clip(1e-4) / before.clip(1e-4)).mean()) if len(ours) else float("nan"))
+        row = "".join(f"{e:8.4f}" for e in (*errors, np.mean(errors[:4]))) + "".join(f"{r:+8.3f}" for r in ratios)
+        print(f"  {candidate:22s}{row}")
 
 
 if __name__ == "__main__":

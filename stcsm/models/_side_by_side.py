@@ -88,15 +88,14 @@ class SideBySide:
 
 
 @contextmanager
-def one_thread(wanted: bool = True) -> Iterator[None]:
-    """Let torch use one thread, where that is wanted."""
-    threads = torch.get_num_threads()
+def torch_threads(n: int) -> Iterator[None]:
+    """Let torch use ``n`` threads meanwhile."""
+    before = torch.get_num_threads()
     try:
-        if wanted:
-            torch.set_num_threads(1)
+        torch.set_num_threads(n)
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 @contextmanager
@@ -108,15 +107,13 @@ def side_by_side(module: GeneVAEModule, small: bool = False) -> Iterator[None]:
     """
     threads = torch.get_num_threads()
     n_workers = min(len(module.members), threads)
-    if n_workers < 2:
-        with one_thread(small):
+    with torch_threads(1 if small else threads // n_workers):
+        if n_workers < 2:
             yield
-        return
-    module.workers = workers = SideBySide(n_workers)
-    try:
-        torch.set_num_threads(1 if small else threads // n_workers)
-        yield
-    finally:
-        module.workers = None
-        torch.set_num_threads(threads)
-        workers.close()
+            return
+        module.workers = workers = SideBySide(n_workers)
+        try:
+            yield
+        finally:
+            module.workers = None
+            workers.close()

@@ -19,7 +19,7 @@ from stcsm.models._module import GeneVAEModule
 from stcsm.models._plan import OneCyclePlan
 from stcsm.models._reader import GeneReader
 from stcsm.models._sections import Frame
-from stcsm.models._side_by_side import SMALL, one_thread, side_by_side
+from stcsm.models._side_by_side import SMALL, side_by_side, torch_threads
 from stcsm.models._smoothing import choose_smoothing
 from stcsm.space import require_memory
 
@@ -167,7 +167,7 @@ class TrainingMixin:
     def _settle_smoothing(self, most_steps: int) -> None:
         """Choose the width of the spatial filter and build the module with it."""
         # Its batches are small, of however large a section: it looks at some of the genes and spots.
-        with one_thread(self.settings["encoder"] == "mlp"):
+        with torch_threads(1 if self.settings["encoder"] == "mlp" else torch.get_num_threads()):
             width, gains = choose_smoothing(
                 self.samples,
                 self.trained_samples,

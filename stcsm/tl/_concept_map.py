@@ -134,9 +134,8 @@ def concept_map(
 
 def _weights(parts: Sequence[str] | str | Mapping[str, float]) -> dict[str, float]:
     """What each part counts: the usual weights, or those that were given."""
-    given = (
-        {parts: None} if isinstance(parts, str) else dict(parts) if isinstance(parts, Mapping) else dict.fromkeys(parts)
-    )
+    names = [parts] if isinstance(parts, str) else parts
+    given = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names)
     unknown = [p for p in given if p not in PARTS]
     if unknown or not given:
         raise ValueError(f"Expected parts among {tuple(PARTS)}, found {unknown[0] if unknown else 'none'!r}")

@@ -8,7 +8,7 @@ from scipy import sparse
 from stcsm.models import GeneVAE
 from stcsm.tl._concepts import CONCEPTS_AT_ONCE, score_genes
 from stcsm.tl._ensemble import counted_spots
-from stcsm.tl._maps import nearest_genes
+from stcsm.tl._maps import highest_scoring
 from stcsm.tl._members import gene_blocks, member_shares
 from stcsm.tl._store import Concept
 
@@ -46,7 +46,7 @@ def _nearest(model: GeneVAE, concepts: list[Concept]) -> sparse.csc_array:
     latents = [model.get_latent_representation(member=m) for m in range(model.n_members)]
     genes = np.vstack(
         [
-            nearest_genes(model, score_genes(latents, concepts[first : first + CONCEPTS_AT_ONCE]), N_NEAREST)
+            highest_scoring(model, score_genes(latents, concepts[first : first + CONCEPTS_AT_ONCE]), N_NEAREST)
             for first in range(0, len(concepts), CONCEPTS_AT_ONCE)
         ]
     )

@@ -120,7 +120,7 @@ def choose_genes(
                 raise ValueError(f"Expected n_genes of 1 or more, found {n_genes}")
             if scores is None:
                 raise ValueError("Expected scores to find the nearest genes by, found none")
-            return list(nearest_genes(model, scores, n_genes))
+            return list(highest_scoring(model, scores, n_genes))
         if genes == "members":
             return [_usable(model, member_rows(c, adata.var_names)[0], f"concept {c.key!r}") for c in concepts]
         if genes not in adata.var_names:
@@ -133,7 +133,7 @@ def choose_genes(
     return [np.sort(index)] * len(concepts)
 
 
-def nearest_genes(model: GeneVAE, scores: np.ndarray, n: int) -> np.ndarray:
+def highest_scoring(model: GeneVAE, scores: np.ndarray, n: int) -> np.ndarray:
     """Trained genes of highest score on each concept, ascending (K, n), by the scores (G, K) of all genes."""
     # A loaded model may have been trained on genes that have no count here, and no score.
     trained = model.trained_genes[model.reader.gene_totals[model.trained_genes] > 0]

@@ -12,7 +12,7 @@ from stcsm.models import GeneVAE
 from stcsm.space import spatial_filter
 from stcsm.tl import _concept_map, _expression
 from stcsm.tl._expression import N_NEAREST, member_expression, nearest_expression
-from stcsm.tl._maps import nearest_genes
+from stcsm.tl._maps import highest_scoring
 from stcsm.tl._store import read_concepts
 from tests.tl.conftest import make_tissue
 
@@ -145,9 +145,9 @@ def test_genes_that_have_lost_their_counts_are_not_the_nearest(tissue, model, tm
     stcsm.tl.concepts(other, loaded, genes={"x": ["a0"]})
     scores = other.varm["concept_score"]["x"]
     assert scores.iloc[30:42].isna().all()
-    (found,) = nearest_genes(loaded, scores.to_numpy()[:, None], N_NEAREST)
+    (found,) = highest_scoring(loaded, scores.to_numpy()[:, None], N_NEAREST)
     assert sorted(other.var_names[found]) == sorted(scores.iloc[loaded.trained_genes].nlargest(N_NEAREST).index)
-    (few,) = nearest_genes(loaded, scores.to_numpy()[:, None], 1000)
+    (few,) = highest_scoring(loaded, scores.to_numpy()[:, None], 1000)
     assert len(few) == len(loaded.trained_genes) - 12
 
 
