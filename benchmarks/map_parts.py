@@ -116,7 +116,7 @@ def run(name: str, folder: Path, seed: int) -> dict[str, list[float]]:
         found = score(task, maps[list(draws)].to_numpy().T)
         out[candidate] = [mean_auroc(task, found, k) for k in KS] + [of_layers(maps[list(layers)].to_numpy().T)]
     if (labels != "").all():
-        stcsm.tl.concepts(half, model, layers="map_parts_label", estimator="profile", keep=False)
+        stcsm.tl.concepts(half, model, groupby="map_parts_label", estimator="profile", keep=False)
         for candidate, weights in CANDIDATES.items():
             stcsm.tl.concept_map(half, model, parts=weights)
             maps = half.obsm["concept_map"].fillna(0.0)

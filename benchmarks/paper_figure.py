@@ -95,7 +95,7 @@ def main() -> None:
     if args.model and args.model.exists():
         model = GeneVAE.load(args.model, adata)
     else:
-        model = GeneVAE.paper(adata, seed=args.seed)
+        model = GeneVAE.published(adata, seed=args.seed)
         model.train(max_epochs=args.epochs, progress=False)
         loss = model.history["train_loss"].iloc[:, 0].astype(float).tolist()
         if args.model:
@@ -103,7 +103,7 @@ def main() -> None:
         print("loss here:    ", *(f"{x:.4f}" for x in loss))
         print("the original's:", *(f"{x:.4f}" for x in ORIGINAL), "(replicate 11)")
     stcsm.tl.published_concepts(adata, model, list(CONCEPTS))
-    stcsm.tl.saliency(adata, model, method="rectgrad", genes="members", percentile=95, reference=True)
+    stcsm.tl.saliency(adata, model, method="rectgrad", genes="concept", percentile=95, published=True)
     stcsm.tl.decoded(adata, model, contrast=False)
     stcsm.tl.mean_expression(adata)
     found: dict[str, dict[str, float]] = {}
@@ -119,7 +119,7 @@ def main() -> None:
             print(f"{gene:8s}{name:28s}" + "  ".join(f"{k} {v:.3f}" for k, v in found[gene].items()))
     draw(adata).savefig(args.out, dpi=130, pil_kwargs={"quality": 88} if args.out.suffix == ".jpg" else None)
     if args.json:
-        genes = {g: [str(x) for x in adata.uns["stcsm"]["concepts"][g]["members"]] for g in CONCEPTS}
+        genes = {g: [str(x) for x in adata.uns["stcsm"]["concepts"][g]["genes"]] for g in CONCEPTS}
         report = {"loss": loss, "original": ORIGINAL, "auroc": found, "genes": genes, "seed": args.seed}
         args.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
 

@@ -72,7 +72,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     adata = io.read(args.data) if args.data.exists() else datasets.simulated_bulb(n_genes=16000)
     adata = adata[:, : args.genes].copy()
-    model = GeneVAE.paper(adata)
+    model = GeneVAE.published(adata)
     images = model.inputs(model.trained_genes).numpy()[:, 0]
     print(f"{len(images)} genes, {args.epochs} epochs, {args.threads} threads, on {platform.processor() or 'a CPU'}")
     found: dict[str, dict] = {}

@@ -36,7 +36,7 @@ def one_seed(
     GeneVAE.setup_anndata(part)
     model = GeneVAE(part, n_seeds=n_members, seed=seed)
     model.train(progress=False)
-    stcsm.tl.concepts(part, model, layers="stability_label", genes=genes or None)
+    stcsm.tl.concepts(part, model, groupby="stability_label", genes=genes or None)
     stcsm.tl.saliency(part, model)
     scores = part.varm["concept_score"]
     top = {c: set(scores[c].nlargest(50).index) for c in scores}

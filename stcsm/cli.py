@@ -53,7 +53,7 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Run the whole analysis on a simulated olfactory bulb with known layers, and say how well the maps find them."""
-    from stcsm._run import run_demo
+    from stcsm.workflow import run_demo
 
     run_demo(out, seed=seed, n_seeds=n_seeds, method=method, encoder=encoder, quiet=quiet)
 
@@ -95,7 +95,7 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Train a gene model on a tissue and map concepts on it."""
-    from stcsm._run import run_counts
+    from stcsm.workflow import run_counts
 
     run_counts(
         counts, out, genes=genes or [], gmt=gmt, match=match, ignore_case=ignore_case, labels=labels,
@@ -114,7 +114,7 @@ def report(
     quiet: Quiet = False,
 ) -> None:
     """Write one self-contained HTML page of a result, to be opened without Python."""
-    from stcsm._report import write_report
+    from stcsm.workflow import write_report
 
     # Notices about the source of libraries that plots import are not for the person at the terminal.
     warnings.filterwarnings("ignore", category=SyntaxWarning)

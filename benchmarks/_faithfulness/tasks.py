@@ -82,8 +82,8 @@ def tissue(name: str, path: str, labels: str, args: Namespace) -> Task:
 def paper(args: Namespace) -> Task:
     """The published model (five ReLU layers) with its trained weights, concepts of three seed genes."""
     adata, key = _read(args.bulb, args.bulb_labels)
-    model = GeneVAE.paper(adata)
-    model.load_reference_weights(args.weights)
+    model = GeneVAE.published(adata)
+    model.load_published_weights(args.weights)
     stcsm.tl.published_concepts(adata, model, ["Penk", "Kctd12"])
     labels = adata.obs[key].astype(str)
     layers = {"Penk": "Granul", "Kctd12": "Nerve"}

@@ -38,7 +38,7 @@ def main():
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     clock = Clock()
-    model = GeneVAE.paper(read_h5ad(sys.argv[1]), seed=0)
+    model = GeneVAE.published(read_h5ad(sys.argv[1]), seed=0)
     extra = {"precision": sys.argv[3]} if len(sys.argv) > 3 else {}
     model.train(max_epochs=int(sys.argv[2]), progress=False, callbacks=[clock], **extra)
     print(

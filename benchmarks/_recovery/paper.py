@@ -14,7 +14,7 @@ from stcsm.attribution import attribute
 from stcsm.concepts import nearest_genes
 from stcsm.models import GeneVAE, PublishedVAE
 from stcsm.models._paper_grid import published_cells
-from stcsm.nets._published import SIZE
+from stcsm.nets import SIZE
 
 N_GENES = 50
 PERCENTILE = 95.0
@@ -52,7 +52,7 @@ def on_published_grid(half: AnnData) -> tuple[AnnData, NDArray[np.intp]]:
 
 def train(adata: AnnData, seed: int) -> PublishedVAE:
     """The published model, with the published number of epochs, or of steps where that is more."""
-    model = GeneVAE.paper(adata, seed=seed)
+    model = GeneVAE.published(adata, seed=seed)
     steps = -(-len(model.trained_genes) // BATCH)
     model.train(max_epochs=max(EPOCHS, -(-STEPS // steps)), progress=False)
     return model
@@ -74,7 +74,7 @@ def maps(task: Task, model: PublishedVAE) -> NDArray[np.float64]:
         near = nearest_genes(np.vstack([latent, mean]), len(latent), N_GENES + 1).index[1:]
         vector = latent[near].mean(axis=0)
         found = attribute(
-            model.encoder, model.inputs(near), vector, "rectgrad", percentile=PERCENTILE, reference=True
+            model.encoder, model.inputs(near), vector, "rectgrad", percentile=PERCENTILE, published=True
         ).numpy()
         out[i, model.spots] = model.maps_to_spots(found.mean(axis=0, dtype=np.float64))
     return out

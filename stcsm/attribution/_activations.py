@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["IN_REFERENCE", "PLAIN_IN_REFERENCE", "RULED", "UNRULED", "Call", "recognise"]
+__all__ = ["IN_PUBLISHED", "PLAIN_IN_PUBLISHED", "RULED", "UNRULED", "Call", "recognise"]
 
 #: Activations that the published code gives a rule.
-IN_REFERENCE = ("relu", "relu6", "elu", "sigmoid", "tanh", "softplus", "softsign")
+IN_PUBLISHED = ("relu", "relu6", "elu", "sigmoid", "tanh", "softplus", "softsign")
 #: Activations whose TensorFlow operation the published code does not override: they pass their plain gradient there.
-PLAIN_IN_REFERENCE = ("leaky_relu", "selu")
+PLAIN_IN_PUBLISHED = ("leaky_relu", "selu")
 #: Activations that have a rule here; the rest of them by the generalisation in the documentation.
-RULED = (*IN_REFERENCE, *PLAIN_IN_REFERENCE, "gelu", "silu", "mish")
+RULED = (*IN_PUBLISHED, *PLAIN_IN_PUBLISHED, "gelu", "silu", "mish")
 #: Activations that no method has a rule for.
 UNRULED = (
     "celu",

@@ -53,7 +53,7 @@ def attribute(
         Array, memory map or tensor to write the result into, of its shape and of the inputs' precision. If a batch
         fails, the batches before it stay written.
     **params
-        The method's parameters. All methods know ``reference=True``: the published code's numbers, its oddities
+        The method's parameters. All methods know ``published=True``: the published code's numbers, its oddities
         included.
 
     Returns
@@ -115,7 +115,7 @@ def _run(
             vectors.shape[1],
             vectors.device,
             batch_size,
-            reference=method.reference,
+            published=method.published,
             seal=seal,
             several_batches=len(starts) > 1,
             advance=shown.update,

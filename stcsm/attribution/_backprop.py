@@ -50,7 +50,7 @@ class DeconvolutionMethod(RuleMethod):
     """Gradient that keeps only positive signals at every activation (Zeiler and Fergus 2014)."""
 
     family: ClassVar[str] = "backprop"
-    published: ClassVar[str] = "deconv"
+    published_name: ClassVar[str] = "deconv"
 
     def rule(self) -> Rule:
         """Return the rule."""
@@ -62,7 +62,7 @@ class GuidedBackpropMethod(RuleMethod):
     """Gradient that keeps only positive signals at positive pre-activations (Springenberg et al. 2015)."""
 
     family: ClassVar[str] = "backprop"
-    published: ClassVar[str] = "guidedbp"
+    published_name: ClassVar[str] = "guidedbp"
 
     def rule(self) -> Rule:
         """Return the rule."""
@@ -82,7 +82,7 @@ class EpsilonLRPMethod(RuleMethod):
     epsilon: float = 1e-4
     linear: ClassVar[bool] = True
     family: ClassVar[str] = "relevance"
-    published: ClassVar[str] = "elrp"
+    published_name: ClassVar[str] = "elrp"
     times_input: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -110,7 +110,7 @@ class DeepLift(RuleMethod):
     baseline: Any = None
     linear: ClassVar[bool] = True
     family: ClassVar[str] = "relevance"
-    published: ClassVar[str] = "deeplift"
+    published_name: ClassVar[str] = "deeplift"
 
     def prepared(self, inputs: Tensor) -> DeepLift:
         """Bring the baseline to the inputs' shape."""

@@ -38,7 +38,7 @@ class Encoder:
         Where the module's parameters are.
     batch_size
         Most rows of one pass.
-    reference
+    published
         Whether activations that the published code does not override keep their gradient under a rule.
     seal
         Told whether the module draws from the global generators.
@@ -55,13 +55,13 @@ class Encoder:
         device: torch.device,
         batch_size: int,
         *,
-        reference: bool,
+        published: bool,
         seal: sealed_generators,
         several_batches: bool = False,
         advance: Callable[[int], object] = bool,
     ) -> None:
         self.module, self.latent_dim, self.device = module, latent_dim, device
-        self.batch_size, self.reference, self.advance = batch_size, reference, advance
+        self.batch_size, self.published, self.advance = batch_size, published, advance
         self._sites: list[Site] | None = None
         self._seal, self._several_batches = seal, several_batches
         self._tied_to_rows = self._packs = False
@@ -86,7 +86,7 @@ class Encoder:
         if not first and rule is None:
             latents = self._checked(self._call(leaf), leaf)
             return leaf, latents
-        mode = EncoderMode(self.module, leaf, rule, reference=self.reference, known=self._sites)
+        mode = EncoderMode(self.module, leaf, rule, published=self.published, known=self._sites)
         with mode:
             latents = self._call(leaf)
         latents = self._checked(latents, leaf)

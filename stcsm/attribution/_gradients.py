@@ -48,7 +48,7 @@ class Saliency(Method):
 
     linear: ClassVar[bool] = True
     family: ClassVar[str] = "gradients"
-    published: ClassVar[str] = "saliency"
+    published_name: ClassVar[str] = "saliency"
 
     def fill(self, encoder: Encoder, batch: Batch, directions: Tensor, into: Tensor) -> None:
         """One pass forwards, one backwards for each direction."""
@@ -61,7 +61,7 @@ class Saliency(Method):
 class InputXGradient(Saliency):
     """Input times gradient (Shrikumar et al. 2016)."""
 
-    published: ClassVar[str] = "grad*input"
+    published_name: ClassVar[str] = "grad*input"
 
     def fill(self, encoder: Encoder, batch: Batch, directions: Tensor, into: Tensor) -> None:
         """Gradient, then the product."""
@@ -85,7 +85,7 @@ class IntegratedGradients(Method):
     baseline: Any = None
     linear: ClassVar[bool] = True
     family: ClassVar[str] = "gradients"
-    published: ClassVar[str] = "intgrad"
+    published_name: ClassVar[str] = "intgrad"
 
     def __post_init__(self) -> None:
         """Check the number of steps."""
@@ -105,8 +105,8 @@ class IntegratedGradients(Method):
         """Gauss-Legendre quadrature; the published code takes a right Riemann sum on the path from zero."""
         baseline = batch.part_of(self.baseline)
         way = batch.x - baseline
-        places, weights = _right_riemann(self.steps) if self.reference else _gauss_legendre(self.steps)
-        start = torch.zeros_like(way) if self.reference else baseline
+        places, weights = _right_riemann(self.steps) if self.published else _gauss_legendre(self.steps)
+        start = torch.zeros_like(way) if self.published else baseline
         path = batch.x - start
         _add_gradients(encoder, lambda i: start + path * places[i], weights, directions, into)
         into.mul_(way[:, None])
@@ -137,7 +137,7 @@ class SmoothGrad(Method):
     first: int = 0
     linear: ClassVar[bool] = True
     family: ClassVar[str] = "gradients"
-    published: ClassVar[str] = "smoothgrad"
+    published_name: ClassVar[str] = "smoothgrad"
 
     def __post_init__(self) -> None:
         """Check counts, level and seed."""
@@ -194,7 +194,7 @@ class _Noise:
         self._seed, self._first = int(method.seed), int(method.first)
         flat = inputs.flatten(1)
         # The published code takes the range of the whole batch, so that a map depends on the other samples.
-        spread = flat.max() - flat.min() if method.reference else flat.amax(1) - flat.amin(1)
+        spread = flat.max() - flat.min() if method.published else flat.amax(1) - flat.amin(1)
         self._width = (method.noise_level * spread).expand(len(inputs))
 
     def draw(self, copy: int, batch: Batch) -> Tensor:

@@ -43,7 +43,7 @@ class Method:
 
     Parameters
     ----------
-    reference
+    published
         The published code's numbers, its oddities included.
 
     Attributes
@@ -56,15 +56,15 @@ class Method:
         Name in the published code.
     """
 
-    reference: bool = False
+    published: bool = False
     linear: ClassVar[bool]
     family: ClassVar[str]
-    published: ClassVar[str]
+    published_name: ClassVar[str]
 
     def __post_init__(self) -> None:
         """Check the parameters; subclasses add theirs."""
-        if not isinstance(self.reference, (bool, np.bool_)):
-            raise TypeError(f"Expected reference to be True or False, found {self.reference!r}.")
+        if not isinstance(self.published, (bool, np.bool_)):
+            raise TypeError(f"Expected published to be True or False, found {self.published!r}.")
 
     def prepared(self, inputs: Tensor) -> Method:
         """Return the method with parameters that depend on the inputs filled in.

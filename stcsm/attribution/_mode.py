@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
-from stcsm.attribution._activations import IN_REFERENCE, PLAIN_IN_REFERENCE, RULED, Call, recognise
+from stcsm.attribution._activations import IN_PUBLISHED, PLAIN_IN_PUBLISHED, RULED, Call, recognise
 from stcsm.attribution._apply import apply_border_mask, apply_rule
 from stcsm.attribution._graph import Dependence
 from stcsm.attribution._padding import is_padded_convolution
@@ -33,7 +33,7 @@ class EncoderMode(TorchFunctionMode):
         Inputs of the pass.
     rule
         Backward rule, or None for the plain gradient.
-    reference
+    published
         Whether activations that the published code does not override pass their plain gradient.
     known
         Sites of an earlier pass; None in the first, which finds them.
@@ -54,11 +54,11 @@ class EncoderMode(TorchFunctionMode):
         leaf: Tensor,
         rule: Rule | None,
         *,
-        reference: bool = False,
+        published: bool = False,
         known: list[Site] | None = None,
     ) -> None:
         super().__init__()
-        self.rule, self.reference, self.known = rule, reference, known
+        self.rule, self.published, self.known = rule, published, known
         self.samples = leaf.shape[0]
         self.sites: list[Site] = []
         self.spared: list[Node] = []
@@ -126,11 +126,11 @@ class EncoderMode(TorchFunctionMode):
         path, kind = locate(self._names)
         same = sum(1 for s in self.sites if (s.path, s.activation) == (path, call.name))
         site = Site(index, call.name, path, kind, tuple(call.input.shape), same + 1, self.samples)
-        plain = PLAIN_IN_REFERENCE if self.reference else ()
-        ruled = IN_REFERENCE if self.reference else RULED
+        plain = PLAIN_IN_PUBLISHED if self.published else ()
+        ruled = IN_PUBLISHED if self.published else RULED
         site.ruled = call.name not in plain and self._dependence.on_inputs(call.input)
         if site.ruled and call.name not in ruled:
-            code = " in the published code (reference=True)" if self.reference else ""
+            code = " in the published code (published=True)" if self.published else ""
             raise ValueError(
                 f"Expected activations that have a backward rule{code} ({', '.join(ruled)}), found {site.where}; "
                 "replace it, or use a method without rules, such as integrated_gradients."

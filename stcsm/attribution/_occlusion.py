@@ -39,7 +39,7 @@ class Occlusion(Method):
     baseline: Any = None
     linear: ClassVar[bool] = True
     family: ClassVar[str] = "occlusion"
-    published: ClassVar[str] = "occlusion"
+    published_name: ClassVar[str] = "occlusion"
 
     def __post_init__(self) -> None:
         """Check that windows and steps are positive integers."""
@@ -70,7 +70,7 @@ class Occlusion(Method):
         along = []
         for size, window, step in zip(shape, self.window, self.step, strict=True):
             starts = list(range(0, size - window + 1, step))
-            if not self.reference and starts[-1] + window < size and starts[-1] + step < size:
+            if not self.published and starts[-1] + window < size and starts[-1] + step < size:
                 starts.append(starts[-1] + step)
             along.append([slice(start, min(start + window, size)) for start in starts])
         return list(itertools.product(*along))

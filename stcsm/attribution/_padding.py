@@ -37,7 +37,7 @@ def zero_border(R: Tensor) -> Tensor:
     if min(R.shape[2:]) < 2:
         raise ValueError(
             f"Expected padded convolutions whose output has at least 2 cells in every direction, as the published "
-            f"code's border mask needs, found {tuple(R.shape[2:])}; use reference=False."
+            f"code's border mask needs, found {tuple(R.shape[2:])}; use published=False."
         )
     masked = torch.zeros_like(R)
     inner = (slice(None), slice(None), *[slice(1, -1)] * (R.ndim - 2))

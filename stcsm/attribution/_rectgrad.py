@@ -28,7 +28,7 @@ class RectGradMethod(RuleMethod):
 
     percentile: float = 95
     family: ClassVar[str] = "rectgrad"
-    published: ClassVar[str] = "rectgrad"
+    published_name: ClassVar[str] = "rectgrad"
     times_input: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -38,7 +38,7 @@ class RectGradMethod(RuleMethod):
 
     def rule(self) -> Rule:
         """Return the percentile rule; the published code masks borders as well."""
-        return RectGrad(self.percentile, masks_borders=self.reference)
+        return RectGrad(self.percentile, masks_borders=self.published)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class RectGradModifiedMethod(RectGradMethod):
     """
 
     signed_layers: Sequence[str | int] = ()
-    published: ClassVar[str] = "rectgradmod"
+    published_name: ClassVar[str] = "rectgradmod"
 
     def __post_init__(self) -> None:
         """Check the layers' names."""
@@ -66,18 +66,18 @@ class RectGradModifiedMethod(RectGradMethod):
     def rule(self) -> Rule:
         """Return the rule on magnitudes."""
         layers = tuple(name if isinstance(name, str) else int(name) for name in self.signed_layers)
-        return RectGradModified(self.percentile, masks_borders=self.reference, signed_layers=layers)
+        return RectGradModified(self.percentile, masks_borders=self.published, signed_layers=layers)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RectGradRedistributingMethod(RectGradMethod):
     """RectGrad with proportional redistribution: max pooling hands its signal to all cells of a window."""
 
-    published: ClassVar[str] = "rectgradprr"
+    published_name: ClassVar[str] = "rectgradprr"
 
     def rule(self) -> Rule:
         """Return the percentile rule with redistribution."""
-        return RectGrad(self.percentile, masks_borders=self.reference, redistributes_pools=True)
+        return RectGrad(self.percentile, masks_borders=self.published, redistributes_pools=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ class RectGradConstantMethod(RuleMethod):
 
     tau: float = 0.0
     family: ClassVar[str] = "rectgrad"
-    published: ClassVar[str] = "rectgradconst"
+    published_name: ClassVar[str] = "rectgradconst"
     times_input: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -102,4 +102,4 @@ class RectGradConstantMethod(RuleMethod):
 
     def rule(self) -> Rule:
         """Return the constant rule; the published code masks borders as well."""
-        return RectGradConstant(float(self.tau), masks_borders=self.reference)
+        return RectGradConstant(float(self.tau), masks_borders=self.published)

@@ -13,7 +13,7 @@ from stcsm import _keys
 from stcsm.datasets._bulb_genes import make_genes
 from stcsm.datasets._bulb_picture import draw_section
 from stcsm.datasets._bulb_tissue import LAYERS, make_tissue, smooth_field
-from stcsm.io._picture import spatial_entry
+from stcsm.io import spatial_entry
 
 PITCH = 100.0
 """Pixels of the full-resolution picture between two spots."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
-from stcsm._folder import whole_folder
+from stcsm._files import whole_folder
 
 from ._faces_draw import HEIGHT, WIDTH, draw, landmarks
 from ._faces_scene import ATTRIBUTES, draw_scenes

@@ -17,8 +17,7 @@ from stcsm.datasets._mob_files import (
     picture_name,
     transformation_name,
 )
-from stcsm.io import read_st
-from stcsm.io._picture import read_picture, read_transformation
+from stcsm.io import read_picture, read_st, read_transformation
 
 BASE_URL = "https://www.spatialresearch.org/wp-content/uploads/2016/07/"
 URL_VARIABLE = "STCSM_MOB_URL"

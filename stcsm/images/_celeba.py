@@ -24,7 +24,7 @@ class CelebA(PictureFolder):
         Whether to crop by landmarks (see `crop_boxes`). Folders that `crop_faces` wrote are crops already and are
         read as they are.
     outside
-        Crops that leave their picture: "clip" keeps what lies inside, "skip" leaves the picture out, "reference" cuts
+        Crops that leave their picture: "clip" keeps what lies inside, "skip" leaves the picture out, "published" cuts
         by python slices as the published code did, where most crops that start outside come out empty.
         Empty ones are left out, and counted.
     resample

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stcsm.nets import Conv2dSame
-from stcsm.nets._conv_transpose import ConvTranspose2dSame
+from stcsm.nets import Conv2dSame, ConvTranspose2dSame
 
 from ._architecture import ACTIVATIONS, Architecture
 

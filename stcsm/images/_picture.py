@@ -28,8 +28,8 @@ _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "La
 ALIGNED = (218, 178)
 
 #: What to do with a crop that leaves the picture. "clip": keep what lies inside. "skip": leave the picture out.
-#: "reference": python slices, as published (a negative start counts from the other end, so the crop is mostly empty).
-OUTSIDE = ("clip", "skip", "reference")
+#: "published": python slices, as published (a negative start counts from the other end, so the crop is mostly empty).
+OUTSIDE = ("clip", "skip", "published")
 
 
 class PictureError(ValueError):
@@ -82,7 +82,7 @@ def fit_boxes(
     limit = np.array([height, height, width, width])
     leaves = (boxes < 0).any(axis=1) | (boxes > limit).any(axis=1)
     # what a slice does: a negative number counts from the end, then both ends are held within the picture
-    fitted = np.clip(np.where(boxes < 0, boxes + limit, boxes) if outside == "reference" else boxes, 0, limit)
+    fitted = np.clip(np.where(boxes < 0, boxes + limit, boxes) if outside == "published" else boxes, 0, limit)
     empty = (fitted[:, 1] <= fitted[:, 0]) | (fitted[:, 3] <= fitted[:, 2])
     if outside == "skip":
         empty |= leaves

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stcsm._model_files import read_model, write_model
+from stcsm._files import read_model, write_model
 
 from ._architecture import PRESETS, Architecture
 from ._layers import decoder, initialise, trunk

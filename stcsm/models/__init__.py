@@ -1,6 +1,6 @@
 """Gene models: each gene is a sample, the spots are its features."""
 
-from stcsm._model_files import holds_only_a_model
+from stcsm._files import holds_only_a_model
 from stcsm.models._model import GeneVAE
 from stcsm.models._paper import PublishedVAE
 from stcsm.models._setup import counts_matrix as counts_of

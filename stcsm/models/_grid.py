@@ -10,7 +10,7 @@ from anndata import AnnData
 from stcsm import _keys
 from stcsm.models._sections import ARRAY, Frame
 from stcsm.models._setup import check_coordinates
-from stcsm.nets._grid_nets import padded_side
+from stcsm.nets import padded_side
 from stcsm.space import IMAGES, check_grid_size, fold_hexagonal, lattice_places, whole_places
 
 logger = logging.getLogger(__name__)

@@ -9,9 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from stcsm.models._module import GeneMember
-from stcsm.nets._grid import SpotGrid
-from stcsm.nets._grid_nets import GridDecoder, GridEncoder
-from stcsm.nets._mlp import SpatialFilter, SpotDecoder, SpotEncoder
+from stcsm.nets import GridDecoder, GridEncoder, SpatialFilter, SpotDecoder, SpotEncoder, SpotGrid
 from stcsm.space import spatial_filter
 
 

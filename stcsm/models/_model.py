@@ -38,7 +38,7 @@ from stcsm.models._setup import (
     write_setup,
 )
 from stcsm.models._training import TrainingMixin
-from stcsm.nets._grid import SpotGrid
+from stcsm.nets import SpotGrid
 
 if TYPE_CHECKING:
     from stcsm.models._paper import PublishedVAE
@@ -209,7 +209,7 @@ class GeneVAE(TrainingMixin, ReadingMixin, ScoringMixin, SavingMixin, BaseModelC
         self.trained_genes = np.unique(self.trained_samples % self.reader.n_genes)
 
     @staticmethod
-    def paper(adata: AnnData, seed: int | None = None) -> PublishedVAE:
+    def published(adata: AnnData, seed: int | None = None) -> PublishedVAE:
         """The published model (Brocki & Chung 2019): see :class:`stcsm.models.PublishedVAE`.
 
         ``adata`` is set up with the defaults of :meth:`setup_anndata` where it is not.

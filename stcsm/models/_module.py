@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stcsm.models import _likelihood
 from stcsm.models._negative_binomial import Held, held_counts, negative_binomial
 from stcsm.models._side_by_side import SideBySide, T
-from stcsm.nets._grid import SpotGrid
+from stcsm.nets import SpotGrid
 
 LIKELIHOODS = ("nb", "multinomial", "bernoulli")
 NOWHERE = -60.0

@@ -17,8 +17,7 @@ from stcsm.models._module import GeneMember, GeneVAEModule
 from stcsm.models._paper_grid import published_cells
 from stcsm.models._paper_weights import read_reference_weights
 from stcsm.models._plan import OneCyclePlan
-from stcsm.nets._grid import SpotGrid
-from stcsm.nets._published import HIDDEN, SIZE, PublishedDecoder, PublishedEncoder, keras_initialise
+from stcsm.nets import HIDDEN, SIZE, PublishedDecoder, PublishedEncoder, SpotGrid, keras_initialise
 
 N_LATENT = 20
 KL_WEIGHT = 0.5e-4
@@ -87,7 +86,7 @@ class PublishedPlan(OneCyclePlan):
 
 
 class PublishedVAE(GeneVAE):
-    """The published model, made by :meth:`GeneVAE.paper`, so that published results can be reproduced.
+    """The published model, made by :meth:`GeneVAE.published`, so that published results can be reproduced.
 
     A gene is an image of 32 x 32 cells, its counts divided by their largest; three strided convolutions, two dense
     layers, 20 latents, and a decoder that mirrors them, batch normalisation after each ReLU. The loss is the mean
@@ -112,10 +111,10 @@ class PublishedVAE(GeneVAE):
 
     Examples
     --------
-    >>> model = stcsm.models.GeneVAE.paper(adata)
+    >>> model = stcsm.models.GeneVAE.published(adata)
     >>> model.train()
     >>> stcsm.tl.published_concepts(adata, model, ["Penk", "Doc2g", "Kctd12"])
-    >>> stcsm.tl.saliency(adata, model, method="rectgrad", genes="members", reference=True)
+    >>> stcsm.tl.saliency(adata, model, method="rectgrad", genes="concept", published=True)
     """
 
     module: PublishedModule
@@ -157,7 +156,7 @@ class PublishedVAE(GeneVAE):
         """
         super().train(max_epochs=max_epochs, lr=lr, batch_size=batch_size, **kwargs)
 
-    def load_reference_weights(self, npz: str | Path) -> None:
+    def load_published_weights(self, npz: str | Path) -> None:
         """Take the weights of the original Keras model; the model then counts as trained.
 
         Parameters

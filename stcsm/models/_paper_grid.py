@@ -8,7 +8,7 @@ import numpy as np
 from anndata import AnnData
 
 from stcsm import _keys
-from stcsm.nets._published import SIZE
+from stcsm.nets import SIZE
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ def read_reference_weights(npz: str | Path, encoder: nn.Module, decoder: nn.Modu
     Raises
     ------
     FileNotFoundError, ValueError
-        As :meth:`stcsm.models.PublishedVAE.load_reference_weights` says.
+        As :meth:`stcsm.models.PublishedVAE.load_published_weights` says.
     """
     path = Path(npz)
     if not path.is_file():

@@ -15,7 +15,7 @@ from anndata import AnnData
 from torch import Tensor
 
 from stcsm import _keys
-from stcsm._model_files import read_model, write_model
+from stcsm._files import read_model, write_model
 from stcsm.models._data import GeneDataModule
 from stcsm.models._gain import gain_over_depth, most_counted
 from stcsm.models._module import GeneVAEModule
@@ -132,15 +132,15 @@ class SavingMixin:
         dir_path
             The folder.
         adata
-            The AnnData it was trained on, or another with the same spots in the same order; with ``match="places"``
+            The AnnData it was trained on, or another with the same spots in the same order; with ``match="positions"``
             another section.
         accelerator
             ``"auto"`` takes a GPU where there is one.
         match
-            ``"spots"``: the spots have to be the model's. ``"places"``: apply the model to another section (or several,
-            where ``adata`` was set up with a batch key) on the same grid. Spots are brought to the model's places by
-            row and column (or by equal coordinates, where the model was trained without them). Places that the section
-            lacks are zero in the input; spots on no place of the model are left out, and maps are NaN there. Genes may
+            ``"spots"``: the spots have to be the model's. ``"positions"``: apply the model to another section (or
+            several, where ``adata`` was set up with a batch key) on the same grid. Spots are brought to the model's
+            places by row and column (or by equal coordinates, where the model was trained without them). Places
+            that the section lacks are zero in the input; spots on no place of the model are left out, and maps are NaN there. Genes may
             be others: a gene is a sample, not a feature.
 
         Raises
@@ -148,11 +148,11 @@ class SavingMixin:
         FileNotFoundError
             If there is no model.
         ValueError
-            If its files are damaged, if ``adata`` has other spots, or, with ``match="places"``, if fewer than half of
-            the places are in common, or a section has no gene with ``min_counts`` counts.
+            If its files are damaged, if ``adata`` has other spots, or, with ``match="positions"``, if fewer than half
+            of the places are in common, or a section has no gene with ``min_counts`` counts.
         """
-        if match not in ("spots", "places"):
-            raise ValueError(f"Expected match to be 'spots' or 'places', found {match!r}")
+        if match not in ("spots", "positions"):
+            raise ValueError(f"Expected match to be 'spots' or 'positions', found {match!r}")
         tensors, saved = read_model(dir_path)
         try:
             setup, spots = Setup(**saved["setup"]), np.asarray(saved["model_spots"], dtype=np.int64)
@@ -164,7 +164,7 @@ class SavingMixin:
             raise ValueError(f"Expected a whole model in {dir_path}, found settings without {error}") from error
         cls = cls._class_named(saved.get("class"))
         model = cls.__new__(cls)
-        if match == "places":
+        if match == "positions":
             setup, spots, sections = cls._other_section(dir_path, frame, adata, setup)
             model._attach(adata, setup, settings, spots, sections)
             model._choose_samples()
@@ -194,7 +194,7 @@ class SavingMixin:
         model.module.eval()
         model.is_trained_ = is_trained
         model._model_summary_string = model._summary()
-        if match == "places" and is_trained and settings["likelihood"] != "bernoulli":  # which shares nothing out
+        if match == "positions" and is_trained and settings["likelihood"] != "bernoulli":  # which shares nothing out
             model._warn_of_misfit()
         if accelerator != "cpu" and torch.cuda.is_available():
             model.module.to("cuda:0")
@@ -271,5 +271,5 @@ def _check_same_spots(adata: AnnData, spots: list[str]) -> None:
         )
     raise ValueError(
         f"Expected the {len(spots)} spots that the model was trained on, found {len(names)} spots of which {common} "
-        'are the same; for another section on the same grid: GeneVAE.load(folder, adata, match="places")'
+        'are the same; for another section on the same grid: GeneVAE.load(folder, adata, match="positions")'
     )

@@ -41,7 +41,7 @@ class ScoringMixin:
         Each gene's counts are thinned binomially, as early stopping does it: what is left is encoded, and the bound is
         that of the part that was taken out (log-likelihood minus divergence, at the posterior mean, mean over the
         members of the ensemble). A model that was trained on all counts has seen those that are held out here; on
-        another section (``load(..., match="places")``) it has not.
+        another section (``load(..., match="positions")``) it has not.
 
         Parameters
         ----------

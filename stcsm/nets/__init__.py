@@ -1,5 +1,37 @@
 """Torch layers that both halves (tissues and faces) use."""
 
 from stcsm.nets._conv import Conv2dSame, conv2d_same
+from stcsm.nets._conv_transpose import ConvTranspose2dSame
+from stcsm.nets._grid import SpotGrid
+from stcsm.nets._grid_nets import GridDecoder, GridEncoder, halvings, padded_side
+from stcsm.nets._mlp import SpatialFilter, SpotDecoder, SpotEncoder
+from stcsm.nets._one_channel import Conv2dSameToOne
+from stcsm.nets._published import (
+    HIDDEN,
+    SIZE,
+    BatchNormOfAny,
+    PublishedDecoder,
+    PublishedEncoder,
+    keras_initialise,
+)
 
-__all__ = ["Conv2dSame", "conv2d_same"]
+__all__ = [
+    "HIDDEN",
+    "SIZE",
+    "BatchNormOfAny",
+    "Conv2dSame",
+    "Conv2dSameToOne",
+    "ConvTranspose2dSame",
+    "GridDecoder",
+    "GridEncoder",
+    "PublishedDecoder",
+    "PublishedEncoder",
+    "SpatialFilter",
+    "SpotDecoder",
+    "SpotEncoder",
+    "SpotGrid",
+    "conv2d_same",
+    "halvings",
+    "keras_initialise",
+    "padded_side",
+]

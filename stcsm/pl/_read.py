@@ -38,7 +38,7 @@ def highest(scores: pd.Series, concept: dict[str, Any], n: int) -> list[tuple[st
     ordered = scores.dropna().sort_values(ascending=False, kind="stable")
     names = list(map(str, ordered.index))
     rows = [(name, float(s), i + 1) for i, (name, s) in enumerate(zip(names[:n], ordered, strict=False))]
-    members = list(map(str, concept.get("members", ())))
+    members = list(map(str, concept.get("genes", ())))
     weights = concept.get("weights", [1.0] * len(members))
     own = {name for name, weight in zip(members, weights, strict=True) if weight > 0}
     best = next((i for i, name in enumerate(names) if name in own), 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from anndata import AnnData
@@ -22,10 +23,10 @@ UNITS = {
 }
 
 
-def saliency(
+def concept_map(
     adata: AnnData,
     concepts: Sequence[str] | str | None = None,
-    key: str = _keys.CONCEPT_SALIENCY,
+    key: str = _keys.CONCEPT_MAP,
     *,
     img: bool = True,
     size: float | None = None,
@@ -47,7 +48,8 @@ def saliency(
     concepts
         Names; None is all of them, but of more than 24 only the most significant (or the first) 24.
     key
-        ``"concept_saliency"``, ``"concept_map"`` or ``"concept_decoded"``: which table of ``.obsm``.
+        Table of ``.obsm`` to draw: ``"concept_map"``, ``"concept_saliency"``, ``"concept_decoded"`` or
+        ``"concept_expression"``.
     img
         Show the picture under the spots.
     size
@@ -81,6 +83,26 @@ def saliency(
     )  # fmt: skip
 
 
+def saliency(
+    adata: AnnData,
+    concepts: Sequence[str] | str | None = None,
+    key: str = _keys.CONCEPT_SALIENCY,
+    **kwargs: Any,
+) -> Figure:
+    """Show concept saliency maps on the tissue: :func:`concept_map` with ``key="concept_saliency"``.
+
+    Parameters
+    ----------
+    adata, concepts, key, kwargs
+        As for :func:`concept_map`.
+
+    Returns
+    -------
+    The figure; nothing of ``adata`` is changed.
+    """
+    return concept_map(adata, concepts, key, **kwargs)
+
+
 def gene_saliency(
     adata: AnnData,
     genes: AnnData,
@@ -101,7 +123,7 @@ def gene_saliency(
     genes
         What :func:`stcsm.tl.gene_saliency` returned: genes x spots.
     img, size, cmap, percentile, ncols, spatial_key
-        As for :func:`saliency`.
+        As for :func:`concept_map`.
 
     Returns
     -------

@@ -58,7 +58,7 @@ def concept_scores(
         ax.set_axis_off()
     for ax, key in zip(axes.flat, scores, strict=False):
         record = records.get(str(key), {})
-        members = set(map(str, record.get("members", ())))
+        members = set(map(str, record.get("genes", ())))
         rows = highest(scores[key], record, n_genes)[::-1]
         top = np.array([score for _, score, _ in rows])
         names = [name if rank <= n_genes else f"{name} (rank {rank:,})" for name, _, rank in rows]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from stcsm.concepts import (
 from stcsm.models import GeneVAE, read_setup
 from stcsm.tl._embed import check_fits, embed_genes
 from stcsm.tl._ensemble import average_members
-from stcsm.tl._markers import layer_labels, layer_markers
+from stcsm.tl._markers import chosen_groups, layer_labels, layer_markers
 from stcsm.tl._profile import encoded_profiles
 from stcsm.tl._sources import Source, gene_index, given_sets, ranked_sets
 from stcsm.tl._store import (
@@ -47,7 +48,8 @@ def concepts(
     model: GeneVAE | None = None,
     *,
     genes: Any = None,
-    layers: str | None = None,
+    groupby: str | None = None,
+    groups: Sequence[str] | None = None,
     rank_genes: str | None = None,
     match: str | None = None,
     ignore_case: bool = False,
@@ -72,9 +74,11 @@ def concepts(
         the path of a GMT file (plain or gzip); a network as decoupler has them, a DataFrame with the columns
         ``source``, ``target`` and ``weight``; :class:`stcsm.concepts.GeneSet` objects; or the name of a ``.var`` column
         (boolean: one concept; otherwise one concept a category).
-    layers
+    groupby
         Column of ``adata.obs`` with a label for each spot: the marker genes of each label make a concept (scanpy's
         t-test on log-normalised counts). Spots without a label are left out.
+    groups
+        Values of that column to make concepts of; by default all. Each is still compared with all others.
     rank_genes
         Key in ``.uns`` of a result of ``scanpy.tl.rank_genes_groups``: the top genes of each group make a concept.
     match
@@ -89,7 +93,7 @@ def concepts(
     estimator
         ``"contrast"``: members' mean latent minus the mean of all genes; ``"mean"``: members' mean (Brocki & Chung
         2019); ``"cav"``: normal of a linear classifier of members against the rest, its cross-validated accuracy
-        reported (Kim et al. 2018); ``"profile"`` (for ``layers``, with ``model``): the encoded profile of an ideal
+        reported (Kim et al. 2018); ``"profile"`` (for ``groupby``, with ``model``): the encoded profile of an ideal
         gene, expressed in the layer and nowhere else, minus that of a gene expressed everywhere alike.
     n_markers
         Marker genes a layer or group.
@@ -123,22 +127,23 @@ def concepts(
     >>> stcsm.tl.concepts(adata, model, genes="hallmark.gmt", match="symbol")
     >>> stcsm.tl.concepts(adata, model, genes=decoupler.op.progeny(organism="mouse"))
     """
-    if genes is None and layers is None and rank_genes is None:
-        raise ValueError("Expected genes={name: [genes]}, layers='obs column' or rank_genes='uns key', found neither")
+    if genes is None and groupby is None and rank_genes is None:
+        raise ValueError("Expected genes={name: [genes]}, groupby='obs column' or rank_genes='uns key', found neither")
     if missing not in ("auto", "error", "report"):
         raise ValueError(f"Expected missing to be 'auto', 'error' or 'report', found {missing!r}")
     if n_markers < 1:
         raise ValueError(f"Expected n_markers of 1 or more, found {n_markers}")
-    _check_estimator(estimator, model, layers, genes is not None or rank_genes is not None)
+    _check_estimator(estimator, model, groupby, genes is not None or rank_genes is not None)
     if model is not None:
         check_fits(adata, model)
     count_layer = read_setup(adata).layer if model is None else model.setup.layer
     sources = [] if genes is None else [given_sets(adata, genes)]
     profile_of = None
     if estimator == PROFILE:
-        profile_of = layer_labels(adata, str(layers), count_layer)
-    elif layers is not None:
-        sources.append(Source(layer_markers(adata, layers, count_layer, n_markers), "layer", True))
+        profile_of = layer_labels(adata, str(groupby), count_layer)
+        profile_of = profile_of.where(profile_of.isin(chosen_groups(profile_of, groups, str(groupby))))
+    elif groupby is not None:
+        sources.append(Source(layer_markers(adata, groupby, count_layer, n_markers, groups), "layer", True))
     if rank_genes is not None:
         sources.append(ranked_sets(adata, rank_genes, n_markers))
     names = [s.name for source in sources for s in source.sets]
@@ -214,11 +219,11 @@ def read_embedding(adata: AnnData) -> list[np.ndarray]:
     return latents
 
 
-def _check_estimator(estimator: str, model: GeneVAE | None, layers: str | None, other_sources: bool) -> None:
+def _check_estimator(estimator: str, model: GeneVAE | None, groupby: str | None, other_sources: bool) -> None:
     if estimator == PROFILE:
-        if layers is None or model is None or other_sources:
+        if groupby is None or model is None or other_sources:
             raise ValueError(
-                "Expected layers='obs column' and model= alone with estimator='profile', which encodes the layers "
+                "Expected groupby='obs column' and model= alone with estimator='profile', which encodes the layers "
                 "themselves; gene sets need estimator='contrast', 'mean' or 'cav' and a call of their own"
             )
     elif estimator not in ESTIMATORS:

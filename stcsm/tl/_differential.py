@@ -39,15 +39,15 @@ ALIKE = 0.3
 def differential(
     adata: AnnData,
     groupby: str,
-    a: str,
-    b: str = REST,
+    group: str,
+    reference: str = REST,
     concepts: Sequence[str] | str | None = None,
     *,
     model: GeneVAE | None = None,
     n_random: int | None = None,
     key: str = _keys.CONCEPT_SALIENCY,
     spots_a_block: int | str = "auto",
-    library_key: str | None = None,
+    batch_key: str | None = None,
     spatial_key: str = _keys.SPATIAL,
     n_permutations: int = 9999,
     seed: int = 0,
@@ -67,8 +67,8 @@ def differential(
         With maps (:func:`stcsm.tl.saliency`, :func:`stcsm.tl.concept_map`).
     groupby
         Column of ``adata.obs``.
-    a, b
-        Two of its values; ``b="rest"`` is all other labelled spots.
+    group, reference
+        Two of its values; ``reference="rest"`` is all other labelled spots.
     concepts
         Names; None is all that have a map.
     model
@@ -80,7 +80,7 @@ def differential(
         Table of ``.obsm`` to compare; ``"concept_saliency"`` for the comparison with random genes.
     spots_a_block
         Mean number of spots in a block; ``"auto"``: 20, or fewer where a region is too small for 6 such blocks.
-    library_key
+    batch_key
         Column of ``adata.obs`` that tells sections apart, whose coordinates may overlap; a block lies within one. By
         default the one that ``adata`` was set up with (``batch_key``), if it was.
     spatial_key
@@ -125,7 +125,7 @@ def differential(
             raise ValueError(f"Expected n_random of 1 or more, found {n_random}")
     elif n_random is not None:
         raise ValueError("Expected model= to map random genes with, found n_random= alone; pass the model")
-    in_a, in_b = _regions(adata, groupby, a, b)
+    in_a, in_b = _regions(adata, groupby, group, reference)
     if key not in adata.obsm:
         raise ValueError(f"Expected maps in adata.obsm[{key!r}], found none; run stcsm.tl.saliency(adata, model) first")
     if spatial_key not in adata.obsm:
@@ -140,10 +140,10 @@ def differential(
     in_a, in_b = in_a & known, in_b & known
     smaller = int(min(in_a.sum(), in_b.sum()))
     if smaller < 2:
-        raise ValueError(f"Expected two spots or more with a value in {a!r} and in {b!r}, found {smaller}")
+        raise ValueError(f"Expected two spots or more with a value in {group!r} and in {reference!r}, found {smaller}")
     size = _block_size(spots_a_block, smaller)
-    library_key = _keys.sections_key(adata) if library_key is None else library_key
-    sections = _sections(adata, library_key)
+    batch_key = _keys.sections_key(adata) if batch_key is None else batch_key
+    sections = _sections(adata, batch_key)
     groups = np.where(in_a, 2 * sections, np.where(in_b, 2 * sections + 1, -1))
     coords = np.asarray(adata.obsm[spatial_key], dtype=np.float64)[:, :2]
     blocks = spatial_blocks(coords, groups, spots_a_block=size, seed=seed)
@@ -186,8 +186,8 @@ def differential(
         {
             "table": result,
             "groupby": groupby,
-            "a": str(a),
-            "b": str(b),
+            "group": str(group),
+            "reference": str(reference),
             "key": key,
             "n_blocks": np.array(found.n_blocks),
             "spots_a_block": size,
@@ -195,7 +195,7 @@ def differential(
             "smallest_p": found.smallest_p,
             "seed": seed,
             **({} if n_random is None else {"n_random": n_random}),
-            **({} if library_key is None else {"library_key": library_key}),
+            **({} if batch_key is None else {"batch_key": batch_key}),
         },
     )
     return result
@@ -234,19 +234,19 @@ def _against_random(
     return z, p, n_random
 
 
-def _regions(adata: AnnData, groupby: str, a: str, b: str) -> tuple[np.ndarray, np.ndarray]:
+def _regions(adata: AnnData, groupby: str, group: str, reference: str) -> tuple[np.ndarray, np.ndarray]:
     if groupby not in adata.obs:
         raise ValueError(f"Expected a column of adata.obs, found {groupby!r}; there are {sorted(map(str, adata.obs))}")
     labels = adata.obs[groupby]
     text = labels.astype(object).map(str).where(labels.notna().to_numpy(), "")
     values = sorted(set(text) - {""})
-    for side in (a, b):
-        if str(side) not in values and not (side is b and side == REST):
+    for side in (group, reference):
+        if str(side) not in values and not (side is reference and side == REST):
             raise ValueError(f"Expected values of adata.obs[{groupby!r}], found {side!r}; there are {values}")
-    if str(a) == str(b):
-        raise ValueError(f"Expected two different regions, found {a!r} twice")
-    in_a = (text == str(a)).to_numpy()
-    in_b = ((text != "") & ~in_a).to_numpy() if str(b) not in values else (text == str(b)).to_numpy()
+    if str(group) == str(reference):
+        raise ValueError(f"Expected two different regions, found {group!r} twice")
+    in_a = (text == str(group)).to_numpy()
+    in_b = ((text != "") & ~in_a).to_numpy() if str(reference) not in values else (text == str(reference)).to_numpy()
     return in_a, in_b
 
 
@@ -258,12 +258,12 @@ def _block_size(asked: int | str, smaller: int) -> int:
     return int(asked)
 
 
-def _sections(adata: AnnData, library_key: str | None) -> np.ndarray:
-    if library_key is None:
+def _sections(adata: AnnData, batch_key: str | None) -> np.ndarray:
+    if batch_key is None:
         return np.zeros(adata.n_obs, dtype=int)
-    if library_key not in adata.obs:
-        raise ValueError(f"Expected a column of adata.obs as library_key, found {library_key!r}")
-    return np.asarray(pd.factorize(adata.obs[library_key].astype(str))[0])
+    if batch_key not in adata.obs:
+        raise ValueError(f"Expected a column of adata.obs as batch_key, found {batch_key!r}")
+    return np.asarray(pd.factorize(adata.obs[batch_key].astype(str))[0])
 
 
 def _block_mean(maps: np.ndarray, blocks: np.ndarray, side: np.ndarray) -> np.ndarray:

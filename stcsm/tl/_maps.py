@@ -103,7 +103,7 @@ def choose_genes(
         K concepts and, for ``"nearest"``, the scores (G, K) of all genes on them.
     genes
         ``"all"``: a fixed random 1500 of the genes trained on, the same for every concept; ``"nearest"``: the
-        ``n_genes`` with the highest score among them; ``"members"``: the concept's own genes; or gene names.
+        ``n_genes`` with the highest score among them; ``"concept"``: the concept's own genes; or gene names.
     n_genes
         For ``"nearest"``.
 
@@ -121,10 +121,10 @@ def choose_genes(
             if scores is None:
                 raise ValueError("Expected scores to find the nearest genes by, found none")
             return list(highest_scoring(model, scores, n_genes))
-        if genes == "members":
+        if genes == "concept":
             return [_usable(model, member_rows(c, adata.var_names)[0], f"concept {c.key!r}") for c in concepts]
         if genes not in adata.var_names:
-            raise ValueError(f"Expected genes to be 'all', 'nearest', 'members' or gene names, found {genes!r}")
+            raise ValueError(f"Expected genes to be 'all', 'nearest', 'concept' or gene names, found {genes!r}")
         genes = [genes]
     index = match_genes(list(genes), adata.var_names, missing="error").index
     without = index[model.reader.gene_totals[index] == 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 
 import anndata as ad
 import numpy as np
@@ -73,7 +74,28 @@ def layer_labels(adata: ad.AnnData, column: str, layer: str | None) -> pd.Series
     return text[text.isin(kept)].astype(object).reindex(adata.obs_names)
 
 
-def layer_markers(adata: ad.AnnData, column: str, layer: str | None, n_markers: int) -> list[GeneSet]:
+def chosen_groups(labels: pd.Series, groups: Sequence[str] | str | None, column: str) -> list[str]:
+    """Those of the labels that were asked for, sorted; all of them for None.
+
+    Raises
+    ------
+    ValueError
+        If a group is none of the labels, or none is given.
+    """
+    there = sorted(labels.dropna().unique())
+    if groups is None:
+        return there
+    asked = [groups] if isinstance(groups, str) else [str(g) for g in groups]
+    unknown = [g for g in asked if g not in there]
+    if unknown or not asked:
+        found = repr(unknown[0]) if unknown else "none"
+        raise ValueError(f"Expected groups among the labels of adata.obs[{column!r}], found {found}; there are {there}")
+    return [g for g in there if g in asked]
+
+
+def layer_markers(
+    adata: ad.AnnData, column: str, layer: str | None, n_markers: int, groups: Sequence[str] | None = None
+) -> list[GeneSet]:
     """The genes that stand out in each layer of an ``obs`` column (t-test on log-normalised counts).
 
     Spots without a label or a count are left out, and so are layers of a single spot, which no test can compare.
@@ -88,6 +110,8 @@ def layer_markers(adata: ad.AnnData, column: str, layer: str | None, n_markers: 
         Layer of the counts; None is ``.X``.
     n_markers
         At most so many genes a layer: those of highest t statistic, positive ones only.
+    groups
+        Labels to return genes of; all of them for None. The others stay among what they are compared with.
 
     Raises
     ------
@@ -113,7 +137,7 @@ def layer_markers(adata: ad.AnnData, column: str, layer: str | None, n_markers: 
         sc.tl.rank_genes_groups(subset, "label", method="t-test")
     result = subset.uns["rank_genes_groups"]
     sets = []
-    for name in kept:
+    for name in chosen_groups(text, groups, column):
         genes, scores = result["names"][name][:n_markers], result["scores"][name][:n_markers]
         positive = [str(g) for g, s in zip(genes, scores, strict=True) if s > 0]
         if not positive:

@@ -62,7 +62,7 @@ def published_concepts(
     latents = means
     if sampled:
         if not isinstance(model, PublishedVAE):
-            raise ValueError(f"Expected a model of GeneVAE.paper for sampled latents, found {type(model).__name__}")
+            raise ValueError(f"Expected a model of GeneVAE.published for sampled latents, found {type(model).__name__}")
         latents = [model.sampled_latents(seed)]
     made = []
     for name, row in zip(names, index, strict=True):

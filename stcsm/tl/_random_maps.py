@@ -48,7 +48,7 @@ class MapRecipe:
     @property
     def linear(self) -> bool:
         """Whether a map is linear in the concept's vector, so that random concepts cost next to nothing."""
-        fixed = not (isinstance(self.genes, str) and self.genes in ("nearest", "members"))
+        fixed = not (isinstance(self.genes, str) and self.genes in ("nearest", "concept"))
         return fixed and self.method in LINEAR_METHODS
 
     def bases(self, adata: AnnData, model: GeneVAE, concept: Concept) -> list[np.ndarray]:

@@ -49,7 +49,7 @@ def saliency(
         method's on the default model, at a fraction of the cost (``docs/sanity.md``).
     genes
         ``"all"``: a fixed random 1500 of the genes trained on; ``"nearest"``: the ``n_genes`` of highest concept score;
-        ``"members"``: the concept's own genes; or a list of gene names.
+        ``"concept"``: the concept's own genes; or a list of gene names.
     n_genes
         For ``"nearest"``.
     progress

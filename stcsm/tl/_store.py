@@ -149,7 +149,7 @@ def _record(concept: Concept) -> dict[str, Any]:
     return {
         "label": concept.label,
         "estimator": concept.estimator,
-        "members": np.asarray(concept.members, dtype=object),
+        "genes": np.asarray(concept.members, dtype=object),
         "weights": np.asarray(concept.weights, dtype=np.float64),
         "vectors": np.asarray(concept.vectors, dtype=np.float64),
     } | ({"info": names} if names else {})
@@ -165,6 +165,7 @@ def _stored(adata: AnnData) -> dict[str, Concept]:
         # Files from before there was a table have all of it in the record.
         source = str(about.get("source", record.pop("source", "genes")))
         numbers = {name: float(v) for name, v in about.items() if name != "source" and np.isfinite(v)}
+        record["members"] = record.pop("genes")
         found[key] = Concept(key=key, source=source, info={**numbers, **record.pop("info", {})}, **record)
     return found
 

@@ -16,7 +16,7 @@ from stcsm.attribution._table import TABLE
 from stcsm.nets import Conv2dSame
 
 #: Published name of a method -> ours, from the table of methods.
-OURS = {cls.published: name for name, cls in TABLE.items()}
+OURS = {cls.published_name: name for name, cls in TABLE.items()}
 #: Published name of a parameter -> ours; those that are missing keep their name.
 PARAMETERS = {"window_shape": "window"}
 

@@ -38,7 +38,7 @@ def test_latents(path):
 def test_attribution(path, key):
     case = Case.read(path)
     method, params = case.call(key)
-    found = attribute(case.encoder(), case.x, case.arrays["concept"], method, reference=True, **params).numpy()
+    found = attribute(case.encoder(), case.x, case.arrays["concept"], method, published=True, **params).numpy()
     expected = case.channels_first(case.arrays[key]).numpy()
     np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
     largest = np.nanmax(np.abs(expected))

@@ -264,11 +264,11 @@ def test_concept_score_is_the_score():
     torch.testing.assert_close(ConceptScore(encoder, v)(x), encoder(x) @ v.T)
 
 
-@pytest.mark.parametrize("reference", [False, True])
-def test_table_of_methods_is_what_is_published(reference):
+@pytest.mark.parametrize("published", [False, True])
+def test_table_of_methods_is_what_is_published(published):
     assert METHODS == (
         "saliency", "input_x_gradient", "integrated_gradients", "smoothgrad", "deconvolution", "guided_backprop",
         "rectgrad", "rectgrad_const", "rectgrad_mod", "rectgrad_prr", "epsilon_lrp", "deeplift", "occlusion",
     )  # fmt: skip
     for method in METHODS:
-        attribute(seeded(mlp), inputs(2, 10), inputs(4, seed=2), method, reference=reference)
+        attribute(seeded(mlp), inputs(2, 10), inputs(4, seed=2), method, published=published)

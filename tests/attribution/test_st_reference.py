@@ -124,7 +124,7 @@ def test_maps_of_the_concepts_genes(encoder, genes, reference, method):
     assert expected.shape == (3, 50, 32, 32)
     for c in range(3):
         members = genes[reference["seed0_top50_idx"][c]]
-        found = attribute(encoder, members, reference["seed0_concept_vectors"][c], method, reference=True)
+        found = attribute(encoder, members, reference["seed0_concept_vectors"][c], method, published=True)
         assert relative(found[:, 0], expected[c]) < 1e-5
 
 

@@ -21,12 +21,12 @@ def task() -> Task:
 def test_one_gene_is_the_published_pipeline(task):
     adata, rows = on_published_grid(task.half)
     np.testing.assert_array_equal(rows, np.arange(task.half.n_obs))
-    model = GeneVAE.paper(adata, seed=0)
+    model = GeneVAE.published(adata, seed=0)
     model.train(max_epochs=2, progress=False)
     found = maps(task, model)
     genes = list(dict.fromkeys(d.genes[0] for d in task.draws))
     tl.published_concepts(adata, model, genes)
-    tl.saliency(adata, model, method="rectgrad", genes="members", percentile=95, reference=True)
+    tl.saliency(adata, model, method="rectgrad", genes="concept", percentile=95, published=True)
     expected = adata.obsm["concept_saliency"]
     assert np.ptp(expected.to_numpy()) > 0
     for row, draw in zip(found, task.draws, strict=True):
@@ -42,7 +42,7 @@ def test_what_does_not_fit_the_published_cells_is_binned(task):
     assert adata.X.sum() == half.X.sum()
     counts = np.bincount(rows, minlength=adata.n_obs)
     np.testing.assert_array_equal(counts, adata.obs["n_spots"])
-    model = GeneVAE.paper(adata, seed=0)
+    model = GeneVAE.published(adata, seed=0)
     model.train(max_epochs=1, progress=False)
     asked = Task(half, task.labels, task.layers, (*task.draws, Draw(task.draws[0].layer, 1, task.draws[0].genes)))
     found = maps(asked, model)[:, rows]

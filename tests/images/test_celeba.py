@@ -120,7 +120,7 @@ def test_crops_that_leave_the_picture(tmp_path: Path) -> None:
     assert len(skip) == N - 4
 
     # as the published code: picture[30:187, -20:158] is empty in columns, picture[-15:187] in rows
-    reference = CelebA(tmp_path, size=64, outside="reference")
+    reference = CelebA(tmp_path, size=64, outside="published")
     assert reference.inventory.empty == tuple(names(N)[:3])
     assert reference.inventory.clipped == (names(N)[3],)
     assert reference.inventory.listed == N == reference.inventory.used + 3

@@ -11,8 +11,7 @@ from scipy import sparse
 from stcsm import tl
 from stcsm.attribution import attribute
 from stcsm.models import GeneVAE
-from stcsm.nets._grid import SpotGrid
-from stcsm.nets._grid_nets import GridDecoder, GridEncoder, halvings, padded_side
+from stcsm.nets import GridDecoder, GridEncoder, SpotGrid, halvings, padded_side
 
 SMALL = {"smoothing": 0.0, "n_latent": 4, "n_hidden": 8, "encoder": "conv"}
 
@@ -155,7 +154,7 @@ def test_smoothing_filters_cells_and_spots(array):
 
 def test_maps_of_a_conv_model_come_back_as_spots(array):
     model = fitted(array, epochs=25)
-    tl.concepts(array, model, layers="left", n_markers=5)
+    tl.concepts(array, model, groupby="left", n_markers=5)
     before = array.obsm["spatial"].copy()
     tl.saliency(array, model, method="integrated_gradients", steps=8)
     tl.decoded(array, model)

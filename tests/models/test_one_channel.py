@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from stcsm.nets._conv_transpose import ConvTranspose2dSame
-from stcsm.nets._one_channel import Conv2dSameToOne
+from stcsm.nets import Conv2dSameToOne, ConvTranspose2dSame
 
 
 @pytest.mark.parametrize(("kernel", "size"), [(4, (32, 32)), (3, (5, 7)), ((2, 5), (6, 4)), (4, (2, 1))])

@@ -42,7 +42,7 @@ def saved(bulb, tmp_path_factory):
 
 def test_on_its_own_section_a_model_is_itself(saved, bulb):
     folder, model = saved
-    again = GeneVAE.load(folder, one(bulb, "shallow"), match="places")
+    again = GeneVAE.load(folder, one(bulb, "shallow"), match="positions")
     np.testing.assert_allclose(
         again.get_latent_representation(), model.get_latent_representation(), rtol=1e-5, atol=1e-6
     )
@@ -53,16 +53,16 @@ def test_a_section_that_lies_elsewhere_is_warned_of(saved, bulb, caplog):
     folder, _ = saved
     other = one(bulb, "deep")
     with caplog.at_level(logging.WARNING):
-        GeneVAE.load(folder, other, match="places")
+        GeneVAE.load(folder, other, match="positions")
         assert "worse than depth" not in caplog.text
         elsewhere = np.random.default_rng(0).permutation(other.n_obs)
         other.obsm["spatial"] = other.obsm["spatial"][elsewhere]
-        GeneVAE.load(folder, other, match="places")
+        GeneVAE.load(folder, other, match="positions")
     assert "worse than depth alone (-0.0" in caplog.text
 
 
 def aurocs(adata, model) -> dict[str, np.ndarray]:
-    tl.concepts(adata, model, layers="layer")
+    tl.concepts(adata, model, groupby="layer")
     tl.saliency(adata, model)
     tl.decoded(adata, model)
     tl.concept_map(adata, model)
@@ -79,7 +79,7 @@ def test_a_section_that_was_never_seen_is_mapped_as_by_a_model_of_its_own(saved,
     other = one(bulb, "deep")
     other = other[np.random.default_rng(0).permutation(other.n_obs)].copy()
     other.var_names = [f"renamed_{g}" for g in other.var_names]
-    model = GeneVAE.load(folder, other, match="places")
+    model = GeneVAE.load(folder, other, match="positions")
     applied = aurocs(other, model)
     own = one(bulb, "deep")
     GeneVAE.setup_anndata(own)
@@ -101,7 +101,7 @@ def test_places_that_are_absent_are_zero_and_unknown_ones_nan(tmp_path, caplog):
     model = fitted(first, batch_key=None, smoothing=1.0)
     model.save(tmp_path / "m")
     with caplog.at_level(logging.WARNING):
-        moved = GeneVAE.load(tmp_path / "m", other, match="places")
+        moved = GeneVAE.load(tmp_path / "m", other, match="positions")
     assert "1 of 27 spots lie on no place of the model" in caplog.text
     # Weights sliced to the places in common do the same as zeros where the section has none.
     x = other.X.toarray()[:26]
@@ -125,13 +125,13 @@ def test_a_model_of_several_sections_takes_one_and_several(tmp_path, encoder):
     both = tiny()
     model = fitted(both, encoder=encoder)
     model.save(tmp_path / "m")
-    alone = GeneVAE.load(tmp_path / "m", one(both, "b"), match="places")
+    alone = GeneVAE.load(tmp_path / "m", one(both, "b"), match="positions")
     np.testing.assert_allclose(
         alone.get_latent_representation(), model.get_latent_representation(section="b"), rtol=1e-4, atol=1e-6
     )
     again = both.copy()
     again.obs["section"] = again.obs["section"].map({"a": "new", "b": "newer"})
-    renamed = GeneVAE.load(tmp_path / "m", again, match="places")
+    renamed = GeneVAE.load(tmp_path / "m", again, match="positions")
     assert renamed.section_names == ("new", "newer")
     np.testing.assert_allclose(
         renamed.get_latent_representation(section="new"), model.get_latent_representation(section="a"), rtol=1e-4
@@ -149,14 +149,14 @@ def test_what_does_not_fit_is_refused(tmp_path):
     far = other.copy()
     far.obs["array_row"] += 3
     with pytest.raises(ValueError, match=r"model's 29 places, found that 8 of the 27 spots lie on them.*to_grid"):
-        GeneVAE.load(tmp_path / "m", far, match="places")
+        GeneVAE.load(tmp_path / "m", far, match="positions")
     bare = other.copy()
     del bare.obs["array_row"]
     with pytest.raises(ValueError, match=r"whole rows and columns as places.*found coordinates alone.*to_grid"):
-        GeneVAE.load(tmp_path / "m", bare, match="places")
+        GeneVAE.load(tmp_path / "m", bare, match="positions")
     other.obs["array_row"] = other.obs["array_row"].replace({0: 1})
     with pytest.raises(ValueError, match="share 3 places"):
-        GeneVAE.load(tmp_path / "m", other, match="places")
+        GeneVAE.load(tmp_path / "m", other, match="positions")
     assert "stcsm" not in other.uns
 
 
@@ -165,9 +165,9 @@ def test_a_convolutional_model_takes_another_section(tmp_path):
     first, other = one(both, "a"), one(both, "b")
     model = fitted(first, batch_key=None, encoder="conv")
     model.save(tmp_path / "m")
-    again = GeneVAE.load(tmp_path / "m", first, match="places")
+    again = GeneVAE.load(tmp_path / "m", first, match="positions")
     np.testing.assert_allclose(again.get_latent_representation(), model.get_latent_representation(), atol=1e-5)
-    moved = GeneVAE.load(tmp_path / "m", other, match="places")
+    moved = GeneVAE.load(tmp_path / "m", other, match="positions")
     image = moved.inputs(["g3"]).numpy()[0, 0]
     x = other.X.toarray()[:26]
     expected = np.zeros(30, np.float32)
@@ -184,7 +184,7 @@ def test_sections_that_share_coordinates_alone_are_saved(tmp_path):
     again = GeneVAE.load(tmp_path / "model", adata)
     np.testing.assert_array_equal(again.get_latent_representation(), model.get_latent_representation())
     a = one(adata, "a")
-    other = GeneVAE.load(tmp_path / "model", a[::-1].copy(), match="places")
+    other = GeneVAE.load(tmp_path / "model", a[::-1].copy(), match="positions")
     np.testing.assert_allclose(
         other.get_latent_representation(), model.get_latent_representation(section="a"), atol=1e-6
     )
@@ -202,7 +202,7 @@ def test_places_are_those_the_model_was_made_on(tmp_path, batch_key):
     adata.var_names = [f"other_{name}" for name in adata.var_names]
     model.save(tmp_path / "m")
     GeneVAE.setup_anndata(untouched, batch_key=batch_key)
-    for match in ("spots", "places"):
+    for match in ("spots", "positions"):
         again = GeneVAE.load(tmp_path / "m", untouched, match=match)
         np.testing.assert_allclose(again.get_latent_representation(), expected, rtol=1e-4, atol=1e-6)
 
@@ -218,7 +218,7 @@ def test_a_loaded_model_keeps_its_places(tmp_path):
     again = GeneVAE.load(tmp_path / "m", moved)
     np.testing.assert_array_equal(again.get_latent_representation(), model.get_latent_representation())
     again.save(tmp_path / "again")
-    GeneVAE.load(tmp_path / "again", adata, match="places")
+    GeneVAE.load(tmp_path / "again", adata, match="positions")
 
 
 def faint(adata, n_genes):
@@ -234,13 +234,13 @@ def test_a_section_almost_without_counts_is_said_to_be_one(tmp_path, caplog):
     a, b = one(both, "a"), one(both, "b")
     fitted(a, batch_key=None).save(tmp_path / "m")
     with caplog.at_level(logging.WARNING):
-        GeneVAE.load(tmp_path / "m", a[:, 9:14].copy(), match="places")  # a small panel, well counted
+        GeneVAE.load(tmp_path / "m", a[:, 9:14].copy(), match="positions")  # a small panel, well counted
         assert "few counts" not in caplog.text
-        GeneVAE.load(tmp_path / "m", faint(a, 2), match="places")
+        GeneVAE.load(tmp_path / "m", faint(a, 2), match="positions")
         assert "2 of 40 genes have 20 counts or more in this section" in caplog.text
         joint = ad.concat([faint(a, 2), b], merge="same")
         GeneVAE.setup_anndata(joint, batch_key="section")
-        GeneVAE.load(tmp_path / "m", joint, match="places")
+        GeneVAE.load(tmp_path / "m", joint, match="positions")
         assert "2 of 40 genes have 20 counts or more in section 'a'" in caplog.text
     with pytest.raises(ValueError, match="0 of 40 genes have 20 counts or more in this section"):
-        GeneVAE.load(tmp_path / "m", faint(a, 2)[:19].copy(), match="places")
+        GeneVAE.load(tmp_path / "m", faint(a, 2)[:19].copy(), match="positions")

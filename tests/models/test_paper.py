@@ -11,7 +11,7 @@ from scipy import sparse
 from stcsm import datasets, tl
 from stcsm.models import GeneVAE, PublishedVAE
 from stcsm.models._paper_grid import published_cells
-from stcsm.nets._published import BatchNormOfAny
+from stcsm.nets import BatchNormOfAny
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def bulb() -> ad.AnnData:
 
 
 def test_number_of_parameters_is_the_published(bulb):
-    member = GeneVAE.paper(bulb).module.member(0)
+    member = GeneVAE.published(bulb).module.member(0)
     conv = 4 * 4 * (1 * 16 + 16 * 32 + 32 * 64) + 16 + 32 + 64
     dense = 1024 * 256 + 256 + 256 * 256 + 256 + 2 * (256 * 20 + 20)
     up = 20 * 1024 + 1024 + 4 * 4 * (64 * 64 + 64 * 32 + 32 * 16 + 16 * 1) + 64 + 32 + 16 + 1
@@ -40,7 +40,7 @@ def test_number_of_parameters_is_the_published(bulb):
 
 
 def test_inputs_are_published_images(bulb):
-    model = GeneVAE.paper(bulb)
+    model = GeneVAE.published(bulb)
     images = model.inputs(["g0", "g4"]).numpy()
     assert images.shape == (2, 1, 32, 32)
     column = bulb.X.toarray()[:, 0]
@@ -53,7 +53,7 @@ def test_inputs_are_published_images(bulb):
 
 
 def test_loss_is_the_published_formula(bulb):
-    model = GeneVAE.paper(bulb)
+    model = GeneVAE.published(bulb)
     module = model.module.train()
     module.reset_noise()
     counts = torch.from_numpy(model.reader.profiles(np.array([0, 1, 2])))
@@ -70,7 +70,7 @@ def test_loss_is_the_published_formula(bulb):
 
 
 def test_initial_weights_are_keras(bulb):
-    encoder = GeneVAE.paper(bulb).module.member(0).encoder
+    encoder = GeneVAE.published(bulb).module.member(0).encoder
     dense = encoder.mean.weight
     bound = np.sqrt(6 / (256 + 20))
     assert dense.abs().max() <= bound
@@ -82,7 +82,7 @@ def test_initial_weights_are_keras(bulb):
 
 @pytest.mark.slow
 def test_optimizer_and_length_are_published(bulb):
-    model = GeneVAE.paper(bulb)
+    model = GeneVAE.published(bulb)
     model.train(progress=False)
     loss = model.history["train_loss"].iloc[:, 0].astype(float).to_numpy()
     assert len(loss) == 10
@@ -94,7 +94,7 @@ def test_optimizer_and_length_are_published(bulb):
 
 
 def test_same_seed_same_numbers_and_saved_as_itself(bulb, tmp_path):
-    first, second, other = GeneVAE.paper(bulb), GeneVAE.paper(bulb), GeneVAE.paper(bulb, seed=1)
+    first, second, other = GeneVAE.published(bulb), GeneVAE.published(bulb), GeneVAE.published(bulb, seed=1)
     for model in (first, second, other):
         model.train(max_epochs=1, progress=False)
     np.testing.assert_array_equal(first.get_latent_representation(), second.get_latent_representation())
@@ -107,7 +107,7 @@ def test_same_seed_same_numbers_and_saved_as_itself(bulb, tmp_path):
 
 
 def test_training_goes_on_after_a_look_at_the_latents(bulb):
-    model = GeneVAE.paper(bulb)
+    model = GeneVAE.published(bulb)
     model.train(max_epochs=1, progress=False)
     norm = next(m for m in model.encoder.modules() if isinstance(m, torch.nn.BatchNorm2d))
     model.get_latent_representation()
@@ -119,7 +119,7 @@ def test_training_goes_on_after_a_look_at_the_latents(bulb):
 
 @pytest.mark.slow
 def test_draws_have_the_published_deviation(bulb):
-    model = GeneVAE.paper(bulb)
+    model = GeneVAE.published(bulb)
     mean, var = model.get_latent_representation(give_var=True)
     _, log_var = model.encoder.posterior(model.inputs([0]))
     np.testing.assert_allclose(np.sqrt(var[0]), log_var.exp().detach().numpy()[0], rtol=1e-4)
@@ -136,20 +136,20 @@ def test_published_grid_of_replicate_11(data_dir, golden_dir):
 
 
 def test_concepts_maps_and_pictures(bulb):
-    model = GeneVAE.paper(bulb)
+    model = GeneVAE.published(bulb)
     model.train(max_epochs=2, progress=False)
     tl.published_concepts(bulb, model, ["g1", "g2"], n=8)
     record = bulb.uns["stcsm"]["concepts"]["g1"]
-    assert record["members"][0] == "g1"
-    assert len(record["members"]) == 8
+    assert record["genes"][0] == "g1"
+    assert len(record["genes"]) == 8
     z = bulb.varm["X_stcsm"]
     np.testing.assert_allclose(
-        record["vectors"][0], z[bulb.var_names.get_indexer(record["members"])].mean(axis=0), rtol=1e-4, atol=1e-6
+        record["vectors"][0], z[bulb.var_names.get_indexer(record["genes"])].mean(axis=0), rtol=1e-4, atol=1e-6
     )
     r = np.nan_to_num([np.corrcoef(z[1], row)[0, 1] for row in z], nan=-2)
     # Genes of a model that has seen little are alike: those of the rim may change places.
-    assert r[bulb.var_names.get_indexer(record["members"])].min() >= np.sort(r)[-8] - 1e-6
-    tl.saliency(bulb, model, method="rectgrad", genes="members", reference=True)
+    assert r[bulb.var_names.get_indexer(record["genes"])].min() >= np.sort(r)[-8] - 1e-6
+    tl.saliency(bulb, model, method="rectgrad", genes="concept", published=True)
     tl.decoded(bulb, model, contrast=False)
     tl.mean_expression(bulb)
     for key in ("concept_saliency", "concept_decoded", "concept_expression"):
@@ -163,13 +163,13 @@ def test_concepts_maps_and_pictures(bulb):
     scaled = bulb.X.toarray() / np.maximum(bulb.X.toarray().max(axis=0), 1)
     np.testing.assert_allclose(
         bulb.obsm["concept_expression"]["g2"],
-        scaled[:, bulb.var_names.get_indexer(bulb.uns["stcsm"]["concepts"]["g2"]["members"])].mean(axis=1),
+        scaled[:, bulb.var_names.get_indexer(bulb.uns["stcsm"]["concepts"]["g2"]["genes"])].mean(axis=1),
         rtol=1e-5,
     )
 
 
 def test_sampled_concepts_differ_with_the_draw(bulb):
-    model = GeneVAE.paper(bulb)
+    model = GeneVAE.published(bulb)
     model.train(max_epochs=1, progress=False)
     vectors = []
     for seed in (0, 0, 1):
@@ -191,7 +191,7 @@ def test_sampled_concepts_differ_with_the_draw(bulb):
 def test_spots_that_do_not_fit_are_refused(bulb, spoil, message):
     spoil(bulb)
     with pytest.raises(ValueError, match=message):
-        GeneVAE.paper(bulb)
+        GeneVAE.published(bulb)
 
 
 def test_tissue_beyond_the_grid_is_shifted_into_it(bulb):
@@ -204,7 +204,7 @@ def test_tissue_beyond_the_grid_is_shifted_into_it(bulb):
 
 def test_two_spots_on_one_cell_are_added_up(bulb):
     bulb.obsm["spatial_array"][1] = bulb.obsm["spatial_array"][0]
-    model = GeneVAE.paper(bulb)
+    model = GeneVAE.published(bulb)
     x = bulb.X.toarray()[:, 2].copy()
     x[0] += x[1]
     x[1] = 0
@@ -225,21 +225,21 @@ def test_damaged_weights_change_nothing(bulb, golden_dir, tmp_path, spoil, messa
         weights = dict(held)
     spoil(weights)
     np.savez(tmp_path / "w.npz", **weights)
-    model = GeneVAE.paper(bulb)
+    model = GeneVAE.published(bulb)
     before = model.fingerprint()
     with pytest.raises(ValueError, match=message):
-        model.load_reference_weights(tmp_path / "w.npz")
+        model.load_published_weights(tmp_path / "w.npz")
     assert model.fingerprint() == before
     assert not model.is_trained
 
 
 def test_weights_that_are_no_archive_are_refused(bulb, tmp_path):
-    model = GeneVAE.paper(bulb)
+    model = GeneVAE.published(bulb)
     with pytest.raises(FileNotFoundError, match="weights"):
-        model.load_reference_weights(tmp_path / "none.npz")
+        model.load_published_weights(tmp_path / "none.npz")
     (tmp_path / "text.npz").write_text("no archive")
     with pytest.raises(ValueError, match="archive"):
-        model.load_reference_weights(tmp_path / "text.npz")
+        model.load_published_weights(tmp_path / "text.npz")
 
 
 def test_a_last_batch_of_one_gene_is_normalised_by_itself(bulb):
@@ -253,7 +253,7 @@ def test_a_last_batch_of_one_gene_is_normalised_by_itself(bulb):
     torch.testing.assert_close(x.grad, torch.zeros(1, 2))
     torch.testing.assert_close(layer.running_mean, torch.tensor([0.02, 0.04]))
     torch.testing.assert_close(layer.running_var, torch.tensor([0.99, 0.99]))
-    model = GeneVAE.paper(bulb)
+    model = GeneVAE.published(bulb)
     assert len(model.trained_genes) % 17 == 1
     model.train(max_epochs=1, batch_size=17, progress=False, accelerator="cpu")
     assert np.isfinite(model.get_latent_representation()[0]).all()

@@ -23,8 +23,8 @@ def adata(data_dir):
 
 @pytest.fixture(scope="module")
 def model(adata, golden_dir):
-    model = GeneVAE.paper(adata)
-    model.load_reference_weights(golden_dir / "st_weights_seed0.npz")
+    model = GeneVAE.published(adata)
+    model.load_published_weights(golden_dir / "st_weights_seed0.npz")
     return model
 
 
@@ -62,7 +62,7 @@ def test_mean_maps_of_the_concepts_on_the_spots(adata, model, reference, method)
         )
     ]
     write_concepts(tissue, made, model.fingerprint())
-    tl.saliency(tissue, model, method=method, genes="members", reference=True)
+    tl.saliency(tissue, model, method=method, genes="concept", published=True)
     key = {"rectgrad": "seed0_mean_rectgrad_mean", "guided_backprop": "seed0_mean_guidedbp_mean"}[method]
     at = tissue.obs_names.get_indexer(reference["spots"])
     expected = reference[key][:, reference["grid_y"], reference["grid_x"]].T
@@ -78,7 +78,7 @@ def test_mean_maps_of_the_concepts_on_the_spots(adata, model, reference, method)
 @pytest.mark.slow
 def test_training_on_replicate_11_behaves_like_the_original(adata):
     """Published code, seed 0: .2712 .0888 .0800 ... .0747; the mean image .0857. Ten epochs would take minutes."""
-    model = GeneVAE.paper(adata)
+    model = GeneVAE.published(adata)
     model.train(max_epochs=3, progress=False)
     loss = model.history["train_loss"].iloc[:, 0].astype(float).to_numpy()
     assert len(loss) == 3

@@ -160,7 +160,7 @@ def test_every_step_works_and_finds_the_layers_in_both(trained, tmp_path):
     adata, model = trained
     adata = adata.copy()
     tl.embed_genes(adata, model)
-    tl.concepts(adata, model, layers="layer")
+    tl.concepts(adata, model, groupby="layer")
     tl.saliency(adata, model)
     tl.significance(adata, model, n_random=20)
     tl.decoded(adata, model)
@@ -211,14 +211,14 @@ def test_members_without_a_count_in_a_section_have_no_say_there():
     adata = tiny()
     model = fitted(adata, epochs=5)
     tl.concepts(adata, model, genes={"x": ["g8", "g9"], "y": ["g8"]})
-    tl.saliency(adata, model, "x", genes="members", method="input_x_gradient")
+    tl.saliency(adata, model, "x", genes="concept", method="input_x_gradient")
     with_both = adata.obsm["concept_saliency"]["x"].to_numpy()
     tl.saliency(adata, model, "x", genes=["g9"], method="input_x_gradient")
     alone = adata.obsm["concept_saliency"]["x"].to_numpy()
     in_b = (adata.obs["section"] == "b").to_numpy()
     np.testing.assert_allclose(with_both[in_b], alone[in_b], rtol=1e-5, atol=1e-8)
     assert not np.allclose(with_both[~in_b], alone[~in_b])
-    tl.saliency(adata, model, "y", genes="members", method="input_x_gradient")
+    tl.saliency(adata, model, "y", genes="concept", method="input_x_gradient")
     assert (adata.obsm["concept_saliency"]["y"][in_b] == 0).all()
 
 
@@ -302,9 +302,9 @@ def test_what_takes_one_section_says_so():
     adata.obs.loc[adata.obs["array_col"] < 3, "left"] = "y"
     model = fitted(adata)
     with pytest.raises(ValueError, match="model of one section, on the spots"):
-        tl.concepts(adata, model, layers="left", estimator="profile")
+        tl.concepts(adata, model, groupby="left", estimator="profile")
     with pytest.raises(ValueError, match="one section for the published model"):
-        GeneVAE.paper(adata)
+        GeneVAE.published(adata)
 
 
 def test_sections_that_do_not_lie_on_one_another_are_named(trained, caplog):

@@ -130,7 +130,7 @@ class Looks(Callback):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("make", [lambda a: GeneVAE(a, smoothing=0.0, n_hidden=16), GeneVAE.paper])
+@pytest.mark.parametrize("make", [lambda a: GeneVAE(a, smoothing=0.0, n_hidden=16), GeneVAE.published])
 def test_looking_at_latents_does_not_change_the_training(make):
     prints = []
     for looks in (None, Looks()):

@@ -27,7 +27,7 @@ def written() -> AnnData:
     a.varm[_keys.CONCEPT_SCORE] = pd.DataFrame(rng.normal(size=(6, 2)), index=a.var_names, columns=["L2_3", "b"])
     a.varm[_keys.EMBEDDING] = rng.normal(size=(6, 3))
     a.varm[_keys.EMBEDDING][5] = np.nan
-    a.uns["stcsm"] = {"concepts": {"L2_3": {"label": "L2/3", "members": ["g1"]}, "b": {"label": "b", "members": []}}}
+    a.uns["stcsm"] = {"concepts": {"L2_3": {"label": "L2/3", "genes": ["g1"]}, "b": {"label": "b", "genes": []}}}
     return a
 
 
@@ -78,7 +78,7 @@ def test_a_concepts_own_gene_is_shown_with_its_rank_where_it_is_not_among_the_hi
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda a: pl.saliency(a, key="concept_map"), "run stcsm.tl.concept_map"),
+        (lambda a: pl.concept_map(a), "run stcsm.tl.concept_map"),
         (lambda a: pl.saliency(a, "nope"), "nope"),
         (lambda a: pl.concept_scores(a, n_genes=0), "n_genes"),
         (lambda a: pl.embedding(a, genes=["zz"]), "zz"),

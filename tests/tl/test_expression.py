@@ -62,7 +62,7 @@ def test_members_keep_their_weights_beside_the_nearest(tissue, model):
 
 
 def test_a_concept_without_members_has_its_nearest_genes(tissue, model):
-    stcsm.tl.concepts(tissue, model, layers="region", estimator="profile")
+    stcsm.tl.concepts(tissue, model, groupby="region", estimator="profile")
     concepts = read_concepts(tissue)
     assert all(len(c.members) == 0 for c in concepts)
     assert not member_expression(model, concepts).any()

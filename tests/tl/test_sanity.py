@@ -151,8 +151,8 @@ def test_many_warnings_become_one(named, model, monkeypatch):
 def test_the_published_models_guided_backprop_and_rectgrad_are_caught_on_the_olfactory_bulb(data_dir, golden_dir):
     """Its trained weights, five ReLU layers: the same map for three concepts, for random genes and for the opposite."""
     adata = stcsm.io.read(data_dir / "mob" / "Rep11_MOB_count_matrix-1.tsv.gz")
-    model = GeneVAE.paper(adata)
-    model.load_reference_weights(golden_dir / "st_weights_seed0.npz")
+    model = GeneVAE.published(adata)
+    model.load_published_weights(golden_dir / "st_weights_seed0.npz")
     stcsm.tl.published_concepts(adata, model, ["Penk", "Doc2g", "Kctd12"])
     settings = {"n_draws": 1, "n_random": 20, "most_genes": 60}
     off = np.triu_indices(3, 1)

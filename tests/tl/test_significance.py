@@ -91,7 +91,7 @@ def test_methods_that_cost_ask_for_the_number_and_say_the_price(mapped, model):
     assert mapped.uns["stcsm"]["significance"]["table"].loc["left", "smallest_p"] == pytest.approx(0.1, abs=1e-3)
 
 
-@pytest.mark.parametrize("genes", ["nearest", "members"])
+@pytest.mark.parametrize("genes", ["nearest", "concept"])
 def test_genes_chosen_by_the_concept_are_chosen_by_its_stand_ins_too(mapped, model, genes):
     tl.saliency(mapped, model, genes=genes, n_genes=5)
     tl.significance(mapped, model, n_random=39, concepts=["left", "mixed"])
@@ -110,12 +110,12 @@ def test_new_maps_take_old_p_values_away(mapped, model):
 
 
 def test_carriers_are_the_other_genes_of_the_region(mapped, model):
-    table = tl.carriers(mapped, "left", n_random=999)
+    table = tl.rank_genes_concept(mapped, "left", n_random=999)
     assert not set(LEFT) & set(table.index)
     assert (table.index[:20].str[0] == "a").all()
     assert (table["q"][:10] < 0.05).all()
     assert table[table.index.str[0] == "b"]["p"].median() > 0.9
-    whole = tl.carriers(mapped, "left", model, n_random=999, members=True)
+    whole = tl.rank_genes_concept(mapped, "left", model, n_random=999, members=True)
     assert set(whole.index[:4]) == set(LEFT)
     assert whole["q"].iloc[:4].isna().all()
     pd.testing.assert_frame_equal(whole.iloc[4:], table)  # counts of the model and of the AnnData are the same
@@ -173,7 +173,7 @@ def test_regions_differ_in_their_own_concepts_alone(mapped):
     maps = mapped.obsm[_keys.CONCEPT_SALIENCY]
     maps[:] = rng.normal(size=maps.shape)
     assert (tl.differential(mapped, "region", "A/left", spots_a_block=4)["p"] > 0.01).all()
-    assert mapped.uns["stcsm"]["differential"]["b"] == "rest"
+    assert mapped.uns["stcsm"]["differential"]["reference"] == "rest"
 
 
 def test_differences_between_regions_against_random_genes(mapped, model, monkeypatch):
@@ -224,7 +224,7 @@ def test_blocks_too_few_for_a_small_p_are_said_to_be(mapped, caplog):
 def test_blocks_lie_within_the_sections_of_the_setup(mapped):
     sections = np.array(["odd", "even"])[np.arange(mapped.n_obs) % 2]
     mapped.obs["section"] = sections
-    by_name = tl.differential(mapped, "region", "A/left", "B", spots_a_block=4, library_key="section")
+    by_name = tl.differential(mapped, "region", "A/left", "B", spots_a_block=4, batch_key="section")
     mixed = tl.differential(mapped, "region", "A/left", "B", spots_a_block=4)
     mapped.uns["stcsm"]["setup"]["batch_key"] = "section"
     pd.testing.assert_frame_equal(tl.differential(mapped, "region", "A/left", "B", spots_a_block=4), by_name)
@@ -232,7 +232,7 @@ def test_blocks_lie_within_the_sections_of_the_setup(mapped):
 
 
 def test_layer_profiles_are_not_compared_with_random_genes(tissue, model):
-    tl.concepts(tissue, model, layers="region", estimator="profile")
+    tl.concepts(tissue, model, groupby="region", estimator="profile")
     tl.saliency(tissue, model)
     table = tl.differential(tissue, "region", "A/left", model=model, spots_a_block=4)
     assert table[["z_random", "p_random", "q_random"]].isna().all().all()
@@ -270,7 +270,7 @@ def test_regions_that_cannot_be_compared(mapped, arguments, message):
 
 
 def test_layers_as_ideal_genes(tissue, model):
-    tl.concepts(tissue, model, layers="region", estimator="profile")
+    tl.concepts(tissue, model, groupby="region", estimator="profile")
     tl.saliency(tissue, model)
     tl.decoded(tissue, model)
     tl.concept_map(tissue, model)

@@ -17,14 +17,14 @@ ALL = [f"{c}{i}" for c in "abc" for i in range(30)]
 
 
 def members(adata, key):
-    return set(adata.uns["stcsm"]["concepts"][key]["members"])
+    return set(adata.uns["stcsm"]["concepts"][key]["genes"])
 
 
 def test_network_with_weights_and_signs(tissue, model):
     net = pd.DataFrame({"source": ["T", "T", "U"], "target": ["a0", "b0", "c1"], "weight": [1.0, -2.0, 1.0]})
     tl.concepts(tissue, model, genes=net)
     record = tissue.uns["stcsm"]["concepts"]["T"]
-    assert dict(zip(record["members"], record["weights"], strict=True)) == {"a0": 1.0, "b0": -2.0}
+    assert dict(zip(record["genes"], record["weights"], strict=True)) == {"a0": 1.0, "b0": -2.0}
     assert members(tissue, "U") == {"c1"}
 
 
@@ -157,7 +157,7 @@ def test_malformed_lines_are_named(tissue, model, tmp_path, text, message):
         tl.concepts(tissue, model, genes=str(path))
 
 
-@pytest.mark.parametrize("arguments", [{"genes": {"x": ["a0"]}}, {"layers": None, "genes": {"x": ["a0"]}}])
+@pytest.mark.parametrize("arguments", [{"genes": {"x": ["a0"]}}, {"groupby": None, "genes": {"x": ["a0"]}}])
 def test_profiles_are_of_layers(tissue, model, arguments):
     with pytest.raises(ValueError, match="estimator='profile'"):
         tl.concepts(tissue, model, estimator="profile", **arguments)

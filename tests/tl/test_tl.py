@@ -93,17 +93,17 @@ def test_integrated_gradients_of_a_gene_sum_to_its_score_difference(tissue, mode
 def test_layers_become_concepts_and_keep_their_name(tissue, model, tmp_path):
     tissue.obs["region"] = tissue.obs["region"].astype(object)
     tissue.obs.loc["spot5", "region"] = np.nan
-    tl.concepts(tissue, model, layers="region")
+    tl.concepts(tissue, model, groupby="region")
     assert list(tissue.varm[_keys.CONCEPT_SCORE]) == ["A_left", "B"]
     record = tissue.uns["stcsm"]["concepts"]["A_left"]
     assert record["label"] == "A/left"
-    assert {m[0] for m in record["members"]} <= {"a", "c"}
+    assert {m[0] for m in record["genes"]} <= {"a", "c"}
     tl.saliency(tissue, model, "A/left")
     assert list(tissue.obsm[_keys.CONCEPT_SALIENCY]) == ["A_left"]
 
 
 def test_results_survive_h5ad(tissue, model, tmp_path):
-    tl.concepts(tissue, model, genes={"Körnerzellen": ["a0"], "x / y": ["b0"]}, layers="region")
+    tl.concepts(tissue, model, genes={"Körnerzellen": ["a0"], "x / y": ["b0"]}, groupby="region")
     tl.saliency(tissue, model)
     tl.decoded(tissue, model)
     tl.concept_map(tissue, model)
@@ -159,7 +159,7 @@ def test_a_classifier_of_one_gene_has_no_accuracy_and_a_column_for_it(tissue, mo
 
 def test_nothing_but_our_keys_is_written(tissue, model):
     before = tissue.copy()
-    tl.concepts(tissue, model, genes={"left": ["a0"]}, layers="region")
+    tl.concepts(tissue, model, genes={"left": ["a0"]}, groupby="region")
     tl.saliency(tissue, model)
     tl.concept_map(tissue, model)
     assert (tissue.X != before.X).nnz == 0
@@ -183,7 +183,7 @@ def test_kind_of_matrix_does_not_matter(trained, kind):
     np.testing.assert_array_equal(first.get_latent_representation(), again.get_latent_representation())
     maps = []
     for a, m in ((adata.copy(), first), (other, again)):
-        tl.concepts(a, m, genes={"left": ["a0"]}, layers="region")
+        tl.concepts(a, m, genes={"left": ["a0"]}, groupby="region")
         tl.saliency(a, m)
         tl.concept_map(a, m)
         maps.append((a.obsm["concept_saliency"], a.obsm["concept_map"]))
@@ -256,7 +256,7 @@ def test_names_that_are_nearly_right_are_suggested(tissue, model):
     tl.concepts(tissue, model, genes={"granule": ["a0", "a1"]})
     tl.saliency(tissue, model)
     with pytest.raises(ValueError, match="did you mean 'granule'"):
-        tl.carriers(tissue, "granul")
+        tl.rank_genes_concept(tissue, "granul")
     with pytest.raises(ValueError, match=r"found 'concept_salience'; there are \['concept_saliency'\]"):
         stcsm.pl.saliency(tissue, key="concept_salience")
     with pytest.raises(ValueError, match="found no layers; name one"):
@@ -289,9 +289,9 @@ def test_p_values_that_are_lost_are_warned_of_and_none_that_are_not(tissue, mode
         (lambda a, m: tl.concepts(a, m, genes={"\ud800": ["a0"]}), "name"),
         (lambda a, m: tl.concepts(a, m, genes={"a/b": ["a0"], "a_b": ["a1"]}), "rename"),
         (lambda a, m: tl.concepts(a, m, genes="nowhere"), "neither"),
-        (lambda a, m: tl.concepts(a, m, layers="nowhere"), "column of adata.obs"),
-        (lambda a, m: tl.concepts(a, m, layers="ONE"), "did you mean 'one'"),
-        (lambda a, m: tl.concepts(a, m, layers="one"), "at least two layers"),
+        (lambda a, m: tl.concepts(a, m, groupby="nowhere"), "column of adata.obs"),
+        (lambda a, m: tl.concepts(a, m, groupby="ONE"), "did you mean 'one'"),
+        (lambda a, m: tl.concepts(a, m, groupby="one"), "at least two layers"),
         (lambda a, m: tl.concepts(a, m, genes={"x": ["a0"]}, estimator="median"), "estimator"),
         (lambda a, m: tl.saliency(a, m), "found none"),
         (lambda a, m: tl.similar_genes(a, "a0"), "embedding"),
@@ -406,14 +406,14 @@ def test_chunks_do_not_change_a_map(tissue, model, method, monkeypatch):
 def test_clusters_as_numbers_beside_nan(tissue, model):
     tissue.obs["cluster"] = np.where(in_region(tissue, "B"), 1.0, 2.0)
     tissue.obs.loc["spot3", "cluster"] = np.nan
-    tl.concepts(tissue, model, layers="cluster")
+    tl.concepts(tissue, model, groupby="cluster")
     assert list(tissue.varm[_keys.CONCEPT_SCORE]) == ["1", "2"]
     tissue.obs["depth"] = np.linspace(0, 1, tissue.n_obs)
     with pytest.raises(ValueError, match="fractional"):
-        tl.concepts(tissue, model, layers="depth")
+        tl.concepts(tissue, model, groupby="depth")
     tissue.obs["number"] = np.arange(tissue.n_obs)
     with pytest.raises(ValueError, match="64 different numbers"):
-        tl.concepts(tissue, model, layers="number")
+        tl.concepts(tissue, model, groupby="number")
 
 
 def test_mean_estimator_draws_its_members(tissue, model):
@@ -425,7 +425,7 @@ def test_mean_estimator_draws_its_members(tissue, model):
 
 def test_layer_of_one_spot_is_left_out(tissue, model):
     tissue.obs.loc["spot0", "region"] = "lonely"
-    tl.concepts(tissue, model, layers="region")
+    tl.concepts(tissue, model, groupby="region")
     assert "lonely" not in tissue.varm[_keys.CONCEPT_SCORE]
 
 

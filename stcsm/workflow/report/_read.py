@@ -37,7 +37,7 @@ def concept_rows(adata: AnnData, most: int) -> tuple[list[dict[str, Any]], int]:
 
 
 def _row(adata: AnnData, key: str, record: dict[str, Any], tests: pd.DataFrame, checks: pd.DataFrame) -> dict[str, Any]:
-    members = [str(g) for g in record.get("members", ())]
+    members = [str(g) for g in record.get("genes", ())]
     test: Any = tests.loc[key] if key in tests.index else None
     check: Any = checks.loc[key] if key in checks.index else None
     return {
@@ -71,7 +71,7 @@ def _top_genes(adata: AnnData, key: str, concept: dict[str, Any]) -> list[dict[s
     if scores is None:
         return []
     rows = highest(pd.Series(scores.to_numpy(dtype=float), index=adata.var_names), concept, TOP_GENES)
-    members = set(map(str, concept.get("members", ())))
+    members = set(map(str, concept.get("genes", ())))
     longest = max((abs(score) for _, score, rank in rows if rank <= TOP_GENES), default=0.0) or 1.0
     return [
         {

@@ -14,7 +14,7 @@ from stcsm.tl._matching import StandIns
 from stcsm.tl._store import concept_info, concept_numbers, entry, read_concepts
 
 
-def carriers(
+def rank_genes_concept(
     adata: AnnData,
     concept: str,
     model: GeneVAE | None = None,

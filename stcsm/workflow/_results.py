@@ -16,9 +16,9 @@ from anndata import AnnData
 from pyarrow import csv
 
 from stcsm import _keys, pl, tl
-from stcsm._folder import replace_all
-from stcsm._trust import write_trust
+from stcsm._files import replace_all
 from stcsm.models import GeneVAE, holds_only_a_model
+from stcsm.workflow._trust import write_trust
 
 RESULT = "result.h5ad"
 RESULTS = (
@@ -104,7 +104,7 @@ def write_results(adata: AnnData, model: GeneVAE, out: Path) -> None:
         with mpl.rc_context({"figure.dpi": 150}):
             backend = mpl.get_backend()
             mpl.use("agg")
-            figure = pl.saliency(adata, key=_keys.CONCEPT_MAP)
+            figure = pl.concept_map(adata)
             figure.savefig(scratch / RESULTS[3], bbox_inches="tight")
             plt.close(figure)
             mpl.use(backend)

@@ -16,13 +16,13 @@ from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
 from stcsm import _keys, io, tl
-from stcsm._results import RESULTS, check_input, check_out, write_results
-from stcsm._trust import check_trust
 from stcsm.attribution import LINEAR_METHODS, METHODS
 from stcsm.datasets import simulated_bulb
-from stcsm.io._open import existing_file
+from stcsm.io import existing_file
 from stcsm.models import GeneVAE
 from stcsm.models._logging import quiet as hushed
+from stcsm.workflow._results import RESULTS, check_input, check_out, write_results
+from stcsm.workflow._trust import check_trust
 
 N_RANDOM = 1000
 """Random concepts for each concept where nobody asks for a number."""
@@ -72,7 +72,7 @@ def run_counts(
     if gmt is not None:
         steps.append({"genes": gmt, "match": match, "ignore_case": ignore_case})
     if labels_key is not None:
-        steps.append({"layers": labels_key})
+        steps.append({"groupby": labels_key})
     analyse(adata, out, steps, layer=layer, quiet=quiet, **settings)
 
 
@@ -80,7 +80,7 @@ def run_demo(out: Path, *, quiet: bool, seed: int, **settings: Any) -> None:
     """Analyse the simulated bulb and compare the maps with its known layers."""
     check_out(out)
     adata = simulated_bulb(seed=seed)
-    analyse(adata, out, [{"layers": _keys.LAYER}], layer=None, quiet=quiet, seed=seed, **settings)
+    analyse(adata, out, [{"groupby": _keys.LAYER}], layer=None, quiet=quiet, seed=seed, **settings)
     if quiet:
         return
     truth = adata.obs[_keys.LAYER].astype(str).to_numpy()

@@ -1,5 +1,5 @@
 """One self-contained HTML page of a result."""
 
-from stcsm._report._page import write_report
+from stcsm.workflow.report._page import write_report
 
 __all__ = ["write_report"]

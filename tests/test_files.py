@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stcsm._folder import replace_all, whole_folder
+from stcsm._files import replace_all, whole_folder
 
 
 def test_a_new_folder_takes_the_place_of_the_old_one(tmp_path):

@@ -14,8 +14,8 @@ from anndata import AnnData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from stcsm import _keys
-from stcsm._report._pictures import Pictures
-from stcsm._report._read import concept_rows, glance, overview, settings_tables
+from stcsm.workflow.report._pictures import Pictures
+from stcsm.workflow.report._read import concept_rows, glance, overview, settings_tables
 
 MOST_CONCEPTS = 60
 """Concepts with a section of their own; of more, the most significant, or else the first."""
@@ -88,8 +88,8 @@ def render(adata: AnnData, title: str, *, progress: bool = False) -> str:
     for row in pictures.shown(rows, progress):
         row["pictures"] = pictures.of_concept(row["key"])
     environment = Environment(
-        loader=PackageLoader("stcsm._report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        loader=PackageLoader("stcsm.workflow.report", "."), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     return environment.get_template("page.html.j2").render(
         title=title,

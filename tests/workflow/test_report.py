@@ -15,10 +15,10 @@ from anndata import AnnData
 from typer.testing import CliRunner
 
 import stcsm
-from stcsm._report import write_report
-from stcsm._report._read import _top_genes
 from stcsm.cli import app
 from stcsm.models import GeneVAE
+from stcsm.workflow.report import write_report
+from stcsm.workflow.report._read import _top_genes
 from tests.models.test_sections import tiny
 
 NASTY = "<script>alert('x')</script> & \"co\"/1"
@@ -57,7 +57,7 @@ def result(tmp_path_factory):
     GeneVAE.setup_anndata(adata)
     model = GeneVAE(adata, n_latent=6, n_hidden=32)
     model.train(max_epochs=20, progress=False)
-    stcsm.tl.concepts(adata, model, genes={NASTY: [GENE]}, layers="layer")
+    stcsm.tl.concepts(adata, model, genes={NASTY: [GENE]}, groupby="layer")
     stcsm.tl.saliency(adata, model)
     stcsm.tl.concept_map(adata, model)
     stcsm.tl.significance(adata, model, n_random=50)
@@ -113,7 +113,7 @@ def test_the_highest_of_a_concepts_own_genes_is_among_those_shown(place, shown):
     names = [f"g{i}" for i in range(20)]
     adata = AnnData(np.ones((2, 20), dtype=np.float32), var=pd.DataFrame(index=names))
     adata.varm["concept_score"] = pd.DataFrame({"c": np.arange(20.0, 0, -1)}, index=names)
-    concept = {"members": [names[place], names[19]], "weights": [1.0, 0.5]}
+    concept = {"genes": [names[place], names[19]], "weights": [1.0, 0.5]}
     rows = _top_genes(adata, "c", concept)
     assert [r["name"] for r in rows] == names[:12] + ([names[place]] if shown else [])
     assert rows[-1]["rank"] == shown
@@ -125,9 +125,9 @@ def test_the_scale_is_that_of_the_highest_and_genes_against_a_concept_are_not_ad
     names = [f"g{i}" for i in range(20)]
     adata = AnnData(np.ones((2, 20), dtype=np.float32), var=pd.DataFrame(index=names))
     adata.varm["concept_score"] = pd.DataFrame({"c": [*np.linspace(2, 0.9, 19), -8.0]}, index=names)
-    rows = _top_genes(adata, "c", {"members": ["g19"], "weights": [1.0]})
+    rows = _top_genes(adata, "c", {"genes": ["g19"], "weights": [1.0]})
     assert [rows[0]["share"], rows[-1]["share"], rows[-1]["rank"]] == [100, 0, "20"]
-    assert len(_top_genes(adata, "c", {"members": ["g19"], "weights": [-1.0]})) == 12
+    assert len(_top_genes(adata, "c", {"genes": ["g19"], "weights": [-1.0]})) == 12
 
 
 def test_a_result_without_statistics_and_sanity_has_a_report_too(result, tmp_path):
@@ -161,7 +161,7 @@ def test_the_page_is_written_whole_or_not_at_all(result, tmp_path, monkeypatch):
     def broken(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr("stcsm._report._page.os.replace", broken)
+    monkeypatch.setattr("stcsm.workflow.report._page.os.replace", broken)
     with pytest.raises(OSError, match="no space left"):
         write_report(result, out)
     assert out.read_text() == "<!doctype html>old"
