@@ -76,7 +76,9 @@ def test_a_private_module_of_another_package_is_refused(tmp_path, line):
 
 
 @pytest.mark.parametrize(
-    "line", ["from toy.a import _work", "def f():\n    from toy.a._work import f\n    return f"], ids=["top", "function"]
+    "line",
+    ["from toy.a import _work", "def f():\n    from toy.a._work import f\n    return f"],
+    ids=["top", "function"],
 )
 def test_a_cycle_within_a_package_is_refused(tmp_path, line):
     status, text = lint(tmp_path, a___parts=f"{line}\ng = 1")
