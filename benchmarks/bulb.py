@@ -1,9 +1,9 @@
-"""How well do concept maps find the layers of an olfactory bulb, and what does it cost?
+"""How well does ``stcsm run`` find the tissue layers of an olfactory bulb, and how much time and memory does it take?
 
     python benchmarks/bulb.py --counts COUNTS --labels CSV --json OUT
 
-Runs ``stcsm run`` as a process of its own, twice (seed genes; the layers' markers), and prints the AUROC of each
-concept's map against its layer, wall time (imports included) and peak memory.
+Runs ``stcsm run`` twice, each in its own process: with seed genes, and with the labels. Prints the AUROC of the map of
+each concept against its tissue layer, the wall time (imports included) and the peak memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SEED_GENES = {"granule": ("Penk", "Granul"), "mitral": ("Doc2g", "Mitral"), "ner
 
 
 def run(counts: Path, out: Path, extra: list[str]) -> dict[str, float]:
-    """Run the command; wall seconds and peak resident memory (GB) of the process."""
+    """Run the command and return wall seconds and peak resident memory (GB) of the process."""
     started = time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", "stcsm", "run", str(counts), "--out", str(out), "--quiet", *extra], check=True
@@ -35,13 +35,13 @@ def run(counts: Path, out: Path, extra: list[str]) -> dict[str, float]:
 
 
 def aurocs(table: pd.DataFrame, labels: pd.Series, layer_of: dict[str, str]) -> dict[str, float]:
-    """AUROC of each column against its layer, over labelled spots."""
+    """AUROC of each column against its tissue layer, over labelled spots."""
     known = labels.reindex(table.index).dropna()
     return {c: float(roc_auc_score(known == layer_of[c], table.loc[known.index, c])) for c in table}
 
 
 def main() -> None:
-    """Run and print."""
+    """Run both jobs and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--counts", type=Path, required=True)
     parser.add_argument("--labels", type=Path, required=True)

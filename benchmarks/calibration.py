@@ -1,12 +1,12 @@
-"""Are the p values of random concepts uniform, and are real layers found?
+"""Are the p values of random concepts uniform, and are real tissue layers significant?
 
     python benchmarks/calibration.py --data FILE --labels KEY_OR_CSV --json OUT --plot PNG
 
-Calibration: concepts from random genes (several sizes), disjoint from the null's own draws: they come from a random
-stream of their own (the first child of the seed, which no concept's null can be seeded with), and the run stops if one
-of them is among the draws of any concept's null; share of p below 0.05 (4% to 6% is the aim), Kolmogorov-Smirnov test
-against the uniform distribution, QQ plot; the same for single spots. Power: counts are thinned in two; markers of each
-layer come from one half, model and maps from the other.
+Calibration tests concepts of random genes (several sizes). They are disjoint from the draws of the null: they come from
+a separate random stream (the first child of the seed, which never seeds a null), and the run stops if one of them is
+among the draws of any null. Reported are the share of p at or below 0.05 (4% to 6% is the aim), a Kolmogorov-Smirnov
+test against the uniform distribution and a QQ plot, for concepts and for single spots. Power: the counts are split into
+halves; markers of each tissue layer come from one half, model and maps from the other.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SIZES = (5, 10, 20, 40, 80)
 
 
 def train(adata: AnnData, seed: int) -> GeneVAE:
-    """Default model of two members, as the command line trains it."""
+    """Train the default model with two members, as the command line does."""
     GeneVAE.setup_anndata(adata)
     model = GeneVAE(adata, n_seeds=2, seed=seed)
     model.train(progress=False)
@@ -57,7 +57,7 @@ def calibration(model: GeneVAE, counts, n_concepts: int, n_random: int, seed: in
     rows, unit = random_genes(model), np.eye(model.settings["n_latent"])
     bases = [mean_maps(model, encoder, rows, unit, "saliency", {}) for encoder in model.encoders]
     # The null of a concept is seeded by three words, the seed and two of the concept. A child of the seed has five, so
-    # that no concept, whatever its genes, has a null that is drawn from the concepts' own stream.
+    # no null is drawn from the stream of the tested concepts, whatever their genes.
     (child,) = np.random.SeedSequence(seed).spawn(1)
     rng = np.random.default_rng(child)
     genes, concept_p, spot_p = np.flatnonzero(usable), [], []
@@ -74,16 +74,18 @@ def calibration(model: GeneVAE, counts, n_concepts: int, n_random: int, seed: in
         found = significance(latents, weights, bases, bins, n_random=n_random, seed=seed)
         concept_p.append(found.concept_p)
         spot_p.append(found.p[np.arange(n), rng.integers(0, found.p.shape[1], n)])
-    # Sums of random codes of the genes, which two different sets share once in 2^64.
+    # A set is compared by the sum of random codes of its genes; two different sets collide once in 2^64.
     met = int(np.isin(np.array(tested), np.unique(np.concatenate(drawn))).sum())
     print(f"{met} of {n_concepts} random concepts are among the {n_concepts} x {n_random} draws of their nulls")
     if met:
-        raise RuntimeError(f"Expected concepts disjoint from the null's draws, found {met} among them; take more genes")
+        raise RuntimeError(
+            f"Expected concepts disjoint from the null's draws, found {met} among them; use a section with more genes"
+        )
     return {"concept": np.concatenate(concept_p), "spot": np.concatenate(spot_p)}
 
 
 def power(adata: AnnData, labels: np.ndarray, n_random: int, seed: int) -> pd.DataFrame:
-    """Layers' markers from one half of the counts, tested in the other."""
+    """Test markers of the tissue layers from one half of the counts in the other half."""
     task = make_task(adata, labels, (30,), 1, seed)
     model = train(task.half, seed)
     stcsm.tl.concepts(task.half, model, genes={d.layer: list(d.genes) for d in task.draws})
@@ -93,7 +95,7 @@ def power(adata: AnnData, labels: np.ndarray, n_random: int, seed: int) -> pd.Da
 
 
 def draw(p: dict[str, np.ndarray], path: Path, title: str) -> None:
-    """QQ plots, with the band that holds 95% of the points of uniform p values."""
+    """Draw QQ plots, with the band that contains 95% of the points of uniform p values."""
     fig, axes = plt.subplots(1, 2, figsize=(7.4, 3.8), layout="constrained")
     for ax, (name, values) in zip(axes, p.items(), strict=True):
         n = len(values)
@@ -114,7 +116,7 @@ def draw(p: dict[str, np.ndarray], path: Path, title: str) -> None:
 
 
 def main() -> None:
-    """Run and print."""
+    """Run both parts and write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--labels", required=True, help="column of .obs, or a CSV of spot and label")
@@ -146,7 +148,7 @@ def main() -> None:
     if args.json:
         args.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
     if args.plot:
-        draw(p, args.plot, f"{args.data.name}: {args.concepts} random concepts, {args.null} random stand-ins each")
+        draw(p, args.plot, f"{args.data.name}: {args.concepts} random concepts, {args.null} random draws each")
 
 
 if __name__ == "__main__":

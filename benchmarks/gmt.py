@@ -1,11 +1,11 @@
-"""What do thousands of gene sets cost? Scores, maps and nulls of a whole GMT, through the command line.
+"""Time and memory of thousands of gene sets: scores, maps and nulls of a whole GMT file, through the command line.
 
     python benchmarks/gmt.py --counts COUNTS --sets 2000 --null 1000 --json OUT
 
-Makes a GMT of co-expression modules of the data itself (k-means on the genes' standardised, smoothed profiles, at
-several sizes) and of as many random sets of the same sizes, runs ``stcsm run --gmt --null`` on it as a process of its
-own, and prints wall time, peak memory, and how many modules and random sets come out significant. Modules are real
-structure, random sets are none, so the two shares say whether the null is of use.
+Writes a GMT file of co-expression modules of the data (k-means on standardised, smoothed profiles of genes, at several
+sizes) and of as many random sets of the same sizes. Runs ``stcsm run --gmt --null`` on it in a separate process. Prints
+wall time, peak memory and the shares of significant modules and random sets. Modules have real structure and random
+sets have none, so the two shares show whether the null discriminates.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MIN_COUNTS = 20
 
 
 def modules(adata, n_sets: int, seed: int) -> dict[str, list[str]]:
-    """Co-expression modules: clusters of genes of several mean sizes, overlapping between sizes."""
+    """Co-expression modules: clusters of genes at several mean sizes; clusters of different sizes overlap."""
     rng = np.random.default_rng(seed)
     seen = np.flatnonzero(np.asarray(adata.X.sum(axis=0)).ravel() >= MIN_COUNTS)
     profiles = log_normalise(adata.X)[:, seen].toarray().T
@@ -46,20 +46,20 @@ def modules(adata, n_sets: int, seed: int) -> dict[str, list[str]]:
         k = max(2, len(seen) // size)
         label = MiniBatchKMeans(k, n_init=1, random_state=seed + turn).fit_predict(profiles)
         for c in rng.permutation(k):
-            members = names[label == c]
-            if 5 <= len(members) <= 500 and len(out) < n_sets:
-                out[f"module_{turn}_{c}"] = [str(g) for g in members]
+            genes = names[label == c]
+            if 5 <= len(genes) <= 500 and len(out) < n_sets:
+                out[f"module_{turn}_{c}"] = [str(g) for g in genes]
         turn += 1
     return out
 
 
 def write_gmt(path: Path, sets: dict[str, list[str]]) -> None:
-    """One line a set."""
+    """Write one line per gene set."""
     path.write_text("".join(f"{n}\tsynthetic\t" + "\t".join(g) + "\n" for n, g in sets.items()), encoding="utf-8")
 
 
 def main() -> None:
-    """Run and print."""
+    """Write the gene sets, run the command and print the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--counts", type=Path, required=True)
     parser.add_argument("--sets", type=int, default=2000, help="gene sets in all; half of them random")

@@ -1,11 +1,12 @@
-"""What should a concept map be made of? Weights of its parts, on sections that the recovery benchmark does not score.
+"""Which weights should the parts of a concept map have? Candidates on sections that the recovery benchmark leaves out.
 
     python benchmarks/map_parts.py --data FOLDER [--sections NAME ...] [--json OUT]
 
-FOLDER holds ``mob/`` and ``visium/``. The protocol is that of ``benchmarks/recovery.py`` (markers from one half of the
-counts, maps from the other), with one more concept a layer of all its 30 markers, and the layer's encoded profile.
-Sections: replicate 11 of the olfactory bulb, the same with 35% of its counts, sections without labels, whose layers are
-five k-means clusters of the half that gives the markers, and simulated ones. Two members, as in ``stcsm run``.
+FOLDER contains ``mob/`` and ``visium/``. The protocol is that of ``benchmarks/recovery.py`` (markers from one half of
+the counts, maps from the other), with two more concepts per tissue layer: all its 30 markers, and its encoded profile.
+The sections are replicate 11 of the olfactory bulb, the same with 35% of its counts, sections without labels, and
+simulated ones. Without labels, five k-means clusters of the half that gives the markers serve as tissue layers. The
+ensemble has two members, as in ``stcsm run``.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ REAL = {
 
 
 def section(name: str, folder: Path) -> tuple[AnnData, np.ndarray]:
-    """Counts of a section, and the layer of each spot."""
+    """Counts of a section, and the tissue layer of each spot."""
     if name in SIMULATED:
         adata = stcsm.datasets.simulated_bulb(picture=False, **SIMULATED[name])
         return adata, labels_of(adata, "layer")
@@ -86,13 +87,13 @@ def section(name: str, folder: Path) -> tuple[AnnData, np.ndarray]:
     adata = adata[np.asarray(adata.X.sum(axis=1)).ravel() > 200].copy()
     half, _ = thin(adata.X, 0.5, np.random.default_rng(0))  # the same half that gives the markers
     near = spatial_filter(np.asarray(adata.obsm["spatial"], dtype=float), 0.7)
-    places = spot_components(log_normalise(csr_array(half)), 8, near, seed=0)
-    clusters = KMeans(5, n_init=20, random_state=0).fit_predict(places)
+    components = spot_components(log_normalise(csr_array(half)), 8, near, seed=0)
+    clusters = KMeans(5, n_init=20, random_state=0).fit_predict(components)
     return adata, np.array([f"cluster {c}" for c in clusters])
 
 
 def more_concepts(task: Task) -> dict[str, list[str]]:
-    """All markers of each layer: the fifty draws of ten name them all."""
+    """All markers of each tissue layer, collected from its draws (fifty draws of ten genes contain all 30)."""
     return {x: sorted({g for d in task.draws if d.layer == x for g in d.genes}) for x in task.layers}
 
 
@@ -130,7 +131,7 @@ def _label(adata: AnnData) -> dict[str, str]:
 
 
 def main() -> None:
-    """Run and print."""
+    """Run all sections and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--sections", nargs="+", choices=[*REAL, *SIMULATED], default=[*REAL, *SIMULATED])
@@ -151,7 +152,7 @@ def main() -> None:
 
 
 def summary(found: dict[str, dict[str, list[float]]]) -> None:
-    """Mean error over the sections, of the four k together too, and mean of log(error / error of S + P + E)."""
+    """Print the mean error over the sections, also over the four k, and the mean log(error / error of S + P + E)."""
     print(
         f"\n{len(found)} sections: mean error, k = 1, 3, 5, 10, all markers, profile; mean of k; mean log ratio of each"
     )

@@ -1,11 +1,11 @@
-"""The paper's figure of three concepts, from a model trained here, and its loss beside the original's.
+"""The published figure of three concepts, from a model trained here, and its loss next to that of the published code.
 
-    python benchmarks/paper_figure.py --data FILE [--labels KEY_OR_CSV] --out PICTURE [--json OUT]
+    python benchmarks/published_figure.py --data FILE [--labels KEY_OR_CSV] --out IMAGE [--json OUT]
 
-Trains the published model (10 epochs; or takes a saved one, --model) and makes the concepts of Penk (granule cells),
-Doc2g (mitral cells) and Kctd12 (nerve) as the paper does. Draws for each the saliency map (RectGrad, 95th percentile,
-mean over its 50 genes), the mean max-scaled expression of the 50 genes, and the decoded concept. With labels it prints
-how well each picture finds the concept's layer (AUROC).
+Trains the published model for 10 epochs (or loads a saved one, --model) and makes the published concepts of Penk
+(granule cells), Doc2g (mitral cells) and Kctd12 (nerve). For each it draws the saliency map (RectGrad, 95th percentile,
+mean over its 50 genes), the mean expression of the 50 genes, each divided by its maximum, and the decoded concept. With
+labels it prints the AUROC of each image against the tissue layer of the concept.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from benchmarks.recovery import labels_of
 from stcsm.models import GeneVAE
 
 CONCEPTS = {"Penk": "Granule", "Doc2g": "Mitral", "Kctd12": "Nerve"}
-"""Seed genes of the paper, and a word of the name of the layer that they stand for."""
+"""Published seed genes, and a word from the name of the tissue layer that each stands for."""
 COLUMNS = {
     "concept_saliency": "saliency map",
     "concept_expression": "mean expression",
     "concept_decoded": "decoded",
 }
-ORIGINAL = (0.2712, 0.0888, 0.0800, 0.0779, 0.0767, 0.0762, 0.0757, 0.0753, 0.0750, 0.0747)
-"""Loss of the original code on replicate 11, seed 0."""
+PUBLISHED = (0.2712, 0.0888, 0.0800, 0.0779, 0.0767, 0.0762, 0.0757, 0.0753, 0.0750, 0.0747)
+"""Loss of the published code on replicate 11, seed 0."""
 
 
 def draw(adata) -> plt.Figure:
-    """Concepts in rows, the paper's three pictures in columns."""
+    """Concepts in rows, the three published views in columns."""
     xy = np.asarray(adata.obsm["spatial"], dtype=float)
     width, height = np.ptp(xy, axis=0)
     side = 2.0
@@ -78,11 +78,11 @@ def draw(adata) -> plt.Figure:
 
 
 def main() -> None:
-    """Train, draw, print, write."""
+    """Train the model, draw the figure, print the scores and write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
     parser.add_argument("--labels", help="column of .obs, or a CSV")
-    parser.add_argument("--model", type=Path, help="folder of a trained model; written where there is none")
+    parser.add_argument("--model", type=Path, help="folder of a trained model; written if it does not exist")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
@@ -100,8 +100,8 @@ def main() -> None:
         loss = model.history["train_loss"].iloc[:, 0].astype(float).tolist()
         if args.model:
             model.save(args.model)
-        print("loss here:    ", *(f"{x:.4f}" for x in loss))
-        print("the original's:", *(f"{x:.4f}" for x in ORIGINAL), "(replicate 11)")
+        print("loss here:     ", *(f"{x:.4f}" for x in loss))
+        print("published code:", *(f"{x:.4f}" for x in PUBLISHED), "(replicate 11)")
     stcsm.tl.published_concepts(adata, model, list(CONCEPTS))
     stcsm.tl.saliency(adata, model, method="rectgrad", genes="concept", percentile=95, published=True)
     stcsm.tl.decoded(adata, model, contrast=False)
@@ -120,7 +120,7 @@ def main() -> None:
     draw(adata).savefig(args.out, dpi=130, pil_kwargs={"quality": 88} if args.out.suffix == ".jpg" else None)
     if args.json:
         genes = {g: [str(x) for x in adata.uns["stcsm"]["concepts"][g]["genes"]] for g in CONCEPTS}
-        report = {"loss": loss, "original": ORIGINAL, "auroc": found, "genes": genes, "seed": args.seed}
+        report = {"loss": loss, "published": PUBLISHED, "auroc": found, "genes": genes, "seed": args.seed}
         args.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
 
 

@@ -1,11 +1,11 @@
-"""One epoch of the published model: ours, a plain PyTorch loop, and Keras, in one run.
+"""Time of one epoch of the published model in stcsm, a plain PyTorch loop and Keras.
 
-    python benchmarks/paper_speed.py [--keras | --keras-python PATH] [--json OUT]
+    python benchmarks/published_speed.py [--keras | --keras-python PATH] [--json OUT]
 
-Each contender trains the same model on the same gene images in a process of its own, one after the other, on the same
-number of threads; CPU seconds are user and system time of the process. The first epoch, in which buffers are made and
-graphs built, is left out. ``--keras`` makes an environment in a temporary folder, installs tensorflow into it from the
-package index and removes it again; oneDNN is on.
+The contenders train the same model on the same gene images, one after the other, each in its own process and with the
+same number of threads. CPU seconds are user and system time of the process. The first epoch, which allocates buffers
+and builds graphs, is left out. ``--keras`` creates an environment in a temporary folder, installs tensorflow into it
+from the package index and removes it afterwards; oneDNN is on.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from stcsm import datasets, io
 from stcsm.models import GeneVAE
 
 ROOT = Path(__file__).resolve().parents[1]
-WORKERS = ROOT / "benchmarks" / "_paper_speed"
+WORKERS = ROOT / "benchmarks" / "_published_speed"
 
 
 def worker(python: str, script: str, arguments: list[str], threads: int) -> dict:
-    """What a contender's process printed last."""
+    """Run a contender in its own process and return the JSON line that it prints."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     environment |= {f"{k}_NUM_THREADS": str(threads) for k in ("OMP", "MKL", "OPENBLAS")}
     if python == sys.executable:
@@ -46,7 +46,7 @@ def worker(python: str, script: str, arguments: list[str], threads: int) -> dict
 
 
 def keras_environment(folder: Path, package: str) -> str:
-    """Python of a new environment with tensorflow."""
+    """Create an environment with tensorflow and return its Python."""
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     subprocess.run([str(python), "-m", "pip", "install", "--quiet", package], check=True)
@@ -54,21 +54,25 @@ def keras_environment(folder: Path, package: str) -> str:
 
 
 def main() -> None:
-    """Run, print, write."""
+    """Run the contenders, print the table and write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = ROOT.parent / "shared" / "data" / "mob" / "Rep11_MOB_count_matrix-1.tsv.gz"
-    parser.add_argument("--data", type=Path, default=default, help="counts; simulated ones where there is no such file")
-    parser.add_argument("--genes", type=int, help="only the first so many, for a shorter run")
-    parser.add_argument("--epochs", type=int, default=4, help="of which the first is left out")
+    default = Path(os.environ.get("STCSM_DATA_DIR", ".")) / "mob" / "Rep11_MOB_count_matrix-1.tsv.gz"
+    parser.add_argument(
+        "--data", type=Path, default=default, help="counts (replicate 11 in STCSM_DATA_DIR); simulated if absent"
+    )
+    parser.add_argument("--genes", type=int, help="use only this many genes, for a shorter run")
+    parser.add_argument("--epochs", type=int, default=4, help="epochs; the first is left out")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--keras", action="store_true", help="Keras too, in an environment made for it")
-    parser.add_argument("--keras-package", default="tensorflow", help="for pip (tensorflow-cpu is smaller)")
-    parser.add_argument("--keras-python", help="Keras too, with the Python of an environment that has tensorflow")
-    parser.add_argument("--precision", help="ours once more, in such as bf16-mixed")
+    parser.add_argument("--keras", action="store_true", help="run Keras too, in a temporary environment")
+    parser.add_argument(
+        "--keras-package", default="tensorflow", help="package that pip installs (tensorflow-cpu is smaller)"
+    )
+    parser.add_argument("--keras-python", help="run Keras too, with the Python of an environment that has tensorflow")
+    parser.add_argument("--precision", help="also run stcsm with this precision, such as bf16-mixed")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     if args.epochs < 2:
-        parser.error(f"Expected --epochs of 2 or more, the first being left out; found {args.epochs}")
+        parser.error(f"Expected --epochs of 2 or more, since the first is left out; found {args.epochs}")
     warnings.simplefilter("ignore")
     adata = io.read(args.data) if args.data.exists() else datasets.simulated_bulb(n_genes=16000)
     adata = adata[:, : args.genes].copy()
@@ -80,14 +84,14 @@ def main() -> None:
         folder = Path(temporary)
         adata.write_h5ad(folder / "counts.h5ad")
         np.save(folder / "images.npy", images)
-        counts, pictures, epochs = str(folder / "counts.h5ad"), str(folder / "images.npy"), str(args.epochs)
+        counts, gene_images, epochs = str(folder / "counts.h5ad"), str(folder / "images.npy"), str(args.epochs)
         runs = {"stcsm": (sys.executable, "ours.py", [counts, epochs])}
         if args.precision:
             runs[f"stcsm {args.precision}"] = (sys.executable, "ours.py", [counts, epochs, args.precision])
-        runs["plain PyTorch"] = (sys.executable, "eager.py", [pictures, epochs])
+        runs["plain PyTorch"] = (sys.executable, "eager.py", [gene_images, epochs])
         if args.keras or args.keras_python:
             python = args.keras_python or keras_environment(folder / "keras", args.keras_package)
-            runs["Keras"] = (python, "keras_model.py", [pictures, epochs])
+            runs["Keras"] = (python, "keras_model.py", [gene_images, epochs])
         print(f"{'':20s}{'CPU s/epoch':>14s}{'wall s/epoch':>14s}{'loss':>9s}")
         for name, (python, script, arguments) in runs.items():
             found[name] = run = worker(python, script, arguments, args.threads)

@@ -1,12 +1,12 @@
-"""Does a concept find its tissue? Ours against what people use today, on a labelled section.
+"""Does a concept find its tissue? stcsm against the methods in use today, on a labelled section.
 
     python benchmarks/recovery.py --data FILE --labels KEY_OR_CSV [--json OUT]
 
-FILE is an .h5ad, an ST text file or a Space Ranger folder with raw counts; labels are a column of .obs or a CSV. Counts
-are halved: markers of each layer come from one half, maps from the other. Every contender gets the same k genes and
-gives one value a spot; AUROC against "spot lies in the layer", mean over draws, then over layers. Settings that depend
-on the data are chosen without labels, by held-out counts of the half that is mapped; rows named "hindsight" are the
-best setting that labels would have picked.
+FILE is an .h5ad, an ST text file or a Space Ranger folder with raw counts; labels are a column of .obs or a CSV. The
+counts are split into halves: markers of each tissue layer come from one half, maps from the other. Every contender
+gets the same k genes and returns one value per spot. The score is the AUROC against "spot lies in the tissue layer",
+averaged over draws and then over tissue layers. Settings that depend on the data are chosen without labels, by held-out
+counts of the half that is mapped; rows named "hindsight" show the best setting that the labels would have chosen.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks._recovery.ceiling import ceiling
 from benchmarks._recovery.ours import our_maps, trained
-from benchmarks._recovery.paper import paper
 from benchmarks._recovery.protocol import by_layer, make_task, mean_auroc, paired_interval, score
+from benchmarks._recovery.published import published
 from benchmarks._recovery.rivals import RIVALS, Section, hindsight
 from stcsm import io
 
-TODAY = ("mean_expression", "score_genes", "ulm", "smoothed_expression", "pca", "smoothed_pca", "paper")
-"""What people have today: all contenders but diffused expression."""
+TODAY = ("mean_expression", "score_genes", "ulm", "smoothed_expression", "pca", "smoothed_pca", "published")
+"""Methods in use today: all contenders but diffused expression."""
 
 
 def labels_of(adata, given: str) -> np.ndarray:
-    """Label of each spot, "" where there is none."""
+    """Label of each spot; "" for spots without one."""
     if given not in adata.obs:
         if not Path(given).is_file():
             raise SystemExit(f"Expected a column of .obs or a CSV, found {given!r}; columns: {sorted(adata.obs)}")
@@ -47,22 +47,22 @@ def labels_of(adata, given: str) -> np.ndarray:
 
 
 def main() -> None:
-    """Run, print, write."""
+    """Run the benchmark, print the tables and write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
     parser.add_argument("--labels", required=True, help="column of .obs, or a CSV")
-    parser.add_argument("--layer", help="layer of the counts")
+    parser.add_argument("--layer", help="layer of .layers with the counts")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--ks", type=int, nargs="+", default=[1, 3, 5, 10])
     parser.add_argument("--draws", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--n-seeds", type=int, default=2, help="members of our ensemble, as in stcsm run")
+    parser.add_argument("--n-seeds", type=int, default=2, help="members of the ensemble, as in stcsm run")
     parser.add_argument(
         "--encoders",
         nargs="*",
         default=[],
         choices=["mlp", "conv"],
-        help="ours once more with these encoders in place of the default's",
+        help="also run stcsm with these encoders instead of the default",
     )
     parser.add_argument("--skip", nargs="*", default=[], help="contenders to leave out")
     parser.add_argument("--no-hindsight", action="store_true")
@@ -79,13 +79,13 @@ def main() -> None:
         adata.X = adata.layers[args.layer]
     task = make_task(adata, labels_of(adata, args.labels), tuple(args.ks), args.draws, args.seed)
     print(
-        f"{args.data}: {task.half.n_obs} spots x {task.half.n_vars} genes; {len(task.layers)} layers, "
+        f"{args.data}: {task.half.n_obs} spots x {task.half.n_vars} genes; {len(task.layers)} tissue layers, "
         f"{args.draws} draws each, seed {args.seed}"
     )
     section = Section(task, args.seed)
     scores: dict[str, np.ndarray] = {}
     seconds: dict[str, float] = {}
-    for name, rival in (RIVALS | {"paper": paper}).items():
+    for name, rival in (RIVALS | {"published": published}).items():
         if name in args.skip:
             continue
         started = time.perf_counter()
@@ -130,13 +130,13 @@ def main() -> None:
 
 
 def show(task, scores: dict[str, np.ndarray], name: str, ks: list[int], seconds: float) -> None:
-    """One row as soon as it is there."""
+    """Print the row of one contender."""
     row = "".join(f"{mean_auroc(task, scores[name], k):9.4f}" for k in ks)
     print(f"{name:44s}{row}   {seconds:6.1f} s", flush=True)
 
 
 def in_hindsight(task, section: Section, ks: list[int]) -> dict[str, dict[str, float]]:
-    """Best setting of each rival for each k, had the labels been asked."""
+    """AUROC of each rival with the setting that is best by the labels, for each k."""
     best: dict[str, dict[str, float]] = {}
     for name, run in hindsight(section).items():
         rival = name.split(" ")[0]
@@ -149,7 +149,7 @@ def in_hindsight(task, section: Section, ks: list[int]) -> dict[str, dict[str, f
 
 
 def against(task, scores: dict[str, np.ndarray], ks: list[int], seed: int) -> dict[str, dict[str, dict[str, float]]]:
-    """Ours minus each rival, with a paired bootstrap interval, and the share of the best one's error that is gone."""
+    """AUROC of stcsm minus each rival, with a paired bootstrap interval, and the error reduction against the best."""
     print(f"\n{'stcsm minus ...':28s}" + "".join(f"{f'k={k}':>28s}" for k in ks))
     out: dict[str, dict[str, dict[str, float]]] = {}
     for name in scores:

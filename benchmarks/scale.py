@@ -1,13 +1,13 @@
-"""What does a training cost on a large section that is read from a file?
+"""Time and memory of training on a large section that is read from a file.
 
     python benchmarks/scale.py [--genes 2000] [--side 512] [--epochs 2] [--json OUT]
     python benchmarks/scale.py --curves [--json OUT]
 
-Simulates a section of side x side bins (3% of the values not zero) into an h5ad file under the folder for temporary
-files, a block of bins at a time, as 10x writes them (CSR), opens it with ``backed="r"``, and trains in a process of its
-own. Prints the seconds of reading and of an epoch (the least of those after the first) and the process's peak resident
-memory, imports included. ``--curves`` varies genes (500 to 20,000 on 128 x 128 bins) and bins (32 x 32 to 1024 x 1024,
-500 genes) and prints the slope of the seconds an epoch on log-log axes: 1 is linear.
+Simulates a section of side x side bins (3% of the values non-zero) block by block into an h5ad file in the folder for
+temporary files, as CSR like files of 10x. Opens it with ``backed="r"`` and trains in a separate process. Prints the
+seconds for reading and for an epoch (the fastest after the first) and the peak resident memory of the process, imports
+included. ``--curves`` varies the number of genes (500 to 20,000 on 128 x 128 bins) and of bins (32 x 32 to 1024 x 1024,
+500 genes) and prints the slope of the seconds per epoch on log-log axes: 1 is linear.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SIDES = (32, 64, 128, 256, 512, 1024)
 
 
 def simulate(path: Path, n_genes: int, side: int, seed: int = 0) -> None:
-    """Write a section of four stripes, each with genes of its own, never more than ``ROWS`` bins in memory."""
+    """Write a section of four stripes, each with its own genes, with at most ``ROWS`` bins in memory."""
     import anndata as ad
     import h5py
     import pandas as pd
@@ -41,11 +41,11 @@ def simulate(path: Path, n_genes: int, side: int, seed: int = 0) -> None:
     abundance = rng.gamma(0.7, 1.0, n_genes)
     abundance /= abundance.mean()
     gene_layer, spot_layer = rng.integers(0, 4, n_genes), np.arange(n_spots) % side * 4 // side
-    places = np.column_stack(np.divmod(np.arange(n_spots), side)).astype(float)
+    positions = np.column_stack(np.divmod(np.arange(n_spots), side)).astype(float)
     obs = pd.DataFrame(index=[f"b{i}" for i in range(n_spots)])
     var = pd.DataFrame(index=[f"g{i}" for i in range(n_genes)])
     frame = ad.AnnData(sparse.csr_matrix((n_spots, n_genes), dtype=np.float32), obs=obs, var=var)
-    frame.obsm["spatial"] = places
+    frame.obsm["spatial"] = positions
     frame.write_h5ad(path)
     with h5py.File(path, "r+") as file:
         del file["X"]
@@ -75,7 +75,7 @@ def simulate(path: Path, n_genes: int, side: int, seed: int = 0) -> None:
 
 
 def measure(path: Path, epochs: int) -> dict[str, float]:
-    """Train on a file; run in a process of its own."""
+    """Train on a file and return times and peak memory; runs in a separate process."""
     import logging
 
     import anndata as ad
@@ -112,7 +112,7 @@ def measure(path: Path, epochs: int) -> dict[str, float]:
 
 
 def run(n_genes: int, side: int, epochs: int, tmp: Path) -> dict[str, float]:
-    """Simulate, then measure in a new process, whose peak memory is its own."""
+    """Simulate and measure, each in a new process, so that the peak memory is that of the training."""
     path = tmp / f"{n_genes}x{side}.h5ad"
     size = ["--genes", str(n_genes), "--side", str(side), "--epochs", str(epochs)]
     for job in ("--simulate", "--measure"):
@@ -128,12 +128,12 @@ def run(n_genes: int, side: int, epochs: int, tmp: Path) -> dict[str, float]:
 
 
 def slope(results: list[dict], by: str) -> float:
-    """Slope of log seconds an epoch over log size."""
+    """Slope of log seconds per epoch over log size."""
     return float(np.polyfit(np.log([r[by] for r in results]), np.log([r["epoch_s"] for r in results]), 1)[0])
 
 
 def main() -> None:
-    """Run and print."""
+    """Run one size, or the curves, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--genes", type=int, default=2000)
     parser.add_argument("--side", type=int, default=512)

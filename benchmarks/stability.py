@@ -1,11 +1,11 @@
-"""Do three seeds of the default agree on where a concept lives, and on its genes?
+"""Do three seeds of the default model agree on the map of a concept, and on its genes?
 
     python benchmarks/stability.py --data FILE --labels KEY_OR_CSV [--genes NAME=GENE ...] [--json OUT]
 
-Trains three times from different seeds, one model (the default of `GeneVAE`) and two that are averaged (the default of
-`stcsm run`); for each concept (the labels' markers, and the seed genes that are
-given) the Spearman correlation of the saliency maps, before any graph, of each pair of seeds, and the Jaccard index of
-the top 50 genes. The published pipeline: 0.33 to 0.67 and 0.08 to 0.35.
+Trains from three seeds, with one member (the default of `GeneVAE`) and with two that are averaged (the default of
+`stcsm run`). For each concept (markers of each label, and the given genes) and each pair of seeds it reports the
+Spearman correlation of the saliency maps, without the spot graph, and the Jaccard index of the top 50 genes. The
+published pipeline reaches 0.33 to 0.67 and 0.08 to 0.35.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from stcsm.models import GeneVAE
 def one_seed(
     adata, genes: dict[str, list[str]], seed: int, n_members: int
 ) -> tuple[pd.DataFrame, dict[str, set[str]], dict]:
-    """Saliency maps (spots x concepts), top-50 genes of each concept, and what the model was like."""
+    """Saliency maps (spots x concepts), top 50 genes of each concept, and the settings of the model."""
     part = adata.copy()
     GeneVAE.setup_anndata(part)
     model = GeneVAE(part, n_seeds=n_members, seed=seed)
@@ -44,7 +44,7 @@ def one_seed(
 
 
 def agreement(runs: list[tuple[pd.DataFrame, dict[str, set[str]], dict]], n_members: int) -> dict:
-    """Print and return how well each pair of runs agrees."""
+    """Print and return the agreement of each pair of runs."""
     rows = []
     for (maps_a, top_a, _), (maps_b, top_b, _) in itertools.combinations(runs, 2):
         for concept in maps_a:
@@ -65,7 +65,7 @@ def agreement(runs: list[tuple[pd.DataFrame, dict[str, set[str]], dict]], n_memb
 
 
 def main() -> None:
-    """Run and print."""
+    """Train, compare and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
     parser.add_argument("--labels", required=True)

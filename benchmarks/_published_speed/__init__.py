@@ -1,1 +1,1 @@
-"""Contenders of ``paper_speed.py``: each trains the published model in a process of its own."""
+"""Contenders of ``published_speed.py``; each trains the published model in its own process."""

@@ -1,4 +1,4 @@
-"""The published model as a plain PyTorch loop: layers, an optimizer, batches, and nothing else.
+"""The published model as a plain PyTorch loop: network layers, an optimizer and batches.
 
     python eager.py IMAGES.npy EPOCHS
 

@@ -1,4 +1,4 @@
-"""The published model in Keras: run by ``paper_speed.py`` with the Python of an environment that has tensorflow.
+"""The published model in Keras: run by ``published_speed.py`` with the Python of an environment that has tensorflow.
 
     python keras_model.py IMAGES.npy EPOCHS
 

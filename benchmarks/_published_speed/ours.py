@@ -1,4 +1,4 @@
-"""The published model as users of stcsm train it.
+"""The published model, trained through the public API of stcsm.
 
     python ours.py COUNTS.h5ad EPOCHS [PRECISION]
 
@@ -21,7 +21,7 @@ from stcsm.models import GeneVAE
 
 
 class Clock(Callback):
-    """Seconds between the beginnings of epochs, so that what the trainer does between them counts too."""
+    """Record the start of every epoch, so that the time between epochs is included."""
 
     def __init__(self):
         self.cpu, self.wall = [], []

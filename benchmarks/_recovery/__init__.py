@@ -1,1 +1,1 @@
-"""Recovery benchmark: does a concept find its tissue? (EVALUATION.md)."""
+"""Recovery benchmark: does a concept find its tissue? Protocol, rivals, the published model and stcsm."""

@@ -1,4 +1,4 @@
-"""What a supervised classifier reaches: no contender, a scale to read the others by."""
+"""AUROC of a supervised classifier: not a contender, an upper reference for the others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stcsm.space import log_normalise, spot_components
 
 
 def ceiling(task: Task, section: Section) -> float:
-    """Mean over layers of the AUROC of a cross-validated classifier on 20 smoothed principal components."""
+    """AUROC of a cross-validated classifier on 20 smoothed principal components, mean over tissue layers."""
     n = min(20, min(section.counts.shape) - 1)
     smoother = section.filter(section.best_width) if section.best_width else None
     features = spot_components(log_normalise(section.counts), n, smoother, seed=section.seed)

@@ -1,4 +1,4 @@
-"""stcsm with default settings, through its public functions."""
+"""stcsm with default settings, called through its public functions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stcsm.models import GeneVAE
 
 
 def trained(half: AnnData, seed: int, n_seeds: int, encoder: str = "auto") -> tuple[AnnData, GeneVAE]:
-    """The half with a model trained on it."""
+    """A copy of the half, and a model trained on it."""
     adata = half.copy()
     GeneVAE.setup_anndata(adata)
     model = GeneVAE(adata, encoder=encoder, n_seeds=n_seeds, seed=seed)
@@ -21,12 +21,12 @@ def trained(half: AnnData, seed: int, n_seeds: int, encoder: str = "auto") -> tu
 
 
 def named(task: Task) -> dict[str, list[str]]:
-    """A concept a draw."""
+    """One concept per draw."""
     return {f"draw{i:06d}": list(d.genes) for i, d in enumerate(task.draws)}
 
 
 def our_maps(task: Task, adata: AnnData, model: GeneVAE, name: str = "stcsm") -> dict[str, NDArray[np.float64]]:
-    """Maps of every draw (draws, spots) under the contender's name: the recommended one, and attribution alone."""
+    """Maps of every draw, (draws, spots), by contender: the concept map, and the saliency alone."""
     names = named(task)
     stcsm.tl.concepts(adata, model, genes=names)
     stcsm.tl.saliency(adata, model)

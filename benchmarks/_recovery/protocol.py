@@ -1,4 +1,4 @@
-"""The task, the same for every contender: halves of the counts, markers, draws, AUROC, paired bootstrap."""
+"""The task, the same for every contender: halves of the counts, markers, gene sets, AUROC, paired bootstrap."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ N_MARKERS = 30
 
 @dataclass(frozen=True)
 class Draw:
-    """k marker genes of one layer, the members of one concept."""
+    """k marker genes of one tissue layer, the gene set of one concept."""
 
     layer: str
     k: int
@@ -25,16 +25,16 @@ class Draw:
 
 @dataclass(frozen=True)
 class Task:
-    """One tissue made ready: the half that is mapped, the spots' labels, and what is asked of every contender."""
+    """One section: the half that is mapped, the labels of the spots, and the gene sets that every contender gets."""
 
-    half: AnnData  # X: counts of half B; genes without a count in it are left out
+    half: AnnData  # X: counts of half B, without the genes that have no count in it
     labels: NDArray[np.str_]  # "" where unlabelled
     layers: tuple[str, ...]
     draws: tuple[Draw, ...]
 
     @property
     def positives(self) -> NDArray[np.bool_]:
-        """Spot lies in the layer, (spots, layers)."""
+        """Whether a spot lies in a tissue layer, (spots, tissue layers)."""
         return self.labels[:, None] == np.array(self.layers)[None, :]
 
 
@@ -43,7 +43,7 @@ def thin(counts: sp.csr_matrix, p: float, rng: np.random.Generator) -> tuple[sp.
     whole = sp.csr_matrix(counts)
     data = np.rint(whole.data).astype(np.int64)
     if whole.nnz and (np.abs(whole.data - data).max() > 1e-3 or data.min() < 0):
-        raise ValueError("Expected raw counts (non-negative whole numbers), found other values; name their layer")
+        raise ValueError("Expected raw counts (non-negative whole numbers), found other values; pass their layer")
     first = rng.binomial(data, p)
     parts = []
     for values in (first, data - first):
@@ -62,26 +62,26 @@ def log_normalised(counts: sp.csr_matrix) -> sp.csr_matrix:
 
 
 def make_task(adata: AnnData, labels: NDArray[np.str_], ks: tuple[int, ...], draws: int, seed: int) -> Task:
-    """Halve the counts, find the layers' markers in A, and draw concepts among those that B can see."""
+    """Split the counts, find markers of the tissue layers in half A, draw gene sets of those with counts in B."""
     rng = np.random.default_rng(seed)
     a, b = thin(adata.X, 0.5, rng)
     layers = tuple(sorted({str(x) for x in labels} - {""}))
     labelled = labels != ""
     if len(layers) < 2:
-        raise ValueError(f"Expected labels of at least two layers, found {layers}")
+        raise ValueError(f"Expected labels of at least two tissue layers, found {layers}")
     few = [x for x in layers if (labels == x).sum() < 2]
     if few:
-        raise ValueError(f"Expected at least two spots a layer, found fewer in {few}")
+        raise ValueError(f"Expected at least two spots per tissue layer, found fewer in {few}")
     first = AnnData(log_normalised(a)[labelled], var=adata.var[[]].copy())
     first.obs["layer"] = labels[labelled]
     first.obs["layer"] = first.obs["layer"].astype("category")
     sc.tl.rank_genes_groups(first, "layer", method="t-test", n_genes=min(N_MARKERS, first.n_vars))
     seen = np.asarray(b.sum(axis=0)).ravel() > 0
     names = adata.var_names.astype(str)
-    # Places on an array, where there are any: convolutional models go by them.
-    places = [c for c in ("array_row", "array_col") if c in adata.obs]
+    # Convolutional models use the array positions.
+    positions = [c for c in ("array_row", "array_col") if c in adata.obs]
     half = AnnData(
-        b[:, seen], obs=adata.obs[places].copy(), var=adata.var[[]].loc[np.asarray(adata.var_names)[seen]].copy()
+        b[:, seen], obs=adata.obs[positions].copy(), var=adata.var[[]].loc[np.asarray(adata.var_names)[seen]].copy()
     )
     half.obsm["spatial"] = np.asarray(adata.obsm["spatial"], dtype=float)[:, :3]
     if "spatial_array" in adata.obsm:
@@ -125,19 +125,19 @@ def _cells(task: Task, k: int) -> list[NDArray[np.intp]]:
 
 
 def mean_auroc(task: Task, scores: NDArray[np.float64], k: int) -> float:
-    """Mean over draws, then over layers."""
+    """Mean over draws, then over tissue layers."""
     return float(np.mean([scores[rows].mean() for rows in _cells(task, k)]))
 
 
 def by_layer(task: Task, scores: NDArray[np.float64], k: int) -> dict[str, float]:
-    """Mean over draws for each layer."""
+    """Mean over draws for each tissue layer."""
     return {layer: float(scores[rows].mean()) for layer, rows in zip(task.layers, _cells(task, k), strict=True)}
 
 
 def paired_interval(
     task: Task, ours: NDArray[np.float64], theirs: NDArray[np.float64], k: int, seed: int, n: int = 5000
 ) -> tuple[float, float, float]:
-    """Difference of mean AUROC and its 95% bootstrap interval; draws are resampled within layers, as pairs."""
+    """Difference of mean AUROC and its 95% bootstrap interval; draws are resampled within tissue layers, in pairs."""
     rng = np.random.default_rng(seed)
     difference = ours - theirs
     cells = _cells(task, k)
@@ -151,10 +151,10 @@ def paired_interval(
     return centre, float(low), float(high)
 
 
-def members_matrix(task: Task) -> sp.csr_matrix:
-    """(draws, genes of the half): 1/k at each member."""
-    place = {g: i for i, g in enumerate(task.half.var_names.astype(str))}
+def gene_weights(task: Task) -> sp.csr_matrix:
+    """Gene sets as a matrix (draws, genes of the half): 1/k for each gene of a set."""
+    number = {g: i for i, g in enumerate(task.half.var_names.astype(str))}
     rows = np.repeat(np.arange(len(task.draws)), [len(d.genes) for d in task.draws])
-    columns = np.array([place[g] for d in task.draws for g in d.genes])
+    columns = np.array([number[g] for d in task.draws for g in d.genes])
     values = np.concatenate([np.full(len(d.genes), 1 / len(d.genes)) for d in task.draws])
     return sp.csr_matrix((values, (rows, columns)), shape=(len(task.draws), task.half.n_vars))

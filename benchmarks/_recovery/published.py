@@ -20,24 +20,24 @@ N_GENES = 50
 PERCENTILE = 95.0
 EPOCHS, BATCH = 10, 64
 STEPS = EPOCHS * -(-16218 // BATCH)
-"""What the published training takes on replicate 11. Sections of fewer genes are trained as many steps, not as many
-epochs, which would leave them hardly trained."""
+"""Optimisation steps of the published training on replicate 11. Sections with fewer genes are trained for the same
+number of steps, since the published number of epochs would leave them undertrained."""
 
 
-def paper(s: Section) -> NDArray[np.float64]:
+def published(s: Section) -> NDArray[np.float64]:
     """RectGrad of the published model on half B, its concept extended to k genes, (draws, spots).
 
-    The paper's concept is the mean latent of the 50 genes that correlate most with a seed gene; that of k genes is the
-    mean latent of the 50 that correlate most with their mean, the same thing for k = 1. Latents are posterior means:
-    the paper's draws from the posteriors add noise. The map is the mean of RectGrad (95th percentile, the published
-    code's numbers) over the 50 genes.
+    The published concept is the mean latent of the 50 genes that correlate most with a seed gene. For k genes it is the
+    mean latent of the 50 genes that correlate most with their mean, which is the same for k = 1. Latents are posterior
+    means; the samples of the posterior in the published code add noise. The map is the mean of RectGrad (95th
+    percentile, the numbers of the published code) over the 50 genes.
     """
     adata, rows = on_published_grid(s.half)
     return maps(s.task, train(adata, s.seed))[:, rows]
 
 
 def on_published_grid(half: AnnData) -> tuple[AnnData, NDArray[np.intp]]:
-    """The half where its array fits the published 32 x 32 cells, else its counts in so many bins; each spot's row."""
+    """The half if its array fits the published 32 x 32 cells, else its counts in 32 x 32 bins; row of each spot."""
     spots = half.copy()
     try:
         published_cells(spots, np.arange(spots.n_obs))
@@ -51,7 +51,7 @@ def on_published_grid(half: AnnData) -> tuple[AnnData, NDArray[np.intp]]:
 
 
 def train(adata: AnnData, seed: int) -> PublishedVAE:
-    """The published model, with the published number of epochs, or of steps where that is more."""
+    """Train the published model for the published number of epochs, or of steps if that is more."""
     model = GeneVAE.published(adata, seed=seed)
     steps = -(-len(model.trained_genes) // BATCH)
     model.train(max_epochs=max(EPOCHS, -(-STEPS // steps)), progress=False)
@@ -61,16 +61,16 @@ def train(adata: AnnData, seed: int) -> PublishedVAE:
 def maps(task: Task, model: PublishedVAE) -> NDArray[np.float64]:
     """Maps (draws, spots of the model's AnnData) of every draw; 0 at spots without a count."""
     latent = model.get_latent_representation()
-    place = {gene: i for i, gene in enumerate(model.gene_names.astype(str))}
+    number = {gene: i for i, gene in enumerate(model.gene_names.astype(str))}
     out = np.zeros((len(task.draws), model.adata.n_obs))
     known: dict[tuple[str, ...], int] = {}
-    for i, draw in enumerate(tqdm(task.draws, desc="paper", leave=False, mininterval=5)):
+    for i, draw in enumerate(tqdm(task.draws, desc="published", leave=False, mininterval=5)):
         key = tuple(sorted(draw.genes))
         if key in known:
             out[i] = out[known[key]]
             continue
         known[key] = i
-        mean = latent[[place[g] for g in draw.genes]].mean(axis=0)
+        mean = latent[[number[g] for g in draw.genes]].mean(axis=0)
         near = nearest_genes(np.vstack([latent, mean]), len(latent), N_GENES + 1).index[1:]
         vector = latent[near].mean(axis=0)
         found = attribute(

@@ -1,4 +1,4 @@
-"""What people use today, and diffused expression: each gives one map a draw, (draws, spots)."""
+"""Methods in use today, and diffused expression: each returns one map per draw, (draws, spots)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from sklearn.utils.extmath import randomized_svd
 
-from benchmarks._recovery.protocol import Task, log_normalised, members_matrix
+from benchmarks._recovery.protocol import Task, gene_weights, log_normalised
 from stcsm.pp import make_spot_graph
 from stcsm.space import (
     HeldOutCounts,
@@ -35,25 +35,18 @@ WIDTHS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 """In nearest-neighbour distances."""
 PCS = (5, 10, 20)
 GRAPHS = ((15, 1), (30, 1), (50, 1), (50, 2), (50, 3), (50, 8))
-"""Neighbours and steps that diffused expression may have in hindsight."""
-
-
-def standardised(maps: Array) -> Array:
-    """Each row to mean 0 and standard deviation 1."""
-    centred = maps - maps.mean(axis=1, keepdims=True)
-    spread = centred.std(axis=1, keepdims=True)
-    return centred / np.where(spread > 0, spread, 1)
+"""Neighbours and steps of diffused expression that are tried in hindsight."""
 
 
 class Section:
-    """The half that is mapped, in the forms that rivals need, each computed once."""
+    """The half that is mapped, in the forms that the rivals need; each is computed once."""
 
     def __init__(self, task: Task, seed: int) -> None:
         self.task, self.seed = task, seed
         self.half = task.half
         self.counts = sp.csr_matrix(task.half.X)
         self.coords = np.asarray(task.half.obsm["spatial"], dtype=float)
-        self.members = members_matrix(task)
+        self.gene_weights = gene_weights(task)
 
     @cached_property
     def log_expression(self) -> sp.csr_matrix:
@@ -62,16 +55,16 @@ class Section:
 
     @cached_property
     def standardised_expression(self) -> Array:
-        """Mean over the members of each draw of standardised log-expression, (draws, spots)."""
+        """Standardised log-expression, mean over the genes of each draw, (draws, spots)."""
         dense = np.asarray(self.log_expression.todense(), dtype=np.float32)
         dense -= dense.mean(axis=0)
         spread = dense.std(axis=0)
         dense /= np.where(spread > 0, spread, 1)
-        return np.asarray(self.members @ dense.T, dtype=np.float64)
+        return np.asarray(self.gene_weights @ dense.T, dtype=np.float64)
 
     @cached_property
     def held_out(self) -> HeldOutCounts:
-        """Counts of this half thinned 70/30: what every contender's settings are chosen by."""
+        """Counts of this half thinned 70/30, by which the settings of every contender are chosen."""
         return HeldOutCounts(csr_array(self.counts), seed=self.seed)
 
     def filter(self, width: float) -> csr_array:
@@ -90,10 +83,10 @@ class Section:
         return choose_components(self.held_out, self.filter(width) if width else None, candidates=PCS, seed=self.seed)
 
     def pca_maps(self, n: int, width: float = 0.0) -> Array:
-        """Maps of a concept in the principal components of the genes: a linear encoder's saliency."""
+        """Maps of a concept in the principal components of the genes: the saliency of a linear encoder."""
         scores, axes = self._pca(width)
         centred = scores[:, :n] - scores[:, :n].mean(axis=0)
-        return np.asarray((self.members @ centred) @ axes[:n], dtype=np.float64)
+        return np.asarray((self.gene_weights @ centred) @ axes[:n], dtype=np.float64)
 
     def _pca(self, width: float) -> tuple[Array, Array]:
         if width not in self._pca_done:
@@ -115,8 +108,8 @@ class Section:
 
 
 def mean_expression(s: Section) -> Array:
-    """Mean log-normalised expression of the members."""
-    return np.asarray((s.members @ s.log_expression.T).todense(), dtype=np.float64)
+    """Mean log-normalised expression of the genes."""
+    return np.asarray((s.gene_weights @ s.log_expression.T).todense(), dtype=np.float64)
 
 
 def smoothed_expression(s: Section) -> Array:
@@ -129,7 +122,7 @@ def _smoothed(s: Section, width: float) -> Array:
 
 
 def diffused_expression(s: Section) -> Array:
-    """Smoothed standardised expression, diffused over the graph of similar spots, all settings by held-out counts."""
+    """Smoothed standardised expression diffused over the spot graph; held-out counts choose all settings."""
     graph, found = make_spot_graph(s.half, seed=s.seed)
     return np.asarray(diffuse(csr_array(graph), _smoothed(s, found["width"]).T, found["steps"]).T)
 
@@ -171,7 +164,7 @@ def smoothed_pca(s: Section) -> Array:
 
 
 def hindsight(s: Section) -> dict[str, Callable[[], Array]]:
-    """Every setting of the rivals that have settings; the benchmark prints the best beside the rival."""
+    """Every setting of the rivals that have settings; the benchmark prints the best one next to the rival."""
     rows: dict[str, Callable[[], Array]] = {}
     for width in WIDTHS:
         rows[f"smoothed_expression width={width:g}"] = lambda w=width: _smoothed(s, w)

@@ -1,12 +1,12 @@
-"""The published model as a contender of the recovery benchmark does what the public functions do."""
+"""As a contender of the recovery benchmark, the published model gives the maps of the public functions."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from benchmarks._recovery.paper import maps, on_published_grid
 from benchmarks._recovery.protocol import Draw, Task, make_task
+from benchmarks._recovery.published import maps, on_published_grid
 from stcsm import datasets, tl
 from stcsm.models import GeneVAE
 
