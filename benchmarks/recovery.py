@@ -71,6 +71,8 @@ def main() -> None:
         raise SystemExit(
             'Expected decoupler for the contender ulm, found none: pip install "decoupler>=2", or --skip ulm'
         )
+    if unknown := set(args.skip) - {*RIVALS, "published", "stcsm"}:
+        parser.error(f"Expected --skip of {', '.join((*RIVALS, 'published', 'stcsm'))}; found {sorted(unknown)}")
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
 

@@ -3,7 +3,7 @@
 import os
 from importlib.metadata import version as _version
 
-# For the kernels that run the notebooks: their threads do not spin while something else has a core.
+# For the notebook kernels: waiting threads do not spin, which would slow other processes down.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 project = "stcsm"
@@ -26,7 +26,7 @@ napoleon_custom_sections = [("Writes", "notes_style")]
 napoleon_use_rtype = False
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
-# Tutorials are executed when the pages are built, on the simulated tissue; an error in one fails the build.
+# The build executes the tutorials on the simulated tissue; an error in one of them fails the build.
 nb_execution_mode = "auto"
 nb_execution_timeout = 900
 nb_execution_raise_on_error = True
