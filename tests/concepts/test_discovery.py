@@ -1,4 +1,4 @@
-"""Which genes carry a concept; how alike concepts are; layers as ideal genes; combinations of random concepts."""
+"""Which genes carry a concept; how alike concepts are; labels as ideal genes; combinations of random concepts."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from stcsm.concepts import (
     combine,
     cosine_similarity,
     discovery,
-    layer_profiles,
+    group_profiles,
     map_correlation,
     random_combination,
 )
@@ -106,13 +106,13 @@ def test_similarity_by_hand():
         cluster(a)
 
 
-def test_ideal_gene_follows_depth_within_its_layer():
+def test_ideal_gene_follows_depth_within_its_group_of_spots():
     labels, depth = ["x", "x", "y", None], [1.0, 3.0, 2.0, 2.0]
-    found = layer_profiles(labels, depth, total=80)
+    found = group_profiles(labels, depth, total=80)
     np.testing.assert_allclose(found.background, [10, 30, 20, 20])
     np.testing.assert_allclose(found.counts, [[15, 45, 0, 20], [0, 0, 60, 20]])
-    for bad, message in ((["x", "x", "x", "x"], "one layer"), ([None] * 4, "no label")):
+    for bad, message in ((["x", "x", "x", "x"], "one label"), ([None] * 4, "no label")):
         with pytest.raises(ValueError, match=message):
-            layer_profiles(bad)
-    with pytest.raises(ValueError, match="counts in every layer"):
-        layer_profiles(["x", "y"], [1.0, 0.0])
+            group_profiles(bad)
+    with pytest.raises(ValueError, match="counts for every label"):
+        group_profiles(["x", "y"], [1.0, 0.0])

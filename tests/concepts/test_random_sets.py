@@ -14,27 +14,27 @@ from stcsm.concepts import MatchedSampler, gene_abundance_dispersion, matching_b
 
 @given(st.integers(0, 2**16), st.integers(1, 6), st.integers(20, 120), st.floats(0.01, 1.0))
 @settings(max_examples=60, deadline=None)
-def test_every_set_has_distinct_genes_from_the_bins_of_the_members(seed, n_bins, n_genes, share):
+def test_every_set_has_distinct_genes_from_the_bins_of_the_set(seed, n_bins, n_genes, share):
     rng = np.random.default_rng(seed)
     bins = rng.integers(-1, n_bins, n_genes)
     usable = np.flatnonzero(bins >= 0)
-    members = rng.choice(usable, max(1, int(share * usable.size)), replace=False)
-    drawn = MatchedSampler(bins, seed).draw(members, 50)
-    np.testing.assert_array_equal(bins[drawn], np.broadcast_to(bins[members], drawn.shape))
+    genes = rng.choice(usable, max(1, int(share * usable.size)), replace=False)
+    drawn = MatchedSampler(bins, seed).draw(genes, 50)
+    np.testing.assert_array_equal(bins[drawn], np.broadcast_to(bins[genes], drawn.shape))
     assert all(np.unique(row).size == row.size for row in drawn)
 
 
-@pytest.mark.parametrize("n_members", [2, 3, 5])
-def test_ordered_draws_without_replacement_are_uniform(n_members):
-    # 12 genes a bin: 2 or 3 members take the redrawing path, 5 the shuffling one. Order matters: weights go by column.
+@pytest.mark.parametrize("n_own", [2, 3, 5])
+def test_ordered_draws_without_replacement_are_uniform(n_own):
+    # 12 genes a bin: 2 or 3 genes take the redrawing path, 5 the shuffling one. Order matters: weights go by column.
     bins = np.repeat([0, 1], 12)
-    drawn = MatchedSampler(bins, 7).draw(np.arange(n_members), 60_000)
-    if n_members == 5:
+    drawn = MatchedSampler(bins, 7).draw(np.arange(n_own), 60_000)
+    if n_own == 5:
         seen = Counter(frozenset(row) for row in drawn.tolist())
         every = [frozenset(c) for c in combinations(range(12), 5)]
     else:
         seen = Counter(tuple(row) for row in drawn.tolist())
-        every = list(permutations(range(12), n_members))
+        every = list(permutations(range(12), n_own))
     assert set(seen) <= set(every)
     assert stats.chisquare([seen[s] for s in every]).pvalue > 1e-3
 
@@ -51,7 +51,7 @@ def test_draws_depend_on_seed_and_set_alone():
     assert (sampler.draw([4, 9, 200], 30, [1, 1, 2]) != first).any()
 
 
-def test_members_that_cannot_be_matched_are_refused():
+def test_genes_that_cannot_be_matched_are_refused():
     sampler = MatchedSampler(np.array([0, 0, -1, 1]))
     with pytest.raises(ValueError, match="1 that do not, first gene 2"):
         sampler.draw([0, 2], 5)
