@@ -167,6 +167,21 @@ def read_model(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 @contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a path to write to; the file written there replaces ``path`` when the block ends without an error.
+
+    After an error ``path`` is unchanged and nothing else is left behind. Where it is a link, its target is replaced.
+    """
+    path = path.resolve()
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        yield scratch / path.name
+        os.replace(scratch / path.name, path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Give an empty folder to write into, which replaces ``folder`` when the block ends without an error.
 

@@ -49,7 +49,7 @@ def table(adata: AnnData, key: str, concepts: Sequence[str] | str | None, where:
     whole = pd.DataFrame(holder[key])
     if concepts is None:
         return whole
-    return whole[_chosen(adata, concepts, list(whole), MAKERS.get(key, "the step that writes it"))]
+    return whole[_chosen(adata, concepts, [str(c) for c in whole], MAKERS.get(key, "the step that writes it"))]
 
 
 def _chosen(adata: AnnData, concepts: Sequence[str] | str, known: list[str], maker: str) -> list[str]:

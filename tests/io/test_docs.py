@@ -44,7 +44,6 @@ def test_every_example_of_the_data_page_runs(tmp_path, monkeypatch, data_dir):
     names: dict = {}
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # an example that warns is no example
-        warnings.filterwarnings("ignore", module="docrep|squidpy|anndata")
         for block in blocks:
             exec(compile(block, str(PAGE), "exec"), names)
             if "add_labels" in block:

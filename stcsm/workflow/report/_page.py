@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
-import tempfile
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +18,7 @@ from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
 from stcsm import _keys, pl
+from stcsm._files import whole_file
 from stcsm.workflow.report._read import concept_rows, glance, overview, settings_tables
 
 MOST_CONCEPTS = 60
@@ -69,20 +68,13 @@ def write_report(result: str | Path, out: str | Path, *, title: str | None = Non
         raise ValueError(
             f"Expected an .h5ad file, found one that cannot be read as such: {source} ({error})"
         ) from error
-    page = render(adata, title or source.stem, progress=progress)
-    handle, scratch = tempfile.mkstemp(prefix=".stcsm-", suffix=".html", dir=target.resolve().parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-        os.chmod(scratch, 0o666 & ~_umask())
-        os.replace(scratch, target)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise
+    page = _render(adata, title or source.stem, progress=progress)
+    with whole_file(target) as scratch:
+        scratch.write_text(page, encoding="utf-8")
     return target
 
 
-def render(adata: AnnData, title: str, *, progress: bool = False) -> str:
+def _render(adata: AnnData, title: str, *, progress: bool = False) -> str:
     """The page of a result as text.
 
     Raises
@@ -196,10 +188,3 @@ def _check_target(source: Path, target: Path) -> None:
         start = file.read(64).lstrip().lower()
     if start and not start.startswith((b"<!doctype html", b"<html")):
         raise FileExistsError(f"Expected an HTML page to replace, found another file: {target}; choose another --out")
-
-
-def _umask() -> int:
-    """The process's mask for new files (it can only be read by setting it)."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -71,13 +71,15 @@ def _top_genes(adata: AnnData, key: str) -> list[dict[str, Any]]:
     longest = float(found["score"].iloc[:TOP_GENES].abs().max()) or 1.0
     return [
         {
-            "name": str(gene.Index),
-            "score": f"{gene.score:.2f}",
-            "share": round(100 * max(gene.score, 0) / longest),
-            "in_set": gene.in_set,
-            "rank": f"{gene.rank:,}" if gene.rank > TOP_GENES else "",
+            "name": name,
+            "score": f"{score:.2f}",
+            "share": round(100 * max(score, 0) / longest),
+            "in_set": bool(in_set),
+            "rank": f"{rank:,}" if rank > TOP_GENES else "",
         }
-        for gene in found.itertuples()
+        for name, score, rank, in_set in zip(
+            found.index, found["score"].tolist(), found["rank"].tolist(), found["in_set"], strict=True
+        )
     ]
 
 
