@@ -17,12 +17,12 @@ GENES_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Discovery:
-    """Every gene's standing on one concept; all arrays (G,), NaN for genes without an embedding.
+    """Score of every gene on one concept and its test; all arrays (G,), NaN for genes without an embedding.
 
     Attributes
     ----------
     score
-        z . v; with several members, the mean of theirs, each divided by its typical size.
+        z . v; with several members, their mean, each divided by its typical size.
     z
         How many standard deviations the gene's score lies above the mean of its scores on random concepts.
     rank
@@ -53,8 +53,8 @@ def discovery(sampler: RandomConceptSampler, random: RandomConcepts) -> Discover
     The question: does gene g lie further along this concept than along concepts made from random genes? A gene is
     compared only with random concepts that do not contain it, since the concept does not either; then p is exact where
     the concept's genes were picked at random. Scores are taken from the mean gene, (z_g - mean z) . v, so that a shift
-    of the latent space, which moves all genes alike, cannot decide. With several members of an ensemble, scores are
-    averaged after each member's are divided by their typical size (`balanced`).
+    of the latent space, which moves all genes alike, has no effect. With several members of an ensemble, scores are
+    averaged after those of each member are divided by their typical size (`balanced`).
 
     Parameters
     ----------

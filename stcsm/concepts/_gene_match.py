@@ -1,4 +1,4 @@
-"""Gene names and gene sets against the genes there are."""
+"""Gene names and gene sets against the genes of the data."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class GeneMatch:
     Attributes
     ----------
     index
-        (n,) row of every name found, in the order asked for; a name given twice stands once.
+        (n,) row of every name found, in the order asked for; a name given twice occurs once.
     found
         The n names found.
     missing
@@ -44,7 +44,7 @@ class GeneMatch:
     duplicates: tuple[str, ...] = ()
     ambiguous: tuple[str, ...] = ()
     suggestions: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Missing name -> (closest name there is, why it is not the same); the first few missing names only."""
+    """Missing name -> (closest known name, why it is not the same); the first few missing names only."""
 
     @property
     def fraction(self) -> float:
@@ -54,7 +54,7 @@ class GeneMatch:
 
 
 class GeneIndex:
-    """Names of an AnnData, indexed once, to match any number of gene sets against.
+    """Gene names of the data, indexed once to match any number of gene sets against.
 
     Parameters
     ----------
@@ -93,12 +93,12 @@ class GeneIndex:
         names
             Gene names asked for.
         missing
-            ``"report"`` puts names that are not there into the result; ``"error"`` raises.
+            ``"report"`` puts unknown names into the result; ``"error"`` raises.
 
         Raises
         ------
         ValueError
-            If ``missing="error"`` and a name is not there. The message names close matches, and differences in case
+            If ``missing="error"`` and a name is unknown. The message names close matches, and differences in case
             and Ensembl version as such.
         """
         if missing not in ("report", "error"):
@@ -119,7 +119,7 @@ class GeneIndex:
         )
 
     def suggest(self, name: str) -> tuple[str, str] | None:
-        """Closest name there is, and why it is not the same; None where nothing is close."""
+        """Closest known name, and why it is not the same; None where nothing is close."""
         for form, reason in ((name.strip(), "blanks around it"), (_without_version(name), "Ensembl version differs")):
             if form != name and form in self._row:
                 return form, reason
@@ -133,7 +133,7 @@ class GeneIndex:
         return (self._folded[close[0]], "closest name") if close else None
 
     def explain(self, missing: Sequence[str]) -> str:
-        """One sentence about names that are not there: how many, which, and what was probably meant."""
+        """One sentence about unknown names: how many, which, and what was probably meant."""
         parts = []
         for name in missing[:MAX_NAMED]:
             hint = self.suggest(name)
@@ -186,14 +186,14 @@ def match_genes(
     ignore_case: bool = False,
     what: str = "gene names of this AnnData",
 ) -> GeneMatch:
-    """Rows of the genes called ``names``, with suggestions for those that are not there.
+    """Rows of the genes called ``names``, with suggestions for those that are unknown.
 
     Parameters
     ----------
     names
         Gene names asked for.
     var_names
-        Names there are, or a ready `GeneIndex` (index once, match thousands of sets).
+        Known names, or a ready `GeneIndex` (index once, match thousands of sets).
     missing
         ``"report"`` or ``"error"``.
     ignore_case
@@ -204,7 +204,7 @@ def match_genes(
     Raises
     ------
     ValueError
-        If ``missing="error"`` and a name is not there: ``Expected gene names of this AnnData (such as ...), found
+        If ``missing="error"`` and a name is unknown: ``Expected gene names of this AnnData (such as ...), found
         'PENK'; did you mean 'Penk' (case differs)?``
     """
     index = var_names if isinstance(var_names, GeneIndex) else GeneIndex(var_names, what)
@@ -234,9 +234,9 @@ class GeneSetMatch:
     weights
         (K, G) sparse; columns are genes.
     n_given, n_found, n_usable
-        (K,) distinct genes of each set; those that are there; those that also have an embedding.
+        (K,) distinct genes of each set; those in the data; those that also have an embedding.
     missing
-        For each set kept, its genes that are not there.
+        For each set kept, its genes that are not in the data.
     skipped
         Name -> reason, of sets that cannot be a concept (``unusable="skip"``).
     """
@@ -251,7 +251,7 @@ class GeneSetMatch:
 
     @property
     def fraction(self) -> FloatArray:
-        """(K,) share of each set that is there."""
+        """(K,) share of each set that is in the data."""
         return self.n_found / self.n_given
 
 
@@ -275,18 +275,18 @@ def match_gene_sets(
     usable
         (G,) True for genes with an embedding; None for all.
     missing
-        ``"error"`` refuses a set with a gene that is not there (right for sets typed by hand), ``"report"`` goes on
-        with the rest (right for collections made for other data).
+        ``"error"`` refuses a set with an unknown gene (for sets typed by hand), ``"report"`` goes on with the rest
+        (for collections made for other data).
     unusable
         What to do with a set none of whose genes is usable, or that covers all usable genes: ``"error"``, or ``"skip"``
-        to leave it out and say so in ``skipped``.
+        to leave it out and list it in ``skipped``.
     ignore_case
         Match names that differ in case only.
 
     Raises
     ------
     ValueError
-        As said above; or if every set had to be skipped.
+        If a set is refused as said above, or every set is skipped.
     """
     if unusable not in ("error", "skip"):
         raise ValueError(f"Expected unusable='error' or 'skip', found {unusable!r}.")
@@ -334,7 +334,7 @@ def match_gene_sets(
 def _reason(s: GeneSet, n_found: int, n_usable: int, n_all: int) -> str:
     """Why a set cannot be a concept; empty where it can."""
     if n_found == 0:
-        return f"expected at least one of its {len(s)} genes among the genes there are, found none."
+        return f"expected at least one of its {len(s)} genes among the genes of the data, found none."
     if n_usable == 0:
         return f"expected at least one gene with counts, found that its {n_found} genes have none."
     if n_usable == n_all and (np.all(s.weights > 0) or np.all(s.weights < 0)):

@@ -1,4 +1,4 @@
-"""Gene sets as the user gives them (dicts, lists, networks, GMT files), each brought to one form."""
+"""Gene sets as the user gives them (dicts, lists, networks, GMT files), each checked and brought to one form."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class GeneSet:
 
 
 def gene_set(name: str, genes: object, weights: Iterable[object] | None = None) -> GeneSet:
-    """One gene set in its one form.
+    """One gene set, checked.
 
     Parameters
     ----------

@@ -20,6 +20,7 @@ from ._vectors import refuse_zero, usable_sides, without
 
 GENES_A_BIN = 50
 GENES_A_BIN_SINGLE = 1000
+"""In bins for concepts of a single gene."""
 MAX_BINS = 100
 
 
@@ -147,15 +148,15 @@ class MatchedSampler:
     """Draws random gene sets with the same number of genes from every bin as a given set.
 
     Within a bin, genes are drawn without replacement and each with the same chance, so that a set whose genes were
-    themselves picked at random, given how many fell into each bin, is exchangeable with its draws: the exactness of the
-    p values rests on this and on nothing else. In particular the draws may contain genes of the set itself.
+    themselves picked at random, given how many fell into each bin, is exchangeable with its draws. The exactness of the
+    p values rests on this alone. In particular the draws may contain genes of the set itself.
 
     Parameters
     ----------
     bins
         (G,) bin of every gene, -1 for genes never drawn; see `matching_bins`.
     seed
-        Draws depend on the seed and on the set asked for, not on what else is asked for or in which order.
+        Draws depend on the seed and on the set asked for, not on other sets or their order.
     """
 
     def __init__(self, bins: ArrayLike, seed: int = 0) -> None:
@@ -254,7 +255,7 @@ class MatchedSampler:
 def _later_copies(place: NDArray[np.intp], taken: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
     """Slots that hold the gene of another slot of their set which came first; ``taken`` slots came before all others.
 
-    Slots of one bin stand side by side, so copies are at most ``reach`` slots apart.
+    Slots of one bin are adjacent, so copies are at most ``reach`` slots apart.
     """
     copy = np.zeros(place.shape, dtype=bool)
     for lag in range(1, reach + 1):
@@ -266,9 +267,9 @@ def _later_copies(place: NDArray[np.intp], taken: NDArray[np.bool_], reach: int)
 
 @dataclass(frozen=True)
 class RandomConcepts:
-    """A concept and its random stand-ins, made in one and the same way.
+    """A concept and its random stand-ins, made in the same way.
 
-    With several latent spaces (members of an ensemble), their vectors stand side by side: L is the sum of their sizes.
+    Vectors in several latent spaces (members of an ensemble) are concatenated: L is the sum of their sizes.
 
     Attributes
     ----------
@@ -309,7 +310,7 @@ class RandomConceptSampler:
     estimator
         A name in `ESTIMATORS`.
     seed
-        Same seed, same concept: same random concepts, whatever else is asked for.
+        Same seed, same concept: same random concepts, whatever other concepts are asked for.
 
     Raises
     ------
@@ -348,7 +349,7 @@ class RandomConceptSampler:
         usable_sides(sparse.csr_array(w[None]), self.usable, needs_rest=self._chosen.needs_rest)
         own = np.flatnonzero((w != 0) & self.usable)
         genes = self._sampler.draw(own, n_random, w[own])
-        # The concept itself goes through the very same arithmetic as its stand-ins.
+        # The concept itself goes through the same arithmetic as its stand-ins, so that p is exact.
         both = self._row[np.concatenate([own[None], genes])]
         up, down = (self._rows(both, np.maximum(sign * w[own], 0.0)) for sign in (1.0, -1.0))
         vectors = [self._chosen.vectors(space, up, down) for space in self._spaces]
@@ -359,7 +360,7 @@ class RandomConceptSampler:
         return RandomConcepts(joined[0], joined[1:], genes, own, float(smallest_p))
 
     def _rows(self, genes: NDArray[np.intp], weights: FloatArray) -> sparse.csr_array:
-        """One row a set, (N, n) genes: the weights that are not zero, to a sum of one."""
+        """One row a set, (N, n) genes: the weights that are not zero, scaled to a sum of one."""
         shape = (len(genes), len(self._spaces[0].coordinates))
         kept = np.flatnonzero(weights)
         if not kept.size:
@@ -374,15 +375,15 @@ def random_combination(
 ) -> RandomConcepts:
     """Random stand-ins of a combination of concepts (`combine`): its included concepts random, the excluded ones fixed.
 
-    "A and not B" is compared with "random genes and not B". Of several included concepts each takes the place of its
-    stand-in row by row; each is divided by its typical length, over itself and its stand-ins, and not by its own length
-    as in `combine`, which would throw away how strong it is. Stand-ins of different concepts are independent, so p
-    stays exact where the included concepts' genes were picked at random.
+    "A and not B" is compared with "random genes and not B". Each of several included concepts is replaced by its own
+    stand-ins, row by row. It is divided by its typical length over itself and its stand-ins, not by its own length as
+    in `combine`, which would discard its strength. Stand-ins of different concepts are independent, so p stays exact
+    where the included concepts' genes were picked at random.
 
     Parameters
     ----------
     parts
-        Random stand-ins of each included concept, as many of each.
+        Random stand-ins of each included concept, the same number of each.
     excluded
         (J, L) excluded vectors, or None.
     sizes
@@ -410,16 +411,16 @@ def random_combination(
 
 
 def balanced(random: RandomConcepts, grams: Sequence[FloatArray]) -> RandomConcepts:
-    """Vectors of an ensemble, each member's divided by its typical size, so that none drowns the others; then averaged.
+    """Vectors of an ensemble scaled so that every member counts the same, and a product with them is the members' mean.
 
     One number a member: the root mean square, over the concept and its stand-ins, of what the vectors are multiplied
-    with. The concept enters like its stand-ins, so p stays exact; bringing every single map to unit spread instead
-    would throw away what is tested, how strong it is. With one member nothing changes.
+    with. The concept enters like its stand-ins, so p stays exact; scaling every single map to unit spread would discard
+    its strength, which is what is tested. With one member nothing changes.
 
     Parameters
     ----------
     random
-        Vectors of M members side by side.
+        Concatenated vectors of M members.
     grams
         For each member (L_m, L_m): ``basis @ basis.T``, so that ``v @ gram @ v`` is the squared size of a map.
     """

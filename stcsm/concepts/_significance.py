@@ -13,11 +13,14 @@ from tqdm.auto import tqdm
 
 from ._latent import FloatArray
 from ._random import RandomConcepts, RandomConceptSampler, balanced
+from ._vectors import weight_rows
 
 ALTERNATIVES = ("two-sided", "greater")
 STATISTICS = ("energy", "max")
 SPOTS_AT_ONCE = 64
+"""Spots whose random maps stay in the processor's cache."""
 ROUNDING = 1e-12
+"""Of the largest value: maps that differ less are the same."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,6 @@ def _linear_map_test(
 
 
 def _spot_slices(n_spots: int) -> Iterator[slice]:
-    """Slices of spots, few enough that their random maps stay in the processor's cache."""
     return (slice(first, first + SPOTS_AT_ONCE) for first in range(0, n_spots, SPOTS_AT_ONCE))
 
 
@@ -188,13 +190,13 @@ def significance(
     """Test every concept's map against the maps of random concepts like it.
 
     For methods linear in the concept vector: a map is ``vector @ basis``, so a random concept costs one small matrix
-    product. Whatever is done to a map afterwards and is linear (averaging over genes, a spot graph) belongs into the
-    basis. Every concept has random concepts of its own: same number of genes from every matching bin, same weights and
+    product. Whatever is done to a map afterwards and is linear (averaging over genes, a spot graph) belongs in the
+    basis. Every concept has its own random concepts: same number of genes from every matching bin, same weights and
     signs. For other methods draw with `RandomConceptSampler`, attribute, and use `map_test`.
 
     Several members of an ensemble go in at once, as lists of latents and of bases: the same random genes make a map in
-    each, and maps are averaged after every member's are divided by one number, their typical size over the concept and
-    its random concepts (`balanced`).
+    each, and maps are averaged after those of every member are divided by one number, their typical size over the
+    concept and its random concepts (`balanced`).
 
     Parameters
     ----------
@@ -215,9 +217,9 @@ def significance(
     alternative, statistic
         See `map_test`.
     seed
-        Same seed, same concept: same p values, whatever other concepts are tested beside it.
+        Same seed, same concept: same p values, whatever other concepts are tested.
     progress
-        Show a bar over concepts.
+        Show a progress bar.
 
     Raises
     ------
@@ -227,9 +229,7 @@ def significance(
     sampler = RandomConceptSampler(latent, bins, estimator, seed)
     lone = sampler if bins_single is None else RandomConceptSampler(latent, bins_single, estimator, seed)
     bases = check_bases(basis, sampler.sizes)
-    rows = sparse.csr_array(weights if sparse.issparse(weights) else np.atleast_2d(np.asarray(weights, float)))
-    if rows.shape[1] != sampler.usable.size:
-        raise ValueError(f"Expected weights of shape (concepts, {sampler.usable.size}), found {rows.shape}.")
+    rows = weight_rows(weights, sampler.usable.size)
 
     def draw(k: int) -> RandomConcepts:
         try:
@@ -266,7 +266,7 @@ def concepts_against_random(
         (L_m, S) of every member of the ensemble, see `check_bases`.
     onto
         (S, C) sums over spots that are tested in place of the spots themselves, such as the difference between two
-        regions; members of an ensemble weigh by the size of their whole maps all the same.
+        regions; the weight of a member of the ensemble still comes from the size of its whole maps.
     alternative, statistic, progress
         As for `significance`.
     """
@@ -319,7 +319,7 @@ def benjamini_hochberg(p: ArrayLike, axis: int | None = None) -> FloatArray:
     Parameters
     ----------
     p
-        p values; NaN marks what was not tested, gets NaN, and does not count among the tests.
+        p values; NaN marks what was not tested: it stays NaN and does not count among the tests.
     axis
         Axis along which the tests form one family; None takes all entries as one.
     """

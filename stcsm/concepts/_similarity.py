@@ -1,4 +1,4 @@
-"""How alike concepts, maps and genes are."""
+"""Similarity of concepts, of maps and of genes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ._latent import FloatArray, check_latent
 from ._significance import benjamini_hochberg
 
 MOST_ORDERED = 1000
+"""Concepts whose leaves are ordered; beyond, ordering takes too long."""
 
 
 def cosine_similarity(vectors: ArrayLike) -> FloatArray:
@@ -63,12 +64,12 @@ def map_correlation(maps: ArrayLike, others: ArrayLike | None = None, *, method:
 
 @dataclass(frozen=True)
 class ConceptTree:
-    """Concepts joined by likeness.
+    """Concepts joined by similarity.
 
     Attributes
     ----------
     order
-        (K,) a permutation in which alike concepts stand side by side; concepts with NaN come last.
+        (K,) a permutation in which similar concepts are adjacent; concepts with NaN come last.
     linkage
         (n - 1, 4) scipy's linkage matrix of the n concepts without NaN, numbered in rising order; (0, 4) for fewer
         than two of them.
@@ -79,7 +80,7 @@ class ConceptTree:
 
 
 def cluster(similarity: ArrayLike) -> ConceptTree:
-    """Join concepts by likeness, for a heat map: average linkage on 1 - similarity.
+    """Join concepts by similarity, for a heat map: average linkage on 1 - similarity.
 
     The leaves are turned so that neighbours are most alike (for up to 1000 of them; beyond, the order of the tree).
 

@@ -14,12 +14,12 @@ from ._estimators import get_estimator
 from ._latent import FloatArray, LatentSpace, check_latent, check_vectors
 
 KEPT = 1e-6
-"""Share of the length that has to be left: less is the rounding of a vector that lies within the excluded ones."""
+"""Smallest share of the length that may be left: less is rounding of a vector that lies within the excluded ones."""
 
 
 @dataclass(frozen=True)
 class ConceptVector:
-    """A concept vector and how it came about.
+    """A concept vector and how it was made.
 
     Attributes
     ----------
@@ -84,10 +84,7 @@ def concept_vectors(latent: ArrayLike, weights: ArrayLike | sparse.sparray, esti
     The same numbers as `concept_vector` row by row, and the same errors, which name the row.
     """
     z, usable = check_latent(latent)
-    rows = sparse.csr_array(weights if sparse.issparse(weights) else np.atleast_2d(np.asarray(weights, float)))
-    if rows.shape[1] != z.shape[0]:
-        raise ValueError(f"Expected weights of shape (concepts, {z.shape[0]}), found {rows.shape}.")
-    return _vectors(LatentSpace(z[usable]), usable, rows, estimator)
+    return _vectors(LatentSpace(z[usable]), usable, weight_rows(weights, len(z)), estimator)
 
 
 def concept_info(
@@ -104,18 +101,15 @@ def concept_info(
     """
     z, usable = check_latent(latent)
     chosen = get_estimator(estimator)
-    rows = sparse.csr_array(weights if sparse.issparse(weights) else np.atleast_2d(np.asarray(weights, float)))
-    up, down = usable_sides(rows, usable, needs_rest=chosen.needs_rest)
+    up, down = usable_sides(weight_rows(weights, len(z)), usable, needs_rest=chosen.needs_rest)
     space = LatentSpace(z[usable])
-    return [
-        chosen.info(space, up[[k]].toarray()[0], down[[k]].toarray()[0], seed) for k in range(rows.shape[0])
-    ]  # fmt: skip
+    return [chosen.info(space, up[[k]].toarray()[0], down[[k]].toarray()[0], seed) for k in range(up.shape[0])]
 
 
 def combine(include: ArrayLike, exclude: ArrayLike | None = None) -> FloatArray:
     """Combine concept vectors: "A", "A and B", "A and not B", "A and B, but neither C nor D".
 
-    The included vectors, each scaled to length one so that none drowns the others, are averaged; the part of the
+    The included vectors, each scaled to length one so that they count the same, are averaged; the part of the
     average that lies in the span of the excluded vectors is removed, so the result's score is blind to them.
 
     Parameters
@@ -153,7 +147,7 @@ def combine(include: ArrayLike, exclude: ArrayLike | None = None) -> FloatArray:
 
 
 def without(vectors: FloatArray, exclude: FloatArray) -> FloatArray:
-    """Take the part within the span of ``exclude`` (J, L) out of vectors (L,) or (N, L).
+    """Remove the part within the span of ``exclude`` (J, L) from vectors (L,) or (N, L).
 
     Raises
     ------
@@ -163,7 +157,7 @@ def without(vectors: FloatArray, exclude: FloatArray) -> FloatArray:
     size = np.linalg.norm(exclude, axis=1)
     if (size == 0).any():
         raise ValueError(f"Expected excluded vectors with a direction, found a zero vector (number {size.argmin()}).")
-    # An orthonormal basis of the excluded span; parallel vectors (rank below J) are no trouble.
+    # An orthonormal basis of the excluded span; parallel vectors (rank below J) are allowed.
     u, s, _ = np.linalg.svd((exclude / size[:, None]).T, full_matrices=False)
     span = u[:, s > 1e-10 * s[0]]
     rest = vectors - (vectors @ span) @ span.T
@@ -233,6 +227,20 @@ def _vectors(space: LatentSpace, usable: np.ndarray, rows: sparse.csr_array, est
     vectors = chosen.vectors(space, up, down)
     refuse_zero(vectors, space.coordinates)
     return vectors
+
+
+def weight_rows(weights: ArrayLike | sparse.sparray, n_genes: int) -> sparse.csr_array:
+    """Weights of K concepts over the genes as sparse rows, (K, G).
+
+    Raises
+    ------
+    ValueError
+        If they have another number of genes.
+    """
+    rows = sparse.csr_array(weights if sparse.issparse(weights) else np.atleast_2d(np.asarray(weights, float)))
+    if rows.shape[1] != n_genes:
+        raise ValueError(f"Expected weights of shape (concepts, {n_genes}), found {rows.shape}.")
+    return rows
 
 
 def usable_sides(
