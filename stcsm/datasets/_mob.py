@@ -125,9 +125,8 @@ def _read(files: MobFiles) -> ad.AnnData:
 def fetch_mob(replicate: int, out: str | Path, *, base_url: str | None = None, progress: bool = True) -> list[Path]:
     """Download one replicate of the mouse olfactory bulb.
 
-    Each file is checked before it is moved into place: the counts must read, and have the replicate's shape where it is
-    known. Existing files are kept. A warning says where the image or its transformation cannot be
-    fetched.
+    Each file is checked before it is moved into place: the counts must be readable and have the replicate's shape where
+    it is known. Existing files are kept. A warning says where the image or its transformation cannot be fetched.
 
     Parameters
     ----------

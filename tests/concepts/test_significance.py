@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy import sparse, stats
 
-from stcsm.concepts import ESTIMATORS, RandomConceptSampler, concept_vectors, map_test, matching_bins, significance
+from stcsm.concepts import (
+    ESTIMATORS,
+    RandomConceptSampler,
+    benjamini_hochberg,
+    concept_vectors,
+    map_test,
+    matching_bins,
+    significance,
+)
 
 N_GENES, N_LATENT, N_SPOTS = 120, 4, 15
 
@@ -215,3 +223,11 @@ def test_map_test_refuses_what_does_not_fit():
         map_test(np.ones(3), np.ones((5, 4)))
     with pytest.raises(ValueError, match="finite maps"):
         map_test(np.array([1, np.nan]), np.ones((5, 2)))
+
+
+def test_fdr_leaves_gaps_and_respects_families():
+    p = np.array([[0.01, np.nan, 0.04], [0.5, 0.02, np.nan]])
+    np.testing.assert_allclose(benjamini_hochberg(p, axis=1), [[0.02, np.nan, 0.04], [0.5, 0.04, np.nan]])
+    np.testing.assert_allclose(benjamini_hochberg(p), [[0.04, np.nan, 4 * 0.04 / 3], [0.5, 0.04, np.nan]])
+    assert np.isnan(benjamini_hochberg([np.nan, np.nan])).all()
+    assert benjamini_hochberg([]).size == 0
