@@ -76,7 +76,7 @@ REAL = {
 def section(name: str, folder: Path) -> tuple[AnnData, np.ndarray]:
     """Counts of a section, and the tissue layer of each spot."""
     if name in SIMULATED:
-        adata = stcsm.datasets.simulated_bulb(picture=False, **SIMULATED[name])
+        adata = stcsm.datasets.simulated_bulb(image=False, **SIMULATED[name])
         return adata, labels_of(adata, "layer")
     adata = stcsm.io.read(folder / REAL[name])
     if name.startswith("replicate 11"):

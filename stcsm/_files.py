@@ -1,33 +1,113 @@
-"""Files and folders that appear whole or not at all; models as safetensors and JSON. Nothing is ever unpickled."""
+"""Text files plain or gzipped; files and folders that appear whole or not at all; models as safetensors and JSON.
+
+Nothing is ever unpickled.
+"""
 
 from __future__ import annotations
 
+import difflib
+import gzip
+import io
 import json
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+GZIP_MAGIC = b"\x1f\x8b"
 TENSORS = "model.safetensors"
 SETTINGS = "model.json"
 FORMAT = 1
 
 
+def existing_file(path: str | os.PathLike[str], what: str) -> Path:
+    """Return `path` as an existing, non-empty file.
+
+    Parameters
+    ----------
+    path
+        The file; ``~`` stands for the home folder.
+    what
+        How messages call it, such as ``"a file of labels"``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing; files of a similar name are suggested.
+    IsADirectoryError
+        If it is a folder.
+    ValueError
+        If the file is empty.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        raise IsADirectoryError(f"Expected {what}, found a folder: {path}; name a file in it.")
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected {what}, found nothing at {path}{_similar(path)}; check the path.")
+    if path.stat().st_size == 0:
+        raise ValueError(f"Expected {what}, found an empty file (0 bytes): {path}; fetch or export it again.")
+    return path
+
+
+def _similar(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f" (there is no folder {path.parent})"
+    close = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()], n=3)
+    return f" (similar names there: {', '.join(close)})" if close else ""
+
+
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines of a UTF-8 text file that are not blank, each with its number (from 1) and without its line ending.
+
+    The content says whether the file is gzipped, not its name. Any line ending is read, with or without a byte order
+    mark.
+
+    Raises
+    ------
+    ValueError
+        If the gzip stream is cut short or damaged, or a line is not UTF-8.
+    """
+    number = 0
+    with path.open("rb") as raw:
+        zipped = raw.read(2) == GZIP_MAGIC
+        raw.seek(0)
+        binary = gzip.GzipFile(fileobj=raw) if zipped else raw
+        try:
+            # bytes that are not UTF-8 are let through as surrogates, so that the error below can name their line
+            with io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape") as text:
+                for number, line in enumerate(text, start=1):
+                    if not line.isascii():
+                        line.encode()
+                    if line.strip():
+                        yield number, line.rstrip("\n")
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(
+                f"Expected a whole gzip file, found one that is cut short or damaged ({error}): {path}; "
+                "fetch or copy it again."
+            ) from error
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"Expected UTF-8 text, found other bytes in line {number} of {path}; export it as plain text in UTF-8."
+            ) from error
+
+
 def strangers_in(folder: Path) -> list[str]:
-    """What a folder holds beside a model; ``"."`` where it is no folder."""
+    """Names in a folder that do not belong to a model; ``"."`` where it is not a folder."""
     held = [p.name for p in folder.iterdir()] if folder.is_dir() else ["."]
     return [name for name in held if name not in (TENSORS, SETTINGS)]
 
 
 def holds_only_a_model(folder: str | Path) -> bool:
-    """Whether a folder holds a saved model and nothing else, so that writing a model there loses nothing else."""
+    """Whether a folder holds a saved model and nothing else, so that a model may be written there."""
     return not strangers_in(Path(folder))
 
 
@@ -37,7 +117,7 @@ def write_model(folder: str | Path, tensors: dict[str, Tensor], settings: dict[s
     Raises
     ------
     FileExistsError
-        If ``folder`` exists and ``overwrite`` is false, or if it holds something else than a model.
+        If ``folder`` exists and ``overwrite`` is false, or if it holds anything but a model.
     """
     folder = Path(folder)
     if folder.exists():
@@ -49,6 +129,8 @@ def write_model(folder: str | Path, tensors: dict[str, Tensor], settings: dict[s
                 f"Expected a folder that holds a stcsm model and nothing else, found {strangers[0]!r} in {folder}; "
                 "it is left as it is: choose another folder"
             )
+    from safetensors.torch import save_file  # loads torch, which readers of text do without
+
     with whole_folder(folder) as scratch:
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, scratch / TENSORS)
         (scratch / SETTINGS).write_text(json.dumps({"format": FORMAT, **settings}, indent=1), encoding="utf-8")
@@ -64,6 +146,8 @@ def read_model(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     ValueError
         If its files are damaged or of a newer format.
     """
+    from safetensors.torch import load_file
+
     folder = Path(folder)
     for name in (TENSORS, SETTINGS):
         if not (folder / name).is_file():
@@ -83,16 +167,30 @@ def read_model(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """Give an empty folder to write into, which takes the place of ``folder`` when the block ends without an error.
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a path to write to; the file written there replaces ``path`` when the block ends without an error.
 
-    What stands at ``folder`` is replaced only then; after an error it is as it was, and nothing else is left behind.
-    Where it is a link, the folder that it leads to is replaced.
+    After an error ``path`` is unchanged and nothing else is left behind. Where it is a link, its target is replaced.
+    """
+    path = path.resolve()
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        yield scratch / path.name
+        os.replace(scratch / path.name, path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder to write into, which replaces ``folder`` when the block ends without an error.
+
+    After an error ``folder`` is unchanged and nothing else is left behind. Where it is a link, its target is replaced.
 
     Raises
     ------
     NotADirectoryError
-        If something else than a folder stands there.
+        If ``folder`` exists and is not a folder.
     """
     folder = folder.resolve()
     if folder.exists() and not folder.is_dir():
@@ -102,14 +200,14 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     try:
         yield scratch
         scratch.chmod(0o755)  # mkdtemp's folder is the owner's alone
-        _take_place(scratch, folder)
+        _replace_folder(scratch, folder)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
 
 
-def _take_place(scratch: Path, folder: Path) -> None:
-    """Move ``scratch`` to ``folder``; what stands there is put aside, and deleted only when that is done."""
+def _replace_folder(scratch: Path, folder: Path) -> None:
+    """Move ``scratch`` to ``folder``; the old one is put aside first and deleted last."""
     if not folder.exists():
         os.replace(scratch, folder)
         return
@@ -126,8 +224,8 @@ def _take_place(scratch: Path, folder: Path) -> None:
 def replace_all(names: Sequence[str], scratch: Path, folder: Path) -> None:
     """Move the files and folders of these names from ``scratch`` to ``folder``: all of them, or none.
 
-    What ``folder`` had under any of the names is gone afterwards, whether there is a new one or not; if a step fails,
-    it is all back. ``scratch`` lies on the same disk, and is to be deleted by the caller.
+    Afterwards ``folder`` holds under these names what ``scratch`` held, and nothing where it held nothing. If a step
+    fails, ``folder`` is restored. ``scratch`` must lie on the same disk; the caller deletes it.
     """
     aside = Path(tempfile.mkdtemp(prefix="old-", dir=scratch))
     new = [name for name in names if (scratch / name).exists()]

@@ -1,13 +1,17 @@
-"""A folder that appears whole or not at all."""
+"""Files and folders that appear whole or not at all; text files as people have them."""
 
 from __future__ import annotations
 
+import gzip
 import os
+import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from stcsm._files import replace_all, whole_folder
+from stcsm._files import replace_all, text_lines, whole_file, whole_folder
 
 
 def test_a_new_folder_takes_the_place_of_the_old_one(tmp_path):
@@ -61,6 +65,40 @@ def test_a_link_stays_one_and_a_file_is_left_as_it_is(tmp_path):
         pass
     assert (tmp_path / "file").read_text() == "mine"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "link", "real"]
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "page.html"
+    for text in ("one", "two"):
+        with whole_file(path) as scratch:
+            scratch.write_text(text)
+            assert not path.exists() or path.read_text() == "one"
+    with pytest.raises(KeyboardInterrupt), whole_file(path) as scratch:  # noqa: PT012
+        scratch.write_text("three")
+        raise KeyboardInterrupt
+    assert path.read_text() == "two"
+    assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_lines_have_the_numbers_that_an_editor_shows(tmp_path, zipped):
+    path = tmp_path / "no_suffix"
+    content = "\ufeffone\r\n \r\n\tth\u00e9 third\t\n\nfive\rsix".encode()
+    path.write_bytes(gzip.compress(content) if zipped else content)
+    assert list(text_lines(path)) == [(1, "one"), (3, "\tth\u00e9 third\t"), (5, "five"), (6, "six")]
+    content += b"\nse\xe9ven\n"
+    path.write_bytes(gzip.compress(content) if zipped else content)
+    with pytest.raises(ValueError, match=r"found other bytes in line 7 of .*no_suffix"):
+        list(text_lines(path))
+
+
+def test_readers_of_text_do_without_torch():
+    code = "import sys, stcsm.concepts, stcsm.io; print('torch' in sys.modules)"
+    out = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize("fails_at", range(1, 7))

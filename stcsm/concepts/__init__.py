@@ -1,25 +1,56 @@
 """Concept vectors, scores and their statistics: arrays in, arrays out."""
 
-from ._blocks import neighbour_block_correlation, spatial_blocks
-from ._combine import combine
-from ._differential import Differential, differential_concepts, region_contrast
+from ._differential import (
+    Differential,
+    differential_concepts,
+    neighbour_block_correlation,
+    region_contrast,
+    spatial_blocks,
+)
 from ._discovery import Discovery, discovery
 from ._estimators import ESTIMATORS, Estimator
-from ._fdr import benjamini_hochberg
-from ._gene_names import GeneIndex, GeneMatch, match_genes
-from ._gene_sets import GeneSet, check_distinct, gene_set, gene_sets, gene_sets_from_network, pair_signs
-from ._gmt import read_gmt
-from ._map_test import MapTest, map_test
-from ._matching import gene_abundance_dispersion, matching_bins, moment_dispersion
-from ._membership import Membership, membership
-from ._neighbours import Neighbours, correlation_p, nearest_genes
-from ._profiles import LayerProfiles, layer_profiles
-from ._random_concepts import RandomConcepts, RandomConceptSampler, balanced, check_latents, random_combination
-from ._random_sets import MatchedSampler
-from ._scores import concept_scores, ranks, standardise
-from ._significance import Significance, check_bases, concepts_against_random, significance
-from ._similarity import ConceptTree, cluster, cosine_similarity, map_correlation
-from ._vectors import ConceptVector, concept_info, concept_vector, concept_vectors
+from ._gene_match import GeneIndex, GeneMatch, GeneSetMatch, match_gene_sets, match_genes
+from ._gene_sets import GeneSet, check_distinct, gene_set, gene_sets, gene_sets_from_network, pair_signs, read_gmt
+from ._latent import check_latents
+from ._profiles import GroupProfiles, group_profiles
+from ._random import (
+    MatchedSampler,
+    RandomConcepts,
+    RandomConceptSampler,
+    balanced,
+    gene_abundance_dispersion,
+    matching_bins,
+    moment_dispersion,
+    random_combination,
+)
+from ._significance import (
+    MapTest,
+    Significance,
+    benjamini_hochberg,
+    check_bases,
+    concepts_against_random,
+    map_test,
+    significance,
+)
+from ._similarity import (
+    ConceptTree,
+    Neighbours,
+    cluster,
+    correlation_p,
+    cosine_similarity,
+    map_correlation,
+    nearest_genes,
+)
+from ._vectors import (
+    ConceptVector,
+    combine,
+    concept_info,
+    concept_scores,
+    concept_vector,
+    concept_vectors,
+    ranks,
+    standardise,
+)
 
 __all__ = [
     "ESTIMATORS",
@@ -31,10 +62,10 @@ __all__ = [
     "GeneIndex",
     "GeneMatch",
     "GeneSet",
-    "LayerProfiles",
+    "GeneSetMatch",
+    "GroupProfiles",
     "MapTest",
     "MatchedSampler",
-    "Membership",
     "Neighbours",
     "RandomConceptSampler",
     "RandomConcepts",
@@ -59,12 +90,12 @@ __all__ = [
     "gene_set",
     "gene_sets",
     "gene_sets_from_network",
-    "layer_profiles",
+    "group_profiles",
     "map_correlation",
     "map_test",
+    "match_gene_sets",
     "match_genes",
     "matching_bins",
-    "membership",
     "moment_dispersion",
     "nearest_genes",
     "neighbour_block_correlation",

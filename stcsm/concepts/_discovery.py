@@ -7,44 +7,43 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ._fdr import benjamini_hochberg
 from ._latent import FloatArray
-from ._map_test import exceedance
-from ._random_concepts import RandomConcepts, RandomConceptSampler, balanced
-from ._scores import ranks
+from ._random import RandomConcepts, RandomConceptSampler, balanced
+from ._significance import benjamini_hochberg, exceedance
+from ._vectors import ranks
 
 GENES_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
 class Discovery:
-    """Every gene's standing on one concept; all arrays (G,), NaN for genes without an embedding.
+    """Score of every gene on one concept and its test; all arrays (G,), NaN for genes without an embedding.
 
     Attributes
     ----------
     score
-        z . v; with several members, the mean of theirs, each divided by its typical size.
+        z . v; with several members, their mean, each divided by its typical size.
     z
         How many standard deviations the gene's score lies above the mean of its scores on random concepts.
     rank
         1 for the highest score.
-    member
+    in_set
         True for genes in the concept's definition.
     p, q
-        One-sided p value, and Benjamini-Hochberg q value over the genes tested; NaN for members, which made the concept
-        and would be tested against themselves.
+        One-sided p value, and Benjamini-Hochberg q value over the genes tested; NaN for the concept's own genes,
+        which would be tested against themselves.
     """
 
     score: FloatArray
     z: FloatArray
     rank: FloatArray
-    member: NDArray[np.bool_]
+    in_set: NDArray[np.bool_]
     p: FloatArray
     q: FloatArray
 
     def order(self) -> NDArray[np.intp]:
-        """Genes that are no members, best first: by q, then by score, then by row."""
-        rows = np.flatnonzero(~self.member & ~np.isnan(self.p))
+        """Genes outside the concept's definition, best first: by q, then by score, then by row."""
+        rows = np.flatnonzero(~self.in_set & ~np.isnan(self.p))
         return rows[np.lexsort((rows, -self.score[rows], self.q[rows]))]
 
 
@@ -54,8 +53,8 @@ def discovery(sampler: RandomConceptSampler, random: RandomConcepts) -> Discover
     The question: does gene g lie further along this concept than along concepts made from random genes? A gene is
     compared only with random concepts that do not contain it, since the concept does not either; then p is exact where
     the concept's genes were picked at random. Scores are taken from the mean gene, (z_g - mean z) . v, so that a shift
-    of the latent space, which moves all genes alike, cannot decide. With several members of an ensemble, scores are
-    averaged after each member's are divided by their typical size (`balanced`).
+    of the latent space, which moves all genes alike, has no effect. With several members of an ensemble, scores are
+    averaged after those of each member are divided by their typical size (`balanced`).
 
     Parameters
     ----------
@@ -70,11 +69,11 @@ def discovery(sampler: RandomConceptSampler, random: RandomConcepts) -> Discover
     both, latent = random.joined(), np.concatenate(centred, axis=1)
     n_genes, n_random = sampler.usable.size, len(random.vectors)
     # For each gene, the random concepts that contain it.
-    by_gene = np.argsort(random.members.ravel(), kind="stable")
-    ends = np.cumsum(np.bincount(random.members.ravel(), minlength=n_genes))
-    holders = by_gene // random.members.shape[1]
-    member = np.zeros(n_genes, dtype=bool)
-    member[random.own] = True
+    by_gene = np.argsort(random.genes.ravel(), kind="stable")
+    ends = np.cumsum(np.bincount(random.genes.ravel(), minlength=n_genes))
+    holders = by_gene // random.genes.shape[1]
+    in_set = np.zeros(n_genes, dtype=bool)
+    in_set[random.own] = True
     z, p, score = (np.full(n_genes, np.nan) for _ in range(3))
     score[genes] = np.concatenate([x[genes] for x in sampler.latents], axis=1) @ random.observed
     for first in range(0, genes.size, GENES_AT_ONCE):
@@ -89,5 +88,5 @@ def discovery(sampler: RandomConceptSampler, random: RandomConcepts) -> Discover
             scores[1 + held, j] = -np.inf
             n_holders[j] = np.unique(held).size
         p[some] = exceedance(scores[0], scores[1:]) * (1 + n_random) / (1 + n_random - n_holders)
-    p[member] = np.nan
-    return Discovery(score, z, ranks(score), member, p, benjamini_hochberg(p))
+    p[in_set] = np.nan
+    return Discovery(score, z, ranks(score), in_set, p, benjamini_hochberg(p))

@@ -1,12 +1,15 @@
-"""Gene sets as the user gives them: dicts, lists, networks; each brought to one form."""
+"""Gene sets as the user gives them (dicts, lists, networks, GMT files), each checked and brought to one form."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from stcsm._files import existing_file, text_lines
 
 from ._latent import FloatArray
 
@@ -24,7 +27,7 @@ class GeneSet:
     genes
         Distinct gene names.
     weights
-        (n,) finite, non-zero: 1 for plain members; negative for genes that are down in the concept.
+        (n,) finite, non-zero: 1 for plain genes, negative for genes that are down in the concept.
     duplicates
         Names that were given more than once (with the same weight: they count once).
     """
@@ -39,7 +42,7 @@ class GeneSet:
 
 
 def gene_set(name: str, genes: object, weights: Iterable[object] | None = None) -> GeneSet:
-    """One gene set in its one form.
+    """One gene set, checked.
 
     Parameters
     ----------
@@ -48,14 +51,14 @@ def gene_set(name: str, genes: object, weights: Iterable[object] | None = None) 
     genes
         A gene name, a sequence of names, or a mapping of names to weights.
     weights
-        One weight a gene: numbers, or signs (``"+"``, ``"-"``, ``"up"``, ``"down"``). A weight of zero is no member. A
-        set of negative weights only is allowed: the concept then points away from these genes.
+        One weight a gene: numbers, or signs (``"+"``, ``"-"``, ``"up"``, ``"down"``). A gene of weight zero is
+        left out. All weights may be negative: the concept then points away from these genes.
 
     Raises
     ------
     ValueError
-        If the name is blank, the set is empty, a gene name is no text or blank or a sign alone, a weight is NaN,
-        infinite or no number, a gene is given twice with different weights, or all weights are zero.
+        If the name is blank, the set is empty, a gene name is not text, blank or a sign alone, a weight is NaN,
+        infinite or not a number, a gene is given twice with different weights, or all weights are zero.
     """
     if not isinstance(name, str) or not name.strip():
         raise ValueError(f"Expected a name for the gene set, found {name!r}.")
@@ -131,14 +134,14 @@ def check_distinct(names: Sequence[str], where: Sequence[str] | None = None) -> 
     names
         Concept names, from one source or from several put together.
     where
-        Where each came from (``"line 3"``, ``"layers"``), for the message.
+        Where each came from (``"line 3"``, ``"genes"``), for the message.
     """
     seen: dict[str, int] = {}
     for i, name in enumerate(names):
         first = seen.setdefault(name.strip(), i)
         if first != i:
-            places = f" ({where[first]} and {where[i]})" if where is not None else ""
-            raise ValueError(f"Expected one concept of each name, found {name!r} twice{places}; rename one of them.")
+            origins = f" ({where[first]} and {where[i]})" if where is not None else ""
+            raise ValueError(f"Expected one concept of each name, found {name!r} twice{origins}; rename one of them.")
 
 
 def gene_sets_from_network(
@@ -168,20 +171,20 @@ def gene_sets_from_network(
         raise ValueError(f"Expected source, target and weight of one length, found {', '.join(map(str, lengths))}.")
     if not lengths[0]:
         raise ValueError("Expected a network with at least one edge, found an empty table.")
-    members: dict[str, tuple[list, list]] = {}
+    columns_of: dict[str, tuple[list, list]] = {}
     for row, (name, gene, w) in enumerate(zip(*columns, strict=True)):
         if not isinstance(name, str) or not name.strip():
             raise ValueError(f"Expected the name of a source in row {row} of the network, found {name!r}.")
-        genes, weights = members.setdefault(name.strip(), ([], []))
+        genes, weights = columns_of.setdefault(name.strip(), ([], []))
         genes.append(gene)
         weights.append(w)
-    return [gene_set(name, genes, weights) for name, (genes, weights) in members.items()]
+    return [gene_set(name, genes, weights) for name, (genes, weights) in columns_of.items()]
 
 
 def pair_signs(sets: Sequence[GeneSet]) -> list[GeneSet]:
     """Join pairs called ``X_UP`` and ``X_DN`` (or ``X_DOWN``), as MSigDB has them, into one signed set ``X``.
 
-    Sets without a partner stay as they are. A gene that stands in both halves says nothing and is left out.
+    Sets without a partner stay as they are. A gene in both halves is left out.
     """
     by_name = {s.name.upper(): s for s in sets}
     out, used = [], set()
@@ -231,3 +234,62 @@ def _check_weight(name: str, gene: object, raw: object) -> float:
             f"Expected a finite weight for gene {gene!r} in gene set {name!r}, found {weight}; leave the gene out."
         )
     return weight
+
+
+def read_gmt(path: str | os.PathLike[str]) -> list[GeneSet]:
+    """Gene sets of a GMT file: name, description, genes, separated by tabs; plain or gzip.
+
+    Blank lines and tabs at the end of a line are skipped; a gene named twice in a line counts once. Where every gene of
+    a line carries a number after a comma (``GENE,0.7``, as Enrichr writes), it is its weight.
+
+    Parameters
+    ----------
+    path
+        The file. Compression is recognised by its first bytes, not by its name.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is empty, not UTF-8 text or cut short, a line lacks a name or genes, or two lines have the same
+        name. The message gives the line's number.
+    """
+    path = existing_file(path, "a GMT file")
+    sets, lines = [], []
+    for number, text in text_lines(path):
+        lines.append(f"line {number}")
+        sets.append(_parse_line(text, f"{path}, {lines[-1]}"))
+    if not sets:
+        raise ValueError(f"{path}: expected at least one gene set, found only blank lines.")
+    try:
+        check_distinct([s.name for s in sets], lines)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return sets
+
+
+def _parse_line(text: str, where: str) -> GeneSet:
+    fields = [field.strip() for field in text.split("\t")]
+    shown = text if len(text) <= 60 else text[:57] + "..."
+    if len(fields) < 3:
+        fix = (
+            "separate the fields by tabs, not blanks" if len(fields) == 1 and len(text.split()) > 2 else "add its genes"
+        )
+        raise ValueError(
+            f"{where}: expected a name, a description and genes separated by tabs, found {len(fields)} "
+            f"field{'s' if len(fields) > 1 else ''}: {shown!r}; {fix}."
+        )
+    genes = [gene for gene in fields[2:] if gene]
+    if not fields[0] or not genes:
+        raise ValueError(f"{where}: expected {'genes' if fields[0] else 'the name of the set'}, found none: {shown!r}.")
+    pairs = [gene.rpartition(",") for gene in genes]
+    try:
+        weights = [float(number) for _, comma, number in pairs if comma]
+        weighted = len(weights) == len(genes) and all(gene for gene, _, _ in pairs)
+    except ValueError:
+        weighted = False
+    try:
+        return gene_set(fields[0], [gene for gene, _, _ in pairs], weights) if weighted else gene_set(fields[0], genes)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -63,6 +64,25 @@ def check_latent(latent: ArrayLike) -> tuple[FloatArray, BoolArray]:
     if not usable.any():
         raise ValueError(f"Expected at least one gene with an embedding, found {z.shape[0]} rows that all hold NaN.")
     return z, usable
+
+
+def check_latents(latent: ArrayLike | Sequence[ArrayLike]) -> tuple[list[FloatArray], NDArray[np.bool_]]:
+    """Latent coordinates of every member, each (G, L), and the genes that all of them embed.
+
+    Raises
+    ------
+    ValueError
+        If a member's array is at fault (see `check_latent`), or members embed different genes.
+    """
+    single = isinstance(latent, np.ndarray) and latent.ndim == 2
+    given = [check_latent(z) for z in ([latent] if single else list(latent))]  # type: ignore[arg-type]
+    if not given:
+        raise ValueError("Expected latent coordinates, found none.")
+    usable = given[0][1]
+    for z, other in given[1:]:
+        if z.shape[0] != usable.size or (other != usable).any():
+            raise ValueError("Expected members of an ensemble that embed the same genes, found others.")
+    return [z for z, _ in given], usable
 
 
 def check_vectors(vectors: ArrayLike, n_latent: int) -> FloatArray:

@@ -1,4 +1,4 @@
-"""A layer as if it were a gene: the profile of a gene expressed there and nowhere else."""
+"""A group of spots as if it were a gene: the profile of a gene that is expressed there and nowhere else."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from ._latent import FloatArray
 
 
 @dataclass(frozen=True)
-class LayerProfiles:
+class GroupProfiles:
     """Profiles of ideal genes.
 
     Attributes
     ----------
     names
-        The K layers, sorted.
+        The K labels, sorted.
     counts
-        (K, S) expected counts of a gene that is expressed in that layer only.
+        (K, S) expected counts of a gene that is expressed in that group of spots only.
     background
         (S,) expected counts of a gene that is expressed everywhere alike. The encoded profile minus the encoded
-        background is the layer's concept vector.
+        background is the group's concept vector.
     """
 
     names: tuple[str, ...]
@@ -30,12 +30,11 @@ class LayerProfiles:
     background: FloatArray
 
 
-def layer_profiles(labels: ArrayLike, depth: ArrayLike | None = None, *, total: float = 10_000.0) -> LayerProfiles:
-    """Profiles of ideal genes, one for each layer, to be encoded as concepts (``"profile"``).
+def group_profiles(labels: ArrayLike, depth: ArrayLike | None = None, *, total: float = 10_000.0) -> GroupProfiles:
+    """Profiles of ideal genes, one for each label, to be encoded as concepts (``"profile"``).
 
-    Within its layer a gene follows the depth of the spots, as every gene does. At spots without a label the layer's
-    gene
-    is as common as a gene expressed everywhere, so that they speak neither for nor against the layer.
+    Within its group of spots a gene follows their depth, as every gene does. At spots without a label it is as common
+    as a gene that is expressed everywhere, so that these spots count neither for nor against the group.
 
     Parameters
     ----------
@@ -50,7 +49,7 @@ def layer_profiles(labels: ArrayLike, depth: ArrayLike | None = None, *, total: 
     ------
     ValueError
         If shapes do not fit, depth is negative or not finite, no spot has a label, all labelled spots have the same
-        one (nothing to tell it from), or a layer has no counts.
+        one (there is nothing to compare it with), or a group has no counts.
     """
     text = np.array([_label(x) for x in np.asarray(labels, dtype=object).ravel()], dtype=object)
     d = np.ones(text.size) if depth is None else np.asarray(depth, dtype=np.float64)
@@ -63,18 +62,18 @@ def layer_profiles(labels: ArrayLike, depth: ArrayLike | None = None, *, total: 
     labelled = text != ""
     names = tuple(sorted(set(text[labelled])))
     if len(names) < 2:
-        found = f"the one layer {names[0]!r}" if names else "no label at all"
-        raise ValueError(f"Expected labels of at least two layers, found {found}.")
+        found = f"the one label {names[0]!r}" if names else "no label at all"
+        raise ValueError(f"Expected at least two different labels, found {found}.")
     share = d / d.sum() if d.sum() > 0 else d
     background = total * share
     counts = np.empty((len(names), text.size))
     for k, name in enumerate(names):
         inside = text == name
         if not share[inside].sum() > 0:
-            raise ValueError(f"Expected counts in every layer, found none in the {inside.sum()} spots of {name!r}.")
+            raise ValueError(f"Expected counts for every label, found none in the {inside.sum()} spots of {name!r}.")
         counts[k] = np.where(labelled, 0.0, background)
         counts[k, inside] = background[labelled].sum() * share[inside] / share[inside].sum()
-    return LayerProfiles(names, counts, background)
+    return GroupProfiles(names, counts, background)
 
 
 def _label(value: object) -> str:

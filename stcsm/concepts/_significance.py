@@ -1,19 +1,145 @@
-"""The random-concept null for any number of concepts at once."""
+"""Maps of concepts against maps of random concepts: a p value for each spot and for each map."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
+from scipy.stats import false_discovery_control
 from tqdm.auto import tqdm
 
-from ._fdr import benjamini_hochberg
 from ._latent import FloatArray
-from ._map_test import linear_map_test
-from ._random_concepts import RandomConcepts, RandomConceptSampler, balanced
+from ._random import RandomConcepts, RandomConceptSampler, balanced
+from ._vectors import weight_rows
+
+ALTERNATIVES = ("two-sided", "greater")
+STATISTICS = ("energy", "max")
+SPOTS_AT_ONCE = 64
+"""Spots whose random maps stay in the processor's cache."""
+ROUNDING = 1e-12
+"""Of the largest value: maps that differ less are the same."""
+
+
+@dataclass(frozen=True)
+class MapTest:
+    """A map against maps of random concepts.
+
+    Attributes
+    ----------
+    p, q
+        (S,) p value of every spot, and its Benjamini-Hochberg q value over the spots; NaN where all maps are the same.
+    z
+        (S,) map minus mean, over standard deviation, of the maps of random concepts and of the concept itself.
+    concept_p
+        p value of the whole map.
+    strength
+        The map's statistic over the median of the random maps' statistics: 1 for a concept like any other.
+    """
+
+    p: FloatArray
+    q: FloatArray
+    z: FloatArray
+    concept_p: float
+    strength: float
+
+
+def map_test(
+    observed: ArrayLike, random_maps: ArrayLike, *, alternative: str = "two-sided", statistic: str = "energy"
+) -> MapTest:
+    r"""Test a map against maps of random concepts, whatever method made them.
+
+    A p value is (1 + number of random maps at least as extreme) / (1 + number of random maps) (Phipson & Smyth 2010),
+    exact at any number of random maps when the concept's genes were themselves picked at random. To keep it exact, mean
+    and standard deviation at a spot are taken over the random maps AND the map tested, which then enter alike.
+
+    Parameters
+    ----------
+    observed
+        (S,) the map.
+    random_maps
+        (N, S) maps of random concepts, made in the same way; see `RandomConceptSampler`.
+    alternative
+        ``"two-sided"``: far from the random maps' mean in either direction; ``"greater"``: above it.
+    statistic
+        Of the whole map. ``"energy"``: mean of :math:`z^2` over spots (of its positive part for ``"greater"``);
+        ``"max"``: largest :math:`|z|` (largest z), which also controls the chance of any false spot.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit or there is NaN or infinity in a map.
+    """
+    one, many = np.asarray(observed, dtype=np.float64), np.asarray(random_maps, dtype=np.float64)
+    if one.ndim != 1 or many.ndim != 2 or many.shape[1] != one.size or not len(many):
+        raise ValueError(f"Expected a map (spots,) and random maps (n, spots), found {one.shape} and {many.shape}.")
+    if not (np.isfinite(one).all() and np.isfinite(many).all()):
+        raise ValueError("Expected finite maps, found NaN or infinity; leave spots without a value out.")
+    both = np.concatenate([one[None], many])
+    rounding = ROUNDING * np.abs(both).max()
+    both -= both.mean(axis=0)
+    return _test_blocks((both[:, s] for s in _spot_slices(one.size)), rounding, alternative, statistic)
+
+
+def _linear_map_test(
+    observed: FloatArray, random_vectors: FloatArray, basis: FloatArray, alternative: str, statistic: str
+) -> MapTest:
+    """`map_test` for maps that are ``vector @ basis``, (L,), (N, L) and (L, S), without holding all random maps."""
+    both = np.concatenate([observed[None], random_vectors])
+    rounding = ROUNDING * np.abs(both).max() * np.abs(basis).max()
+    both -= both.mean(axis=0)
+    return _test_blocks((both @ basis[:, s] for s in _spot_slices(basis.shape[1])), rounding, alternative, statistic)
+
+
+def _spot_slices(n_spots: int) -> Iterator[slice]:
+    return (slice(first, first + SPOTS_AT_ONCE) for first in range(0, n_spots, SPOTS_AT_ONCE))
+
+
+def _test_blocks(centred: Iterable[FloatArray], rounding: float, alternative: str, statistic: str) -> MapTest:
+    """Test from blocks (1 + N, spots) of centred maps, which it overwrites; row 0 is the map tested.
+
+    A spot whose maps differ by no more than ``rounding`` (a spot without counts) has nothing to test.
+    """
+    if alternative not in ALTERNATIVES:
+        raise ValueError(f"Expected alternative out of {', '.join(ALTERNATIVES)}, found {alternative!r}.")
+    if statistic not in STATISTICS:
+        raise ValueError(f"Expected statistic out of {', '.join(STATISTICS)}, found {statistic!r}.")
+    p, z, n_tested = [], [], 0
+    total: FloatArray | float = 0.0 if statistic == "energy" else -np.inf
+    for maps in centred:
+        spread = np.sqrt(np.einsum("ns,ns->s", maps, maps) / len(maps))
+        varies = spread > rounding
+        maps /= np.where(varies, spread, np.inf)
+        z.append(np.where(varies, maps[0], np.nan))
+        extreme = np.abs(maps, out=maps) if alternative == "two-sided" else maps
+        p.append(np.where(varies, exceedance(extreme[0], extreme[1:]), np.nan))
+        if not varies.all():
+            extreme = extreme[:, varies]
+        n_tested += extreme.shape[1]
+        if statistic == "max":
+            total = np.maximum(total, extreme.max(axis=1, initial=-np.inf))
+        else:
+            positive = np.maximum(extreme, 0.0)
+            total = total + np.einsum("ns,ns->n", positive, positive)
+    if not n_tested:
+        raise ValueError("Expected maps that differ between concepts, found the same map for all of them.")
+    total = np.asarray(total)
+    spots = np.concatenate(p)
+    return MapTest(
+        p=spots,
+        q=benjamini_hochberg(spots),
+        z=np.concatenate(z),
+        concept_p=float(exceedance(total[0], total[1:])),
+        strength=float(total[0] / np.median(total[1:])),
+    )
+
+
+def exceedance(observed: FloatArray | float, random: FloatArray) -> FloatArray:
+    """(1 + number of rows of ``random`` at least as large) / (1 + number of rows); equal up to rounding is equal."""
+    value = np.asarray(observed)
+    return (1 + np.sum(random >= value - 1e-9 * np.abs(value), axis=0)) / (1 + len(random))
 
 
 @dataclass(frozen=True)
@@ -64,13 +190,13 @@ def significance(
     """Test every concept's map against the maps of random concepts like it.
 
     For methods linear in the concept vector: a map is ``vector @ basis``, so a random concept costs one small matrix
-    product. Whatever is done to a map afterwards and is linear (averaging over genes, a spot graph) belongs into the
-    basis. Every concept has random concepts of its own: same number of genes from every matching bin, same weights and
+    product. Whatever is done to a map afterwards and is linear (averaging over genes, a spot graph) belongs in the
+    basis. Every concept has its own random concepts: same number of genes from every matching bin, same weights and
     signs. For other methods draw with `RandomConceptSampler`, attribute, and use `map_test`.
 
     Several members of an ensemble go in at once, as lists of latents and of bases: the same random genes make a map in
-    each, and maps are averaged after every member's are divided by one number, their typical size over the concept and
-    its random concepts (`balanced`).
+    each, and maps are averaged after those of every member are divided by one number, their typical size over the
+    concept and its random concepts (`balanced`).
 
     Parameters
     ----------
@@ -91,9 +217,9 @@ def significance(
     alternative, statistic
         See `map_test`.
     seed
-        Same seed, same concept: same p values, whatever other concepts are tested beside it.
+        Same seed, same concept: same p values, whatever other concepts are tested.
     progress
-        Show a bar over concepts.
+        Show a progress bar.
 
     Raises
     ------
@@ -103,9 +229,7 @@ def significance(
     sampler = RandomConceptSampler(latent, bins, estimator, seed)
     lone = sampler if bins_single is None else RandomConceptSampler(latent, bins_single, estimator, seed)
     bases = check_bases(basis, sampler.sizes)
-    rows = sparse.csr_array(weights if sparse.issparse(weights) else np.atleast_2d(np.asarray(weights, float)))
-    if rows.shape[1] != sampler.usable.size:
-        raise ValueError(f"Expected weights of shape (concepts, {sampler.usable.size}), found {rows.shape}.")
+    rows = weight_rows(weights, sampler.usable.size)
 
     def draw(k: int) -> RandomConcepts:
         try:
@@ -142,7 +266,7 @@ def concepts_against_random(
         (L_m, S) of every member of the ensemble, see `check_bases`.
     onto
         (S, C) sums over spots that are tested in place of the spots themselves, such as the difference between two
-        regions; members of an ensemble weigh by the size of their whole maps all the same.
+        regions; the weight of a member of the ensemble still comes from the size of its whole maps.
     alternative, statistic, progress
         As for `significance`.
     """
@@ -159,7 +283,7 @@ def concepts_against_random(
     ):
         random = balanced(drawn, grams)
         try:
-            test = linear_map_test(random.observed, random.vectors, stacked, alternative, statistic)
+            test = _linear_map_test(random.observed, random.vectors, stacked, alternative, statistic)
         except ValueError as error:
             raise ValueError(f"Concept number {k}: {error}") from None
         p[k], q[k], z[k] = test.p, test.q, test.z
@@ -187,3 +311,30 @@ def check_bases(basis: ArrayLike | Sequence[ArrayLike], sizes: Sequence[int]) ->
         if not np.isfinite(b).all():
             raise ValueError("Expected a finite basis, found NaN or infinity; leave spots without a value out.")
     return bases
+
+
+def benjamini_hochberg(p: ArrayLike, axis: int | None = None) -> FloatArray:
+    """Compute q values of the same shape as ``p`` (Benjamini & Hochberg 1995).
+
+    Parameters
+    ----------
+    p
+        p values; NaN marks what was not tested: it stays NaN and does not count among the tests.
+    axis
+        Axis along which the tests form one family; None takes all entries as one.
+    """
+    values = np.asarray(p, dtype=np.float64)
+    tested = ~np.isnan(values)
+    if tested.all() and values.size:
+        return np.asarray(false_discovery_control(values, axis=axis))
+    out = np.full(values.shape, np.nan)
+    if axis is None:
+        if tested.any():
+            out[tested] = false_discovery_control(values[tested])
+        return out
+    for where in np.ndindex(*np.delete(values.shape, axis)):
+        line = (*where[:axis], slice(None), *where[axis:])
+        if tested[line].any():
+            picked = out[line]
+            picked[tested[line]] = false_discovery_control(values[line][tested[line]])
+    return out

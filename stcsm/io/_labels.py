@@ -1,4 +1,4 @@
-"""Layer labels of spots from a text file, joined by spot name."""
+"""Labels of spots (tissue layers, regions, clusters) from a text file, joined by spot name."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import anndata as ad
 import pandas as pd
 
 from stcsm import _keys
-from stcsm.io._open import existing_file, open_text
-from stcsm.io._places import is_place
-from stcsm.io._table import SEPARATORS, duplicated, split_cells
+from stcsm._files import existing_file, text_lines
+from stcsm.io._table import SEPARATORS, duplicated, is_array_position, split_cells
 
 MISSING = frozenset({"", "na", "n/a", "nan", "<na>", "null"})
 """Texts, in lower case, that say a spot has no label."""
@@ -27,7 +26,7 @@ def read_labels(path: str | Path, *, column: str | None = None) -> pd.Series:
     ----------
     path
         Plain or gzipped text, cells separated by tabs, commas or semicolons: spot names in the first column, and a
-        column of labels. A first line of column names may be absent where spots are named by place or barcode;
+        column of labels. A first line of column names may be absent where spots are named by array position or barcode;
         several columns of labels are then named 1, 2, ...
     column
         Name of the label column; may be left out where there is only one.
@@ -46,8 +45,7 @@ def read_labels(path: str | Path, *, column: str | None = None) -> pd.Series:
         The file is missing.
     """
     path = existing_file(path, "a file of labels")
-    with open_text(path) as text:
-        lines = [(n, line) for n, raw in enumerate(text, start=1) if (line := raw.rstrip("\n")).strip()]
+    lines = list(text_lines(path))
     separator = next((s for s in SEPARATORS[:3] if lines and s in lines[0][1]), None)
     if separator is None:
         raise ValueError(
@@ -58,7 +56,7 @@ def read_labels(path: str | Path, *, column: str | None = None) -> pd.Series:
         )
     rows = [(n, [cell.strip() for cell in split_cells(line, separator, n, path)]) for n, line in lines]
     first = rows[0][1]
-    headless = is_place(first[0]) or _BARCODE.fullmatch(first[0]) is not None
+    headless = is_array_position(first[0]) or _BARCODE.fullmatch(first[0]) is not None
     header = (
         ["spot", *([_keys.LAYER] if len(first) == 2 else [str(i) for i in range(1, len(first))])] if headless else first
     )
@@ -77,7 +75,7 @@ def read_labels(path: str | Path, *, column: str | None = None) -> pd.Series:
     names = [cells[0] for _, cells in body]
     if twice := duplicated(names):
         raise ValueError(
-            f"Expected one label a spot, found {len(twice)} spots that stand more than once ({', '.join(twice[:5])}) "
+            f"Expected one label a spot, found {len(twice)} spots that occur more than once ({', '.join(twice[:5])}) "
             f"in {path}; remove the lines that are wrong."
         )
     labels = [None if cells[chosen].lower() in MISSING else cells[chosen] for _, cells in body]
@@ -99,7 +97,7 @@ def add_labels(
 ) -> None:
     """Write the labels of a file to ``adata.obs[key]``, joined by spot name.
 
-    Spots without a label get NaN. Where spots of either side have no partner on the other, a warning counts them.
+    Spots without a label get NaN. A warning counts spots of the data and spots of the file that have no partner.
 
     Parameters
     ----------
@@ -112,7 +110,7 @@ def add_labels(
     column
         Label column of the file, where there are several.
     overwrite
-        Replace an ``adata.obs[key]`` that is there already.
+        Replace an existing ``adata.obs[key]``.
 
     Raises
     ------
@@ -127,7 +125,7 @@ def add_labels(
     series = labels if isinstance(labels, pd.Series) else read_labels(labels, column=column)
     if twice := duplicated(list(map(str, series.index))):
         raise ValueError(
-            f"Expected one label a spot, found {len(twice)} spots that stand more than once ({', '.join(twice[:5])})."
+            f"Expected one label a spot, found {len(twice)} spots that occur more than once ({', '.join(twice[:5])})."
         )
     shared = series.index.isin(adata.obs_names)
     matched, unknown = int(shared.sum()), int((~shared).sum())

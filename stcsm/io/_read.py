@@ -1,4 +1,4 @@
-"""One entry for whatever a user has: it looks at what the path is and calls the reader."""
+"""One entry for every format: it looks at what the path is and calls the reader."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import anndata as ad
 
 from stcsm import _keys
-from stcsm.io._open import existing_file
+from stcsm._files import existing_file
 from stcsm.io._spaceranger import looks_like_spaceranger, read_spaceranger
 from stcsm.io._st import read_st
 
@@ -25,7 +25,7 @@ def read(path: str | Path, *, layer: str | None = None) -> ad.AnnData:
         `.h5ad`; ST text (`.tsv`, `.txt`, `.csv`, plain or gzipped; see `read_st`); a Space Ranger `outs` folder, or
         the folder that holds it.
     layer
-        Layer that must be there (the counts of a `.h5ad` are often in a layer).
+        Entry of ``adata.layers`` that must exist (the counts of a `.h5ad` are often in a layer).
 
     Returns
     -------

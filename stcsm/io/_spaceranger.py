@@ -15,7 +15,7 @@ NEEDED = ("scalefactors_json.json", "tissue_hires_image.png", "tissue_lowres_ima
 
 
 def looks_like_spaceranger(folder: Path) -> bool:
-    """Whether `folder` holds something Space Ranger writes."""
+    """Whether `folder` holds something that Space Ranger writes."""
     return (
         (folder / "spatial").is_dir()
         or any(folder.glob("*feature_bc_matrix*"))
@@ -26,7 +26,7 @@ def looks_like_spaceranger(folder: Path) -> bool:
 def read_spaceranger(folder: Path) -> ad.AnnData:
     """Read a Space Ranger `outs` folder, of version 1 or later.
 
-    Gene symbols that stand twice are made unique (`Gene`, `Gene-1`), with a warning; spots without a position are
+    Gene symbols that occur twice are made unique (`Gene`, `Gene-1`), with a warning; spots without a position are
     refused.
 
     Raises
@@ -59,7 +59,7 @@ def read_spaceranger(folder: Path) -> ad.AnnData:
     if not adata.var_names.is_unique:
         twice = int(adata.var_names.duplicated().sum())
         warnings.warn(
-            f"Found {twice} gene symbols that stand more than once; they were numbered (Gene, Gene-1).", stacklevel=3
+            f"Found {twice} gene symbols that occur more than once; they were numbered (Gene, Gene-1).", stacklevel=3
         )
         adata.var_names_make_unique()
     return adata

@@ -1,4 +1,4 @@
-"""The ST text format (Stahl et al. 2016): a table of counts whose spots are named by their place on the array."""
+"""The ST text format (Stahl et al. 2016): a table of counts whose spots are named by their array position."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 
 from stcsm import _keys
-from stcsm.io._open import existing_file
-from stcsm.io._picture import check_image_shape, read_picture, read_transformation, spatial_entry
-from stcsm.io._places import is_place, parse_places, share_of_places
-from stcsm.io._table import Table, duplicated, read_table
+from stcsm._files import existing_file
+from stcsm.io._image import check_image_shape, read_image, read_transformation, spatial_entry
+from stcsm.io._table import (
+    Table,
+    duplicated,
+    is_array_position,
+    parse_array_positions,
+    read_table,
+    share_of_array_positions,
+)
 
 
 def read_st(
@@ -32,16 +38,15 @@ def read_st(
     Parameters
     ----------
     path
-        Plain or gzipped table of counts, spots x genes or genes x spots. Spots are named by their place,
-        two numbers joined by `x` (`16.92x9.015`); the side with such names holds the spots.
+        Plain or gzipped table of counts, spots x genes or genes x spots. Spots are named by their array
+        position, column and row joined by `x` (`16.92x9.015`); the side with such names holds the spots.
     image
-        Picture of the tissue: a file or an array (height, width, 3). Pictures longer than 2000 pixels are stored
-        reduced.
+        Image of the tissue: a file or an array (height, width, 3). Images longer than 2000 pixels are stored reduced.
     transformation
         Affine transformation from array to pixel coordinates: a file of 9 numbers, or a 3 x 3 array;
         ``[x y 1] @ transformation`` is ``[px py 1]``.
     image_shape
-        (width, height) of the picture `transformation` refers to, where `image` is a reduced copy of it.
+        (width, height) of the image that `transformation` refers to, where `image` is a reduced copy of it.
     duplicates
         What to do with spots or genes of one name: refuse the file, or add their counts.
 
@@ -50,15 +55,15 @@ def read_st(
     AnnData
         Spots x genes. ``.X``: CSR float32. ``.obsm["spatial"]``: pixel coordinates (x, y) where there is a
         transformation, else array coordinates. ``.obsm["spatial_array"]`` and ``.obs["array_col"]`` (x),
-        ``.obs["array_row"]`` (y): array coordinates. ``.uns["spatial"]``: picture (a white canvas where none is
+        ``.obs["array_row"]`` (y): array coordinates. ``.uns["spatial"]``: image (a white canvas where none is
         given) and scale factors, under the file's name, the way squidpy expects them, so that
         ``squidpy.pl.spatial_scatter(adata)`` works.
 
     Raises
     ------
     ValueError
-        Spots on neither or both sides, a name that is not a place, names that stand twice, cells that are not
-        numbers, a file that is cut short, or a picture and transformation that do not fit.
+        Spots on neither or both sides, a name that is not an array position, names that occur twice, cells that are
+        not numbers, a file that is cut short, or an image and transformation that do not fit.
     FileNotFoundError
         One of the files is missing.
 
@@ -70,30 +75,30 @@ def read_st(
         raise ValueError(f"Expected duplicates to be 'error' or 'sum', found {duplicates!r}.")
     if transformation is None and (image is not None or image_shape is not None):
         raise ValueError(
-            "Expected a transformation with the picture, found none: without it nobody knows where on the picture the "
-            "spots are; give transformation=."
+            "Expected a transformation with the image, found none: it says where on the image the spots are; "
+            "give transformation=."
         )
     path = existing_file(path, "a count matrix in the ST text format")
-    # the small things first: nobody should wait for the counts to learn that the picture is missing
+    # the small files first: an error about the image should not come after minutes of reading counts
     matrix = None if transformation is None else read_transformation(transformation)
-    picture, scale, full = None, 1.0, None
+    stored, scale, full = None, 1.0, None
     if image is not None:
-        picture, scale, full = read_picture(image, image_shape)
+        stored, scale, full = read_image(image, image_shape)
     elif image_shape is not None:
         full = check_image_shape(image_shape)
 
     counts, spots, genes = _spots_by_genes(read_table(path), duplicates)
-    places = parse_places(spots)
+    array = parse_array_positions(spots)
     adata = ad.AnnData(X=counts, obs=pd.DataFrame(index=pd.Index(spots)), var=pd.DataFrame(index=pd.Index(genes)))
-    adata.obs[_keys.ARRAY_ROW] = places[:, 1]
-    adata.obs[_keys.ARRAY_COL] = places[:, 0]
-    adata.obsm[_keys.SPATIAL_ARRAY] = places
-    pixels = places if matrix is None else places @ matrix[:2, :2] + matrix[2, :2]
+    adata.obs[_keys.ARRAY_ROW] = array[:, 1]
+    adata.obs[_keys.ARRAY_COL] = array[:, 0]
+    adata.obsm[_keys.SPATIAL_ARRAY] = array
+    pixels = array if matrix is None else array @ matrix[:2, :2] + matrix[2, :2]
     adata.obsm[_keys.SPATIAL] = pixels.copy()
     if full is not None:
-        _check_on_picture(pixels, full)
+        _check_on_image(pixels, full)
     library = path.name.removesuffix(".gz").rsplit(".", 1)[0] or path.name
-    adata.uns[_keys.SPATIAL] = {library: spatial_entry(pixels, matrix, picture, scale, full, source=path.name)}
+    adata.uns[_keys.SPATIAL] = {library: spatial_entry(pixels, matrix, stored, scale, full, source=path.name)}
     return adata
 
 
@@ -106,7 +111,7 @@ def _spots_by_genes(table: Table, duplicates: str) -> tuple[sparse.csr_matrix, l
     else:
         spots, genes, counts = table.columns, table.rows, table.values.T.tocsr()
         where = [f"line 1, column {i + 2}" for i in range(len(spots))]
-    bad = [i for i, name in enumerate(spots) if not is_place(name)]
+    bad = [i for i, name in enumerate(spots) if not is_array_position(name)]
     if bad:
         others = f" (and {len(bad) - 1} more such names)" if len(bad) > 1 else ""
         raise ValueError(
@@ -123,7 +128,7 @@ def _spots_by_genes(table: Table, duplicates: str) -> tuple[sparse.csr_matrix, l
 
 
 def _spots_in_rows(table: Table) -> bool:
-    rows, columns = share_of_places(table.rows) > 0.5, share_of_places(table.columns) > 0.5
+    rows, columns = share_of_array_positions(table.rows) > 0.5, share_of_array_positions(table.columns) > 0.5
     if rows == columns:
         found = (
             "on both sides" if rows else f"on neither: rows begin {table.rows[:3]}, columns begin {table.columns[:3]}"
@@ -142,7 +147,7 @@ def _unique(names: list[str], what: str, duplicates: str, path: Path) -> tuple[s
         return None, names
     if duplicates == "error":
         raise ValueError(
-            f"Expected every {what} name once, found {len(twice)} that stand more than once ({', '.join(twice[:5])}"
+            f"Expected every {what} name once, found {len(twice)} that occur more than once ({', '.join(twice[:5])}"
             f"{', ...' if len(twice) > 5 else ''}) in {path}; rename them, or add their counts with duplicates='sum'."
         )
     codes, unique = pd.factorize(np.asarray(names, dtype=object))
@@ -150,11 +155,11 @@ def _unique(names: list[str], what: str, duplicates: str, path: Path) -> tuple[s
     return sparse.csr_matrix((ones, (codes, np.arange(len(names)))), shape=(len(unique), len(names))), list(unique)
 
 
-def _check_on_picture(pixels: np.ndarray, full: tuple[int, int]) -> None:
+def _check_on_image(pixels: np.ndarray, full: tuple[int, int]) -> None:
     inside = int(((pixels >= 0) & (pixels <= full)).all(axis=1).sum())
-    found = f"{inside} of {len(pixels)} spots on the picture of {full[0]} x {full[1]} pixels"
-    advice = "image_shape must be the size of the picture the transformation was made for"
+    found = f"{inside} of {len(pixels)} spots on the image of {full[0]} x {full[1]} pixels"
+    advice = "image_shape must be the size of the image that the transformation was made for"
     if inside == 0:
-        raise ValueError(f"Expected the transformation to place spots on the picture, found {found}; {advice}.")
+        raise ValueError(f"Expected the transformation to place spots on the image, found {found}; {advice}.")
     if inside < len(pixels):
         warnings.warn(f"Found only {found}; {advice}.", stacklevel=3)

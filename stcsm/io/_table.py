@@ -1,9 +1,10 @@
-"""A table of numbers with named rows and columns, read line by line into a sparse matrix."""
+"""Tables as text: cells, rows of numbers read line by line into a sparse matrix, spots named by array position."""
 
 from __future__ import annotations
 
 import csv
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,17 +13,19 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
-from stcsm.io._open import open_text
+from stcsm._files import text_lines
 
 SEPARATORS = "\t,; "
-"""What may stand between two cells, the most likely first."""
+"""Characters that may separate two cells, the most likely first."""
 FLOAT32_EXACT = 2**24
 """Whole numbers up to here are exact in float32."""
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_POSITION = re.compile(rf"\s*({_NUMBER})x({_NUMBER})\s*")
 
 
 @dataclass(frozen=True)
 class Table:
-    """Named rows and columns of numbers, and the line of the file each row stands on."""
+    """Named rows and columns of numbers, and the line of the file that each row comes from."""
 
     path: Path
     rows: list[str]
@@ -59,33 +62,32 @@ def read_table(path: Path) -> Table:
     data: list[np.ndarray] = []
     indices: list[np.ndarray] = []
     indptr = [0]
-    with open_text(path) as text:
-        numbered = ((n, line) for n, raw in enumerate(text, start=1) if (line := raw.rstrip("\n")).strip())
-        head_line, header = next(numbered, (0, ""))
-        separator = next((s for s in SEPARATORS if s in header), None)
-        if separator is None or header.lstrip().startswith("<"):
+    numbered = text_lines(path)
+    head_line, header = next(numbered, (0, ""))
+    separator = next((s for s in SEPARATORS if s in header), None)
+    if separator is None or header.lstrip().startswith("<"):
+        raise ValueError(
+            f"Expected a table with cells separated by tabs, found as its first line {_short(header)!r} "
+            f"in {path}; check that this is the count matrix and not, for instance, a web page saved under its name."
+        )
+    names = [name.strip() for name in split_cells(header, separator, head_line, path)]
+    columns: list[str] | None = None
+    for n, line in numbered:
+        name, *cells = split_cells(line, separator, n, path)
+        if columns is None:  # the first row tells whether the header has a cell above the row names
+            columns = names if len(cells) == len(names) and names[0] else names[1:]
+        if len(cells) != len(columns):
             raise ValueError(
-                f"Expected a table with cells separated by tabs, found as its first line {_short(header)!r} "
-                f"in {path}; check that this is the count matrix and not, for instance, a web page saved in its place."
+                f"Expected {len(columns)} values, as many as the first line names, found {len(cells)} in line {n} "
+                f"({_short(name)!r}) of {path}; the file may be cut short or have another layout."
             )
-        names = [name.strip() for name in split_cells(header, separator, head_line, path)]
-        columns: list[str] | None = None
-        for n, line in numbered:
-            name, *cells = split_cells(line, separator, n, path)
-            if columns is None:  # the first row tells whether the header has a cell above the row names
-                columns = names if len(cells) == len(names) and names[0] else names[1:]
-            if len(cells) != len(columns):
-                raise ValueError(
-                    f"Expected {len(columns)} values, as many as the first line names, found {len(cells)} in line {n} "
-                    f"({_short(name)!r}) of {path}; the file may be cut short or have another layout."
-                )
-            values = _numbers(cells, name, line, n, columns, path)
-            kept = np.flatnonzero(values)
-            rows.append(name.strip())
-            lines.append(n)
-            indices.append(kept.astype(np.int32))
-            data.append(values[kept])
-            indptr.append(indptr[-1] + kept.size)
+        values = _numbers(cells, name, line, n, columns, path)
+        kept = np.flatnonzero(values)
+        rows.append(name.strip())
+        lines.append(n)
+        indices.append(kept.astype(np.int32))
+        data.append(values[kept])
+        indptr.append(indptr[-1] + kept.size)
     if columns is None:
         raise ValueError(
             f"Expected rows of numbers below the first line, found none in {path}; fetch or export it again."
@@ -100,7 +102,7 @@ def read_table(path: Path) -> Table:
 
 
 def duplicated(names: Sequence[str]) -> list[str]:
-    """Names that stand more than once, in order of first appearance."""
+    """Names that occur more than once, in order of first appearance."""
     return [name for name, n in Counter(names).items() if n > 1]
 
 
@@ -120,6 +122,26 @@ def split_cells(line: str, separator: str, n: int, path: Path) -> list[str]:
         raise ValueError(
             f"Expected quotes in pairs, found one that is not closed in line {n} of {path} ({error}); remove it."
         ) from error
+
+
+def is_array_position(name: str) -> bool:
+    """Whether `name` is two finite numbers joined by `x`: `16.92x9.015` is column 16.92, row 9.015 of the array."""
+    pair = _POSITION.fullmatch(name)
+    return pair is not None and math.isfinite(float(pair[1])) and math.isfinite(float(pair[2]))
+
+
+def share_of_array_positions(names: Sequence[str]) -> float:
+    """Share of `names` that are array positions; 0 of none."""
+    return sum(map(is_array_position, names)) / len(names) if names else 0.0
+
+
+def parse_array_positions(names: Sequence[str]) -> np.ndarray:
+    """Array coordinates, shape (number of names, 2): x (column), then y (row).
+
+    Names must be array positions (see `is_array_position`).
+    """
+    pairs = [_POSITION.fullmatch(name) for name in names]
+    return np.array([[float(pair[1]), float(pair[2])] for pair in pairs if pair], dtype=np.float64).reshape(-1, 2)
 
 
 def _numbers(cells: list[str], name: str, line: str, n: int, columns: list[str], path: Path) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Reading what tl wrote, for plots."""
+"""What plots read of what tl wrote."""
 
 from __future__ import annotations
 
@@ -22,27 +22,14 @@ MAKERS = {
     _keys.CONCEPT_SCORE: "stcsm.tl.concepts(adata, model, genes={...})",
     _keys.EMBEDDING: "stcsm.tl.embed_genes(adata, model)",
 }
+"""The step that writes each table."""
+MOST_PANELS = 24
+"""Panels of a figure that names no concepts."""
 
 
 def stored(adata: AnnData) -> dict[str, Any]:
-    """Concepts as they stand in ``.uns``."""
+    """Records of the concepts in ``.uns``."""
     return dict(adata.uns.get(_keys.UNS, {}).get("concepts", {}))
-
-
-def highest(scores: pd.Series, concept: dict[str, Any], n: int) -> list[tuple[str, float, int]]:
-    """Genes to show of a concept: (name, score, rank from 1), the ``n`` highest.
-
-    Where none of the concept's own genes is among them, the highest that speaks for it follows; genes that count
-    against it (of negative weight) belong at the other end.
-    """
-    ordered = scores.dropna().sort_values(ascending=False, kind="stable")
-    names = list(map(str, ordered.index))
-    rows = [(name, float(s), i + 1) for i, (name, s) in enumerate(zip(names[:n], ordered, strict=False))]
-    members = list(map(str, concept.get("genes", ())))
-    weights = concept.get("weights", [1.0] * len(members))
-    own = {name for name, weight in zip(members, weights, strict=True) if weight > 0}
-    best = next((i for i, name in enumerate(names) if name in own), 0)
-    return [*rows, (names[best], float(ordered.iloc[best]), best + 1)] if best >= n else rows
 
 
 def table(adata: AnnData, key: str, concepts: Sequence[str] | str | None, where: str = "obsm") -> pd.DataFrame:
@@ -62,16 +49,22 @@ def table(adata: AnnData, key: str, concepts: Sequence[str] | str | None, where:
     whole = pd.DataFrame(holder[key])
     if concepts is None:
         return whole
-    by_label = {record["label"]: name for name, record in stored(adata).items()}
+    return whole[_chosen(adata, concepts, [str(c) for c in whole], MAKERS.get(key, "the step that writes it"))]
+
+
+def _chosen(adata: AnnData, concepts: Sequence[str] | str, known: list[str], maker: str) -> list[str]:
+    """Keys of the concepts asked for, by key or by the user's name."""
+    records = stored(adata)
+    by_label = {records.get(key, {}).get("label", key): key for key in known}
     wanted = [concepts] if isinstance(concepts, str) else list(concepts)
-    names = [name if name in whole else by_label.get(name, name) for name in wanted]
-    unknown = [name for name in names if name not in whole]
+    names = [name if name in known else by_label.get(name, name) for name in wanted]
+    unknown = [name for name in names if name not in known]
     if unknown or not names:
         raise ValueError(
-            f"Expected concepts among {list(whole)}, found {unknown[0] if unknown else 'none'!r}; "
-            f"if it is new, run {MAKERS.get(key, 'the step that writes it')} again"
+            f"Expected concepts among {known}, found {unknown[0] if unknown else 'none'!r}; if it is new, run {maker} "
+            "again"
         )
-    return whole[names]
+    return names
 
 
 def label(adata: AnnData, key: str) -> str:
@@ -93,22 +86,14 @@ def sanity_record(adata: AnnData, concepts: Sequence[str] | str | None = None) -
     keys = [str(key) for key in record["concepts"]]
     if concepts is None:
         return record, list(range(len(keys)))
-    wanted = [concepts] if isinstance(concepts, str) else list(concepts)
-    by_label = {label(adata, key): key for key in keys}
-    names = [name if name in keys else by_label.get(name, name) for name in wanted]
-    unknown = [name for name in names if name not in keys]
-    if unknown or not names:
-        raise ValueError(
-            f"Expected concepts among {keys}, found {unknown[0] if unknown else 'none'!r}; if it is new, run "
-            "stcsm.tl.sanity(adata, model) again"
-        )
+    names = _chosen(adata, concepts, keys, "stcsm.tl.sanity(adata, model)")
     return record, [keys.index(name) for name in names]
 
 
 def p_and_q(adata: AnnData, key: str, shown: str) -> str:
     """Second line of a concept's title: p and q of its saliency map; empty where it was not tested.
 
-    ``shown`` is the key of the maps that are drawn: of others than the saliency it is said which map was tested.
+    ``shown`` is the key of the maps that are drawn: the line says that the saliency was tested where others are drawn.
     """
     tested = adata.uns.get(_keys.UNS, {}).get("significance")
     if not tested or key not in tested["table"].index:
@@ -118,12 +103,12 @@ def p_and_q(adata: AnnData, key: str, shown: str) -> str:
     return "" if math.isnan(p) else f"{of}p = {p:.2g}, q = {q:.2g}"
 
 
-def some(adata: AnnData, values: pd.DataFrame, concepts: Sequence[str] | str | None, most: int) -> pd.DataFrame:
-    """At most so many concepts for a figure of all of them, the most significant ones where they were tested.
+def panels(adata: AnnData, values: pd.DataFrame, concepts: Sequence[str] | str | None) -> pd.DataFrame:
+    """At most 24 concepts for a figure of all of them, the most significant ones where they were tested.
 
-    Concepts that were asked for by name are shown however many they are.
+    Concepts that were asked for by name are all shown.
     """
-    if concepts is not None or values.shape[1] <= most:
+    if concepts is not None or values.shape[1] <= MOST_PANELS:
         return values
     tested = adata.uns.get(_keys.UNS, {}).get("significance")
     names, which = list(values), "first"
@@ -131,5 +116,5 @@ def some(adata: AnnData, values: pd.DataFrame, concepts: Sequence[str] | str | N
         rank = tested["table"].sort_values(["p", "strength"], ascending=[True, False], kind="stable").index
         known = set(names)
         names, which = [*(k for k in rank if k in known), *(k for k in names if k not in set(rank))], "most significant"
-    logger.warning(f"{values.shape[1]} concepts: the {most} {which} are shown; name others with concepts=[...]")
-    return values[names[:most]]
+    logger.warning(f"{values.shape[1]} concepts: the {MOST_PANELS} {which} are shown; name others with concepts=[...]")
+    return values[names[:MOST_PANELS]]

@@ -1,4 +1,4 @@
-"""How far maps can be trusted, as :func:`stcsm.tl.sanity` found it."""
+"""How far maps can be trusted: what :func:`stcsm.tl.sanity` found."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from matplotlib.lines import Line2D
 from stcsm.pl._read import label, sanity_record
 
 MOST = 30
-"""Concepts that a picture can show."""
+"""Concepts that a figure can show."""
 ALIKE = 0.5
-"""From here on two maps show much the same (see ``stcsm.evaluation.verdict``)."""
+"""From this correlation on, two maps show much the same (see ``stcsm.evaluation.verdict``)."""
 CELL = 0.34
 """Edge of a cell of the matrix in inches."""
 GREY, BAD, NETWORK, SEED, OPPOSITE = "#9a9a9a", "#b2182b", "#2166ac", "#1b7837", "#d6604d"
@@ -26,11 +26,11 @@ GREY, BAD, NETWORK, SEED, OPPOSITE = "#9a9a9a", "#b2182b", "#2166ac", "#1b7837",
 def sanity(adata: AnnData, concepts: Sequence[str] | str | None = None) -> Figure:
     """Show what :func:`stcsm.tl.sanity` found.
 
-    Left, a row a concept: correlation of its map with maps that should differ from it and that of another seed, which
-    should not. In the red field maps are much the same as this one; only the ring belongs there. Middle: what is left
-    of each map as the encoder's layers are drawn anew from the top (line and range over the draws, red where the map
-    stays), or one alone (open circles; a layer that only normalises carries little). Right: correlations between the
-    maps of the concepts. Concepts with a warning are red.
+    Left, a row a concept: correlation of its map with maps that should differ from it, and with the map of another
+    seed, which should not. Maps in the red field are much the same as the concept's; only the ring belongs there.
+    Middle: correlation with the trained map as the encoder's network layers are re-initialised from the top (line and
+    range over the draws, red where the map stays), or one alone (open circles; a layer that only normalises carries
+    little). Right: correlations between the maps of the concepts. Concepts with a warning are red.
 
     Parameters
     ----------
@@ -41,16 +41,16 @@ def sanity(adata: AnnData, concepts: Sequence[str] | str | None = None) -> Figur
 
     Returns
     -------
-    The figure; nothing of ``adata`` is changed.
+    The figure; ``adata`` is not changed.
 
     Raises
     ------
     ValueError
-        If the sanity was not checked, a concept is unknown or there are too many.
+        If sanity was not checked, a concept is unknown or there are too many.
     """
     record, rows = sanity_record(adata, concepts)
     if len(rows) > MOST:
-        raise ValueError(f"Expected at most {MOST} concepts in one picture, found {len(rows)}; name some of them")
+        raise ValueError(f"Expected at most {MOST} concepts in one figure, found {len(rows)}; name some of them")
     names = [label(adata, str(record["concepts"][k])) for k in rows]
     matrix = "correlation" in record and len(rows) > 1
     margin = 0.075 * max(len(name) for name in names)
@@ -80,7 +80,7 @@ def _handles(record: dict[str, Any]) -> list[Line2D]:
         ("their median", {"marker": "|", "ms": 9, "mew": 1.5, "color": "black"}),
         ("opposite concept", {"marker": "v", "ms": 5, "color": OPPOSITE}),
         ("random network", {"marker": "D", "ms": 4, "color": NETWORK}),
-        ("one layer alone", {"marker": "o", "ms": 4, "mfc": "white", "mec": GREY}),
+        ("one network layer alone", {"marker": "o", "ms": 4, "mfc": "white", "mec": GREY}),
     ]
     if "seeds" in record:
         kinds.append(("another seed (should agree)", {"marker": "o", "ms": 6, "mfc": "none", "mec": SEED, "mew": 1.6}))
@@ -133,7 +133,7 @@ def _layers(ax: Axes, record: dict[str, Any], rows: list[int]) -> None:
     ax.set_yticks([-1, -0.5, 0, 0.5, 1])
     ax.set_xticks(x, ["trained", *layers], rotation=30 if len(layers) <= 6 else 90, ha="right", fontsize=7)
     ax.tick_params(axis="y", labelsize=7)
-    ax.set_xlabel("layers drawn anew, from the top", fontsize=8)
+    ax.set_xlabel("network layers re-initialised, from the top", fontsize=8)
     ax.set_ylabel("correlation with the trained map", fontsize=8)
     ax.set_title("Was it learned? (a line a concept)", fontsize=9, loc="left")
     ax.spines[["top", "right"]].set_visible(False)

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from stcsm import _keys
-from stcsm.pl._read import MAKERS, highest, label, some, stored, table
+from stcsm.pl._read import MAKERS, label, panels, stored, table
 
-MOST_PANELS = 24
-MEMBER, OTHER = "#b2182b", "#4d4d4d"
+IN_SET, OTHER = "#b2182b", "#4d4d4d"
 
 
 def concept_scores(
@@ -22,7 +22,7 @@ def concept_scores(
 ) -> Figure:
     """Show the genes of highest score on each concept; those of its definition in red.
 
-    Where none of a concept's own genes is among them, its highest stands below the others, with its rank.
+    Where none of a concept's own genes is among them, the highest of these is added below, with its rank.
 
     Parameters
     ----------
@@ -48,8 +48,7 @@ def concept_scores(
         raise ValueError(f"Expected n_genes of 1 or more, found {n_genes}")
     if ncols < 1:
         raise ValueError(f"Expected ncols of 1 or more, found {ncols}")
-    scores = some(adata, table(adata, _keys.CONCEPT_SCORE, concepts, where="varm"), concepts, MOST_PANELS)
-    records = stored(adata)
+    scores = panels(adata, table(adata, _keys.CONCEPT_SCORE, concepts, where="varm"), concepts)
     ncols = min(ncols, scores.shape[1])
     nrows = -(-scores.shape[1] // ncols)
     fig, axes = plt.subplots(nrows, ncols, figsize=(2.7 * ncols, (0.6 + 0.19 * n_genes) * nrows), squeeze=False)
@@ -57,12 +56,10 @@ def concept_scores(
     for ax in axes.flat[scores.shape[1] :]:
         ax.set_axis_off()
     for ax, key in zip(axes.flat, scores, strict=False):
-        record = records.get(str(key), {})
-        members = set(map(str, record.get("genes", ())))
-        rows = highest(scores[key], record, n_genes)[::-1]
-        top = np.array([score for _, score, _ in rows])
-        names = [name if rank <= n_genes else f"{name} (rank {rank:,})" for name, _, rank in rows]
-        colours = [MEMBER if name in members else OTHER for name, _, _ in rows]
+        rows = highest_genes(adata, str(key), n_genes)[::-1]
+        top = rows["score"].to_numpy()
+        names = [name if rank <= n_genes else f"{name} (rank {rank:,})" for name, rank in rows["rank"].items()]
+        colours = [IN_SET if own else OTHER for own in rows["in_set"]]
         ax.hlines(range(len(top)), 0, top, color=colours, lw=1)
         ax.scatter(top, range(len(top)), c=colours, s=16, zorder=3)
         ax.set_yticks(range(len(top)), names, fontsize=7)
@@ -75,10 +72,48 @@ def concept_scores(
         ax.set_xlabel("concept score", fontsize=8)
     handles = [
         Line2D([], [], marker="o", ls="", ms=4, color=c, label=t)
-        for c, t in ((MEMBER, "in its definition"), (OTHER, "other gene"))
+        for c, t in ((IN_SET, "in its definition"), (OTHER, "other gene"))
     ]
     fig.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return fig
+
+
+def highest_genes(adata: AnnData, concept: str, n_genes: int = 15) -> pd.DataFrame:
+    """Genes of highest score on a concept, those that :func:`concept_scores` shows.
+
+    Where none of the concept's own genes is among them, the highest of these follows; genes that count against the
+    concept (of negative weight) belong at the other end and are not added.
+
+    Parameters
+    ----------
+    adata
+        With concepts (:func:`stcsm.tl.concepts`).
+    concept
+        Name of a concept.
+    n_genes
+        Genes before the one that is added.
+
+    Returns
+    -------
+    DataFrame indexed by gene, highest score first: ``score``; ``rank`` among all genes, from 1; ``in_set``, whether the
+    gene is in the concept's definition.
+
+    Raises
+    ------
+    ValueError
+        If there are no concept scores or the concept is unknown.
+    """
+    scores = table(adata, _keys.CONCEPT_SCORE, concept, where="varm").iloc[:, 0]
+    record = stored(adata).get(str(scores.name), {})
+    genes = list(map(str, record.get("genes", ())))
+    ordered = pd.Series(scores.to_numpy(dtype=float), index=adata.var_names.astype(str)).dropna()
+    ordered = ordered.sort_values(ascending=False, kind="stable")
+    found = pd.DataFrame(
+        {"score": ordered, "rank": np.arange(1, len(ordered) + 1), "in_set": ordered.index.isin(genes)}
+    )
+    up = {gene for gene, weight in zip(genes, record.get("weights", [1.0] * len(genes)), strict=True) if weight > 0}
+    best = np.flatnonzero(found.index.isin(up))[:1]
+    return found.iloc[[*range(min(n_genes, len(found))), *best[best >= n_genes]]]
 
 
 def embedding(adata: AnnData, color: str | None = None, *, genes: Sequence[str] = (), cmap: str = "RdBu_r") -> Figure:

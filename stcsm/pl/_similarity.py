@@ -17,7 +17,7 @@ INCH_A_CONCEPT = 0.2
 
 
 def concept_similarity(adata: AnnData, *, cmap: str = "RdBu_r", size: float | None = None) -> Figure:
-    """Show how alike concepts are: a heat map in which alike ones stand side by side, with the tree that joins them.
+    """Show how alike concepts are: a heat map, similar concepts side by side, with the tree that joins them.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def concept_similarity(adata: AnnData, *, cmap: str = "RdBu_r", size: float | No
 
     Returns
     -------
-    The figure; nothing of ``adata`` is changed.
+    The figure; ``adata`` is not changed.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def concept_similarity(adata: AnnData, *, cmap: str = "RdBu_r", size: float | No
     )
     fig.set_layout_engine("constrained", w_pad=0.01, wspace=0)
     _draw_tree(left, np.asarray(found["linkage"]), n)
-    picture = ax.imshow(values, cmap=cmap, vmin=-1, vmax=1, interpolation="nearest", aspect="equal")
+    image = ax.imshow(values, cmap=cmap, vmin=-1, vmax=1, interpolation="nearest", aspect="equal")
     ax.spines[:].set_visible(False)
     if named:
         ax.yaxis.tick_right()
@@ -68,7 +68,7 @@ def concept_similarity(adata: AnnData, *, cmap: str = "RdBu_r", size: float | No
         ax.set_xlabel(f"{n} concepts", fontsize=9)
     maps = found["kind"] == "maps"
     text = f"{str(found['correlation']).capitalize()} of maps" if maps else "cosine of concept vectors"
-    bar = fig.colorbar(picture, ax=ax, location="right", shrink=min(1.0, 2 / side), aspect=12, pad=0.03)
+    bar = fig.colorbar(image, ax=ax, location="right", shrink=min(1.0, 2 / side), aspect=12, pad=0.03)
     bar.set_label(text, fontsize=8)
     bar.ax.tick_params(labelsize=7)
     return fig
@@ -79,6 +79,6 @@ def _draw_tree(ax: plt.Axes, linkage: np.ndarray, n: int) -> None:
     if not len(linkage):
         return
     dendrogram(linkage, orientation="left", ax=ax, no_labels=True, color_threshold=0, above_threshold_color="#555555")
-    # Leaves of a dendrogram stand 10 apart, from 5 on; concepts that cannot be compared come after them.
+    # Leaves of a dendrogram are 10 apart, from 5 on; concepts that cannot be compared come after them.
     ax.set_ylim(10 * n, 0)
     ax.set_axis_off()

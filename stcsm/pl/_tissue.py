@@ -1,4 +1,4 @@
-"""Values on the tissue, through squidpy."""
+"""The one drawing function below all plots of values on the tissue, and the image of the section. Through squidpy."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def draw_panels(
         raise ValueError(f"Expected coordinates in adata.obsm[{spatial_key!r}], found {sorted(map(str, adata.obsm))}")
     if ncols < 1:
         raise ValueError(f"Expected ncols of 1 or more, found {ncols}")
-    check_one_section(adata, spatial_key)
+    _check_one_section(adata, spatial_key)
     n = values.shape[1]
     nrows = -(-n // ncols)
     ncols = -(-n // nrows)  # rows of even length: five panels are three and two, not four and one
@@ -54,21 +54,21 @@ def draw_panels(
         nrows, ncols, figsize=(PANEL * ncols, (PANEL - BAR) * aspect * nrows + 0.4 * nrows), squeeze=False
     )
     fig.set_layout_engine("constrained")
-    picture = find_picture(adata) if spatial_key == "spatial" else None
+    image = find_image(adata, spatial_key)
     shell = AnnData(
         obs=values.reset_index(drop=True)
         .set_axis([f"panel_{k}" for k in range(n)], axis=1)
         .set_axis(adata.obs_names, axis=0),
         obsm={spatial_key: xy},
-        uns={"spatial": adata.uns["spatial"]} if picture else {},
+        uns={"spatial": adata.uns["spatial"]} if image else {},
     )
     for k, ax in enumerate(axes.flat):
         if k >= n:
             ax.set_axis_off()
             continue
-        norm = limits(values.iloc[:, k].to_numpy(dtype=float), percentile, symmetric)
-        colours = cmap or (see_through(DIVERGING) if picture and img and symmetric else DIVERGING)
-        _panel(shell, f"panel_{k}", ax, norm, colours, spatial_key, picture, img, size)
+        norm = _limits(values.iloc[:, k].to_numpy(dtype=float), percentile, symmetric)
+        colours = cmap or (_see_through(DIVERGING) if image and img and symmetric else DIVERGING)
+        _panel(shell, f"panel_{k}", ax, norm, colours, spatial_key, image, img, size)
         ax.set_title(titles[k], fontsize=10)
         ax.set_xlabel("")
         ax.set_ylabel("")
@@ -91,7 +91,7 @@ def _panel(
     norm: Normalize,
     cmap: str | Colormap,
     spatial_key: str,
-    picture: tuple[str, str] | None,
+    image: tuple[str, str] | None,
     img: bool,
     size: float | None,
 ) -> None:
@@ -103,19 +103,19 @@ def _panel(
     }  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if picture:
-            library, res = picture
+        if image:
+            library, res = image
             sq.pl.spatial_scatter(
                 shell, library_id=library, img=img, img_res_key=res, size=1.0 if size is None else size, **common
             )
             _crop(ax, shell.obsm[spatial_key] * shell.uns["spatial"][library]["scalefactors"][f"tissue_{res}_scalef"])
         else:
-            points = point_size(shell.obsm[spatial_key]) if size is None else size
+            points = _point_size(shell.obsm[spatial_key]) if size is None else size
             sq.pl.spatial_scatter(shell, shape=None, size=points, linewidths=0, library_id="spots", **common)
             ax.set_aspect("equal")
 
 
-def see_through(name: str) -> ListedColormap:
+def _see_through(name: str) -> ListedColormap:
     """A diverging colour map whose middle lets the tissue through: spots near zero have nothing to show."""
     colours = colormaps[name](np.linspace(0, 1, 256))
     colours[:, 3] = np.clip(0.1 + 1.6 * np.abs(np.linspace(-1, 1, 256)), 0, 1)
@@ -138,13 +138,13 @@ def _spacing(xy: np.ndarray) -> float:
     return float(np.median(nearest[:, 1])) or 1.0
 
 
-def check_one_section(adata: AnnData, spatial_key: str) -> None:
+def _check_one_section(adata: AnnData, spatial_key: str) -> None:
     """Refuse to draw sections over one another.
 
     Raises
     ------
     ValueError
-        If the AnnData was set up with a batch key and sections lie in one frame.
+        If the AnnData was set up with a batch key and its sections overlap.
     """
     key = _keys.sections_key(adata)
     if key is None:
@@ -155,33 +155,13 @@ def check_one_section(adata: AnnData, spatial_key: str) -> None:
     for (one, (low, high)), (other, (below, above)) in combinations(boxes.items(), 2):
         if (low <= above).all() and (below <= high).all():
             raise ValueError(
-                f"Expected one section to draw, found that {one!r} and {other!r} lie on one another; draw each: "
-                f"adata[adata.obs[{key!r}] == {one!r}]"
+                f"Expected one section to draw, found that {one!r} and {other!r} lie on one another; draw them one by "
+                f"one: adata[adata.obs[{key!r}] == {one!r}]"
             )
 
 
-def find_picture(adata: AnnData) -> tuple[str, str] | None:
-    """Library and resolution of a picture in ``.uns["spatial"]`` that has all that is needed to put spots on it.
-
-    Space Ranger and ``read_st`` write it so. A blank picture, which ``read_st`` draws where there is none, is none. Of
-    several sections, a picture is that of the section whose name it has.
-    """
-    key = _keys.sections_key(adata)
-    names = None if key is None else set(adata.obs[key].astype(str))
-    for name, library in dict(adata.uns.get("spatial", {})).items():
-        if names is not None and names != {name}:
-            continue
-        if not isinstance(library, dict) or library.get("metadata", {}).get("picture") == "blank":
-            continue
-        images, factors = library.get("images") or {}, library.get("scalefactors") or {}
-        for resolution in ("hires", "lowres"):
-            if resolution in images and {"spot_diameter_fullres", f"tissue_{resolution}_scalef"} <= set(factors):
-                return name, resolution
-    return None
-
-
-def limits(values: np.ndarray, percentile: float, symmetric: bool) -> Normalize:
-    """Colour limits that a few extreme spots do not decide."""
+def _limits(values: np.ndarray, percentile: float, symmetric: bool) -> Normalize:
+    """Colour limits that a few extreme spots do not set."""
     finite = values[np.isfinite(values)]
     if not finite.size:
         return Normalize(0, 1)
@@ -192,8 +172,75 @@ def limits(values: np.ndarray, percentile: float, symmetric: bool) -> Normalize:
     return Normalize(float(low), float(high) if high > low else float(low) + 1)
 
 
-def point_size(xy: np.ndarray) -> float:
+def _point_size(xy: np.ndarray) -> float:
     """Marker area in points that lets neighbouring spots almost touch in a panel."""
     distance = _spacing(xy)
     across = max(float(np.ptp(xy[:, 0])), distance) + 2 * distance
     return float(np.clip((1.05 * distance / across * (PANEL - BAR) * POINTS_PER_INCH) ** 2, 0.5, 400))
+
+
+def find_image(adata: AnnData, spatial_key: str = _keys.SPATIAL) -> tuple[str, str] | None:
+    """Library and resolution of the image of the section in ``.uns["spatial"]``; None where there is none.
+
+    An image counts where the scale factors say how to put spots on it, as Space Ranger and :func:`stcsm.io.read_st`
+    write them. The blank canvas that ``read_st`` stores in place of an image does not count. Of several sections in one
+    AnnData, an image belongs to the section whose name it has.
+
+    Parameters
+    ----------
+    adata
+        A tissue.
+    spatial_key
+        Key of the coordinates in ``.obsm``; images fit those of ``"spatial"`` only.
+    """
+    if spatial_key != _keys.SPATIAL:
+        return None
+    key = _keys.sections_key(adata)
+    names = None if key is None else set(adata.obs[key].astype(str))
+    for name, library in dict(adata.uns.get("spatial", {})).items():
+        if names is not None and names != {name}:
+            continue
+        if not isinstance(library, dict) or library.get("metadata", {}).get("image") == "blank":
+            continue
+        images, factors = library.get("images") or {}, library.get("scalefactors") or {}
+        for resolution in ("hires", "lowres"):
+            if resolution in images and {"spot_diameter_fullres", f"tissue_{resolution}_scalef"} <= set(factors):
+                return name, resolution
+    return None
+
+
+def section(adata: AnnData) -> Figure:
+    """Show the image of the section with the outlines of its spots.
+
+    Parameters
+    ----------
+    adata
+        With an image in ``.uns["spatial"]`` (:func:`find_image`).
+
+    Returns
+    -------
+    The figure; ``adata`` is not changed.
+
+    Raises
+    ------
+    ValueError
+        If there is no image.
+    """
+    found = find_image(adata)
+    if found is None:
+        raise ValueError(
+            "Expected an image of the section in adata.uns['spatial'], found none; read it with stcsm.io.read_st(..., "
+            "image=, transformation=)"
+        )
+    library, resolution = found
+    entry = adata.uns["spatial"][library]
+    scale = entry["scalefactors"][f"tissue_{resolution}_scalef"]
+    xy = np.asarray(adata.obsm[_keys.SPATIAL], dtype=float)[:, :2] * scale
+    fig, ax = plt.subplots(figsize=(4.6, 4.6))
+    ax.imshow(np.asarray(entry["images"][resolution]))
+    ax.scatter(xy[:, 0], xy[:, 1], s=6, facecolors="none", edgecolors="black", linewidths=0.3)
+    margin = 0.06 * np.ptp(xy, axis=0).max()
+    ax.set_xlim(xy[:, 0].min() - margin, xy[:, 0].max() + margin)
+    ax.set_ylim(xy[:, 1].max() + margin, xy[:, 1].min() - margin)
+    ax.set_axis_off()
+    return fig

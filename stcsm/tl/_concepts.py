@@ -14,12 +14,12 @@ from scipy import sparse
 from stcsm import _keys
 from stcsm.concepts import (
     ESTIMATORS,
-    Membership,
+    GeneSetMatch,
     check_distinct,
     concept_info,
     concept_scores,
     concept_vectors,
-    membership,
+    match_gene_sets,
 )
 from stcsm.models import GeneVAE, read_setup
 from stcsm.tl._embed import check_fits, embed_genes
@@ -163,7 +163,7 @@ def concepts(
     made: list[Concept] = []
     for source in sources:
         report = missing == "report" or (missing == "auto" and not source.strict)
-        found = membership(
+        found = match_gene_sets(
             source.sets,
             gene_index(adata, match if source.kind == "genes" else None),
             usable=usable,
@@ -230,7 +230,7 @@ def _check_estimator(estimator: str, model: GeneVAE | None, groupby: str | None,
         raise ValueError(f"Expected estimator to be one of {[*sorted(ESTIMATORS), PROFILE]}, found {estimator!r}")
 
 
-def _say_what_was_found(found: Membership) -> None:
+def _say_what_was_found(found: GeneSetMatch) -> None:
     """Log how much of a collection is there, so that a wrong species or identifier is seen."""
     n, share = len(found.names), found.fraction
     logger.info(f"{n} gene sets: {np.median(share):.0%} of a set's genes found (median), {share.min():.0%} at least")
@@ -247,7 +247,7 @@ def _say_what_was_found(found: Membership) -> None:
 
 
 def _from_genes(
-    found: Membership,
+    found: GeneSetMatch,
     kind: str,
     var_names: pd.Index,
     latents: list[np.ndarray],
@@ -285,7 +285,7 @@ def _from_genes(
     return made
 
 
-def _name_the_culprit(found: Membership, rows: sparse.csr_array, latents: list[np.ndarray], estimator: str) -> None:
+def _name_the_culprit(found: GeneSetMatch, rows: sparse.csr_array, latents: list[np.ndarray], estimator: str) -> None:
     """Many concepts are made at once; an error names the one at fault by its row. Name it by its name."""
     for k, label in enumerate(found.names):
         for z in latents:

@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from stcsm.concepts import LayerProfiles, layer_profiles
+from stcsm.concepts import GroupProfiles, group_profiles
 from stcsm.models import GeneVAE
 
 COUNTS_A_SPOT = 20
 """Counts of the ideal gene at a mean spot: many against the model's pseudo-count of 1/2."""
 
 
-def encoded_profiles(model: GeneVAE, labels: pd.Series) -> tuple[LayerProfiles, np.ndarray]:
+def encoded_profiles(model: GeneVAE, labels: pd.Series) -> tuple[GroupProfiles, np.ndarray]:
     """Latents of ideal genes minus that of a gene expressed everywhere alike.
 
     Parameters
@@ -30,7 +30,7 @@ def encoded_profiles(model: GeneVAE, labels: pd.Series) -> tuple[LayerProfiles, 
     Raises
     ------
     ValueError
-        If labels are at fault (see :func:`stcsm.concepts.layer_profiles`), or the model's input is another.
+        If labels are at fault (see :func:`stcsm.concepts.group_profiles`), or the model's input is another.
     """
     if model.sections is not None:
         raise ValueError(
@@ -38,7 +38,7 @@ def encoded_profiles(model: GeneVAE, labels: pd.Series) -> tuple[LayerProfiles, 
             f"on the places of {len(model.section_names)} section(s); use estimator='contrast', which takes the "
             "layer's marker genes"
         )
-    profiles = layer_profiles(
+    profiles = group_profiles(
         labels.to_numpy(dtype=object)[model.spots],
         model.reader.depth,
         total=float(COUNTS_A_SPOT * len(model.spots)),

@@ -126,7 +126,7 @@ class RandomMaps:
         """Maps (n, S') of the concept (row 0) and of its first random stand-ins, of every member."""
         joined = drawn.joined()[:n]
         by_member = [joined[:, start:stop] for start, stop in pairwise(self.ends)]
-        sets = [drawn.own, *drawn.members[: n - 1]]
+        sets = [drawn.own, *drawn.genes[: n - 1]]
         names = self.adata.var_names
         as_concepts = [
             replace(concept, members=names[genes].to_numpy(dtype=object), weights=np.ones(len(genes))) for genes in sets

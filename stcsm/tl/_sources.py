@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from stcsm._files import existing_file
 from stcsm.concepts import GeneIndex, GeneSet, gene_set, gene_sets, gene_sets_from_network, read_gmt
-from stcsm.io import existing_file
 
 WEIGHTS = ("weight", "mor")
 """Columns of a network that may hold its weights: decoupler 2's name and decoupler 1's."""

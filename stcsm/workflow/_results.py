@@ -11,9 +11,7 @@ import h5py
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pandas as pd
-import pyarrow as pa
 from anndata import AnnData
-from pyarrow import csv
 
 from stcsm import _keys, pl, tl
 from stcsm._files import replace_all
@@ -117,6 +115,9 @@ def write_results(adata: AnnData, model: GeneVAE, out: Path) -> None:
 
 def _write_csv(table: pd.DataFrame, path: Path, index_label: str) -> None:
     """Write with every digit, five times as fast as pandas would: scores of thousands of concepts are many millions."""
+    import pyarrow as pa
+    from pyarrow import csv
+
     columns = [pa.array(table.index.astype(str)), *(pa.array(table[c].to_numpy(), from_pandas=True) for c in table)]
     whole = pa.Table.from_arrays(columns, names=[index_label, *map(str, table)])
     csv.write_csv(whole, path, csv.WriteOptions(quoting_style="needed"))

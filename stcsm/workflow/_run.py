@@ -16,9 +16,9 @@ from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
 from stcsm import _keys, io, tl
+from stcsm._files import existing_file
 from stcsm.attribution import LINEAR_METHODS, METHODS
 from stcsm.datasets import simulated_bulb
-from stcsm.io import existing_file
 from stcsm.models import GeneVAE
 from stcsm.models._logging import quiet as hushed
 from stcsm.workflow._results import RESULTS, check_input, check_out, write_results

@@ -13,7 +13,7 @@ from stcsm.models import GeneVAE
 
 @pytest.fixture(scope="module")
 def task() -> Task:
-    adata = datasets.simulated_bulb(n_spots=200, n_genes=300, seed=1, picture=False)
+    adata = datasets.simulated_bulb(n_spots=200, n_genes=300, seed=1, image=False)
     labels = adata.obs["layer"].astype(object).where(adata.obs["layer"].notna(), "").astype(str).to_numpy()
     return make_task(adata, labels, ks=(1,), draws=1, seed=0)
 

@@ -59,7 +59,7 @@ def test_difference_is_a_sum_over_spots():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"in_b": LEFT}, "do not overlap"),
+        ({"in_reference": LEFT}, "do not overlap"),
         ({"blocks": np.zeros(400, int)}, "straddle"),
         ({"blocks": np.where(LEFT, 0, 1)}, "two blocks in either region"),
         ({"maps": np.full((1, 400), np.nan)}, "found NaN in map 0"),
@@ -68,6 +68,6 @@ def test_difference_is_a_sum_over_spots():
     ],
 )
 def test_bad_input(change, message):
-    given = {"maps": np.ones((1, 400)), "in_a": LEFT, "in_b": ~LEFT, "blocks": np.arange(400)} | change
+    given = {"maps": np.ones((1, 400)), "in_group": LEFT, "in_reference": ~LEFT, "blocks": np.arange(400)} | change
     with pytest.raises(ValueError, match=message):
         differential_concepts(**given)

@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 from scipy import sparse, stats
 
-import stcsm.concepts._map_test as map_test_module
-from stcsm.concepts import ESTIMATORS, RandomConceptSampler, concept_vectors, map_test, matching_bins, significance
+from stcsm.concepts import (
+    ESTIMATORS,
+    RandomConceptSampler,
+    benjamini_hochberg,
+    concept_vectors,
+    map_test,
+    matching_bins,
+    significance,
+)
 
 N_GENES, N_LATENT, N_SPOTS = 120, 4, 15
 
@@ -88,7 +95,7 @@ def test_p_by_hand(estimator):
     sampler = RandomConceptSampler(latent, bins, estimator, seed=9)
     random = sampler.sample(w, 200)
     again = np.zeros((200, N_GENES))
-    np.put_along_axis(again, random.members, w[random.own][None], axis=1)
+    np.put_along_axis(again, random.genes, w[random.own][None], axis=1)
     np.testing.assert_allclose(random.vectors, concept_vectors(latent, again, estimator), atol=1e-10)
     np.testing.assert_allclose(random.observed, concept_vectors(latent, w, estimator)[0], atol=1e-10)
     maps = np.r_[random.observed[None], random.vectors] @ basis
@@ -110,17 +117,29 @@ def test_p_by_hand(estimator):
             assert linear.concept_p[0] == any_method.concept_p
 
 
-def test_answers_depend_neither_on_company_nor_on_block_size(monkeypatch):
+def test_answers_do_not_depend_on_the_other_concepts():
     latent, basis, bins = _tissue()
     weights = np.random.default_rng(5).choice([0, 0, 0, 1.0], (5, N_GENES))
     together = significance(latent, sparse.csr_array(weights), basis, bins, n_random=99)
     alone = significance(latent, weights[3], basis, bins, n_random=99)
     np.testing.assert_array_equal(together.p[3], alone.p[0])
     assert together.concept_p[3] == alone.concept_p[0]
-    monkeypatch.setattr(map_test_module, "SPOTS_AT_ONCE", 4)
-    np.testing.assert_array_equal(significance(latent, weights, basis, bins, n_random=99).p, together.p)
     other = significance(latent, weights, basis, bins, n_random=99, seed=1)
     assert (other.p != together.p).any()
+
+
+def test_answers_of_a_spot_do_not_depend_on_the_other_spots():
+    """Nor does it matter that there are more spots than are tested at once."""
+    latent, _, bins = _tissue()
+    rng = np.random.default_rng(8)
+    w, basis = _random_weights(rng, np.arange(N_GENES), 6, "plain"), rng.normal(size=(N_LATENT, 150))
+    whole, part = (significance(latent, w, b, bins, n_random=99) for b in (basis, basis[:, 50:90]))
+    np.testing.assert_array_equal(part.p, whole.p[:, 50:90])
+    random = RandomConceptSampler(latent, bins).sample(w, 99)
+    maps = random.joined() @ basis
+    energy = (((maps - maps.mean(0)) / maps.std(0)) ** 2).mean(1)
+    assert whole.concept_p[0] == (1 + sum(energy[1:] >= energy[0])) / 100
+    assert whole.strength[0] == pytest.approx(energy[0] / np.median(energy[1:]))
 
 
 def test_scale_of_the_maps_does_not_matter():
@@ -204,3 +223,11 @@ def test_map_test_refuses_what_does_not_fit():
         map_test(np.ones(3), np.ones((5, 4)))
     with pytest.raises(ValueError, match="finite maps"):
         map_test(np.array([1, np.nan]), np.ones((5, 2)))
+
+
+def test_fdr_leaves_gaps_and_respects_families():
+    p = np.array([[0.01, np.nan, 0.04], [0.5, 0.02, np.nan]])
+    np.testing.assert_allclose(benjamini_hochberg(p, axis=1), [[0.02, np.nan, 0.04], [0.5, 0.04, np.nan]])
+    np.testing.assert_allclose(benjamini_hochberg(p), [[0.04, np.nan, 4 * 0.04 / 3], [0.5, 0.04, np.nan]])
+    assert np.isnan(benjamini_hochberg([np.nan, np.nan])).all()
+    assert benjamini_hochberg([]).size == 0

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from stcsm.concepts import ESTIMATORS, combine, concept_vector, concept_vectors
+from stcsm.concepts import ESTIMATORS, combine, concept_scores, concept_vector, concept_vectors, ranks, standardise
 
 NAMES = sorted(ESTIMATORS)
 
@@ -18,9 +18,9 @@ def _latent(seed=0, n_genes=200, n_latent=6):
 
 def test_known_answers_by_hand():
     z = np.array([[1.0, 0.0], [3.0, 0.0], [0.0, 2.0], [0.0, -6.0]])
-    members = np.array([1, 1, 0, 0])
-    np.testing.assert_allclose(concept_vector(z, members, "mean").vector, [2, 0])
-    np.testing.assert_allclose(concept_vector(z, members, "contrast").vector, [2 - 1, 0 + 1])
+    genes = np.array([1, 1, 0, 0])
+    np.testing.assert_allclose(concept_vector(z, genes, "mean").vector, [2, 0])
+    np.testing.assert_allclose(concept_vector(z, genes, "contrast").vector, [2 - 1, 0 + 1])
     signed = np.array([3.0, 1.0, -1.0, -1.0])  # up (3*1 + 1*3)/4 = 1.5, down (0, -2)
     for estimator in ("mean", "contrast"):
         np.testing.assert_allclose(concept_vector(z, signed, estimator).vector, [1.5, 2.0])
@@ -37,7 +37,7 @@ def test_genes_without_embedding_change_nothing(estimator):
     with_gaps = np.vstack([z, np.full((3, z.shape[1]), np.nan)])
     gaps = concept_vector(with_gaps, np.r_[w, 1, 0, 1], estimator)
     np.testing.assert_allclose(gaps.vector, plain.vector)
-    assert gaps.info["n_members"] == 22
+    assert gaps.info["n_given"] == 22
     assert gaps.info["n_used"] == 20
     assert gaps.info["n_genes"] == 200
 
@@ -92,13 +92,13 @@ def test_cav_finds_the_separating_axis_where_the_contrast_does_not():
     # Members differ along axis 1 only; axis 0 has 100 times the variance and drowns the difference of few means.
     rng = np.random.default_rng(4)
     z = rng.normal(size=(4000, 2)) @ np.array([[10.0, 9.0], [0.0, 1.0]])
-    members = np.zeros(4000)
-    members[:200] = 1
+    genes = np.zeros(4000)
+    genes[:200] = 1
     z[:200] += [0.0, 3.0]
     truth = np.linalg.inv(np.cov(z[200:].T)) @ [0.0, 3.0]
     truth /= np.linalg.norm(truth)
-    cav = concept_vector(z, members, "cav")
-    contrast = concept_vector(z, members, "contrast").vector
+    cav = concept_vector(z, genes, "cav")
+    contrast = concept_vector(z, genes, "contrast").vector
     assert cav.vector @ truth / np.linalg.norm(cav.vector) > 0.999
     assert contrast @ truth / np.linalg.norm(contrast) < 0.95
     # Two Gaussians 3 sd apart along the best axis: accuracy Phi(1.5) = 0.933, AUROC Phi(3 / sqrt 2) = 0.983.
@@ -106,7 +106,7 @@ def test_cav_finds_the_separating_axis_where_the_contrast_does_not():
     assert cav.info["cv_auroc"] == pytest.approx(0.983, abs=0.01)
 
 
-def test_cav_accuracy_of_random_members_is_chance():
+def test_cav_accuracy_of_random_genes_is_chance():
     rng = np.random.default_rng(5)
     z = _latent(n_genes=2000)
     found = []
@@ -131,7 +131,7 @@ def test_bad_input_is_refused(estimator):
     nan[3] = np.nan
     with pytest.raises(ValueError, match="at least one usable gene"):
         concept_vector(z, none, estimator)
-    with pytest.raises(ValueError, match="1 members, none of which has an embedding"):
+    with pytest.raises(ValueError, match="1 genes, none of which has an embedding"):
         concept_vector(z, only_nan, estimator)
     with pytest.raises(ValueError, match="finite weights, found NaN or infinity for gene 3"):
         concept_vector(z, nan, estimator)
@@ -178,3 +178,28 @@ def test_a_combination_is_blind_to_what_it_excludes(seed, n_in, n_out):
     v = combine(include, exclude)
     np.testing.assert_allclose(exclude @ v / np.linalg.norm(exclude, axis=1), 0, atol=1e-10)
     np.testing.assert_allclose(combine(v, exclude), v, atol=1e-10)  # a projection: once is enough
+
+
+def test_scores_are_inner_products_and_gaps_stay_gaps():
+    z = np.array([[1.0, 2.0], [np.nan, np.nan], [3.0, -1.0]])
+    s = concept_scores(z, [[1.0, 1.0], [0.0, 2.0]])
+    np.testing.assert_array_equal(s, [[3, 4], [np.nan, np.nan], [2, -2]])
+    np.testing.assert_array_equal(concept_scores(z, [1.0, 1.0]), s[:, :1])
+    with pytest.raises(ValueError, match=r"\(concepts, 2\), found \(3,\)"):
+        concept_scores(z, np.ones(3))
+    with pytest.raises(ValueError, match="NaN or infinity in concept number 1"):
+        concept_scores(z, [[1.0, 1.0], [np.nan, 0.0]])
+
+
+def test_standardise():
+    s = np.array([[1.0, 5.0, 1e9 + 0.1], [np.nan, np.nan, np.nan], [3.0, 5.0, 1e9 + 0.1], [5.0, 5.0, 1e9 + 0.1]])
+    out = standardise(s)
+    np.testing.assert_allclose(out[[0, 2, 3], 0], np.array([-1, 0, 1]) * np.sqrt(1.5))
+    np.testing.assert_array_equal(out[[0, 2, 3], 1:], 0)
+    assert np.isnan(out[1]).all()
+    np.testing.assert_allclose(standardise(1000 * s - 7), out, atol=1e-6)
+
+
+def test_ranks_share_ties_and_leave_gaps():
+    np.testing.assert_array_equal(ranks([3.0, np.nan, 9.0, 3.0, 1.0]), [2, np.nan, 1, 2, 4])
+    np.testing.assert_array_equal(ranks(np.array([[1.0, 4.0], [2.0, 3.0]])), [[2, 1], [1, 2]])

@@ -45,14 +45,14 @@ class Server:
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._http.server_port}/"
 
-    def hold(self, replicate: int, picture: str, transformation: str) -> None:
+    def hold(self, replicate: int, image: str, transformation: str) -> None:
         """Put a small replicate on the server."""
         spots = [f"{x}.1x{y}.2" for x in range(3, 7) for y in range(4, 7)]
         counts = np.random.default_rng(replicate).poisson(2, (N_SPOTS, N_GENES))
         lines = ["\t".join(["", *(f"Gene{i}" for i in range(N_GENES))])]
         lines += ["\t".join([spot, *map(str, row)]) for spot, row in zip(spots, counts, strict=True)]
         (self.folder / f"Rep{replicate}_MOB_count_matrix-1.tsv").write_text("\n".join(lines) + "\n")
-        Image.new("RGB", (400, 300), "pink").save(self.folder / picture)
+        Image.new("RGB", (400, 300), "pink").save(self.folder / image)
         (self.folder / transformation).write_text("40 0 0 0 40 0 0 0 1\n")
 
     def close(self) -> None:

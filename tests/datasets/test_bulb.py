@@ -22,7 +22,7 @@ SEEDS = range(5)
 
 @pytest.fixture(scope="module")
 def bulbs() -> dict[int, ad.AnnData]:
-    return {seed: simulated_bulb(seed=seed, picture=False) for seed in SEEDS}
+    return {seed: simulated_bulb(seed=seed, image=False) for seed in SEEDS}
 
 
 def totals(adata, axis):
@@ -48,23 +48,23 @@ def test_same_seed_same_tissue_another_seed_another():
     np.testing.assert_array_equal(first.X.toarray(), again.X.toarray())
     pd.testing.assert_frame_equal(first.obs, again.obs)
     pd.testing.assert_frame_equal(first.var, again.var)
-    picture = [next(iter(a.uns["spatial"].values()))["images"]["hires"] for a in (first, again)]
-    np.testing.assert_array_equal(*picture)
+    image = [next(iter(a.uns["spatial"].values()))["images"]["hires"] for a in (first, again)]
+    np.testing.assert_array_equal(*image)
     assert not np.array_equal(first.obsm["spatial_array"], other.obsm["spatial_array"])
 
 
-def test_counts_do_not_depend_on_the_picture_nor_on_the_global_seed():
-    with_picture = simulated_bulb(100, 200, n_markers=2)
+def test_counts_do_not_depend_on_the_image_nor_on_the_global_seed():
+    with_image = simulated_bulb(100, 200, n_markers=2)
     np.random.seed(1)  # noqa: NPY002
-    without = simulated_bulb(100, 200, n_markers=2, picture=False)
-    np.testing.assert_array_equal(with_picture.X.toarray(), without.X.toarray())
+    without = simulated_bulb(100, 200, n_markers=2, image=False)
+    np.testing.assert_array_equal(with_image.X.toarray(), without.X.toarray())
     assert np.random.get_state()[1][0] == 1  # noqa: NPY002
 
 
 @pytest.mark.parametrize("lattice", ["square", "hex"])
 @pytest.mark.parametrize("n_spots", [50, 333, 2000])
 def test_exactly_as_many_spots_as_asked_in_one_piece(lattice, n_spots):
-    adata = simulated_bulb(n_spots, 200, lattice=lattice, n_markers=2, picture=False)
+    adata = simulated_bulb(n_spots, 200, lattice=lattice, n_markers=2, image=False)
     assert adata.n_obs == n_spots
     assert adata.obs_names.is_unique
     assert (adata.obs["layer"].value_counts() > 0).all()
@@ -77,7 +77,7 @@ def test_exactly_as_many_spots_as_asked_in_one_piece(lattice, n_spots):
 
 
 def test_hexagonal_lattice_is_numbered_as_visium_is():
-    adata = simulated_bulb(300, 200, lattice="hex", n_markers=2, picture=False)
+    adata = simulated_bulb(300, 200, lattice="hex", n_markers=2, image=False)
     row, column = adata.obs["array_row"], adata.obs["array_col"]
     assert ((row + column) % 2 == (row + column).iloc[0] % 2).all()
     inner = adata.obs["layer"] == LAYERS[0]
@@ -193,14 +193,14 @@ def test_survives_h5ad_and_reads_back_as_st_text(tmp_path):
 def test_spots_lie_on_the_drawn_section_and_cores_are_dark():
     adata = simulated_bulb()
     (entry,) = adata.uns["spatial"].values()
-    picture, scale = entry["images"]["hires"], entry["scalefactors"]["tissue_hires_scalef"]
-    assert picture.dtype == np.uint8
-    assert max(picture.shape) == 600
+    image, scale = entry["images"]["hires"], entry["scalefactors"]["tissue_hires_scalef"]
+    assert image.dtype == np.uint8
+    assert max(image.shape) == 600
     column, row = np.rint(adata.obsm["spatial"] * scale).astype(int).T
-    saturation = picture.max(axis=2).astype(int) - picture.min(axis=2)
+    saturation = image.max(axis=2).astype(int) - image.min(axis=2)
     assert (saturation[row, column] > 20).mean() > 0.99
     assert (saturation[:10] < 20).all()
-    darkness = pd.Series(255 - picture.mean(axis=2)[row, column]).groupby(adata.obs["layer"].to_numpy()).mean()
+    darkness = pd.Series(255 - image.mean(axis=2)[row, column]).groupby(adata.obs["layer"].to_numpy()).mean()
     assert darkness.idxmax() == "Granular Cell Layer"
     assert darkness.idxmin() == "Outer Plexiform Layer"
 

@@ -11,7 +11,7 @@ from stcsm.datasets import fetch_mob, mouse_olfactory_bulb
 
 from .conftest import N_GENES, N_SPOTS
 
-# 3 has the usual names, 9 the picture's other name and the misspelt transformation; the shape of neither is known
+# 3 has the usual names, 9 the image's other name and the misspelt transformation; the shape of neither is known
 OFFICIAL = {3: ("HE_Rep3.jpg", "Rep3_MOB_transformation.txt"), 9: ("HE_Rep9_MOB.jpg", "Rep9_MOB_transformaton.txt")}
 DEAD = "http://127.0.0.1:9/"  # nothing listens there
 
@@ -58,7 +58,7 @@ def test_progress_is_shown_unless_silenced(server, tmp_path, capfd):
     assert "100%" in capfd.readouterr().err
 
 
-def test_counts_without_a_picture(server, cache):
+def test_counts_without_an_image(server, cache):
     server.hold(3, *OFFICIAL[3])
     (server.folder / "HE_Rep3.jpg").unlink()
     with pytest.warns(UserWarning, match=r"Fetched without HE_Rep3.jpg, from http.*: status 404"):
@@ -66,7 +66,7 @@ def test_counts_without_a_picture(server, cache):
     np.testing.assert_array_equal(adata.obsm["spatial"], adata.obsm["spatial_array"])  # no half of a pair is used
 
 
-def test_a_web_page_in_place_of_the_picture(server, cache):
+def test_a_web_page_in_place_of_the_image(server, cache):
     server.hold(3, *OFFICIAL[3])
     (server.folder / "HE_Rep3.jpg").write_text("<html>moved</html>")
     with pytest.warns(UserWarning, match="Fetched without HE_Rep3.jpg"):
@@ -141,10 +141,10 @@ def test_data_dir_comes_before_the_cache(server, tmp_path, cache, monkeypatch):
     assert mouse_olfactory_bulb(3).shape == (1, 1)
 
 
-def test_a_bad_picture_beside_the_counts_only_warns(server, tmp_path):
+def test_a_bad_image_beside_the_counts_only_warns(server, tmp_path):
     server.hold(3, *OFFICIAL[3])
     (server.folder / OFFICIAL[3][1]).write_text("40 0 0 0 40 0 9e9 0 1")
-    with pytest.warns(UserWarning, match="Read without its picture: .*found 0 of 12 spots"):
+    with pytest.warns(UserWarning, match="Read without its image: .*found 0 of 12 spots"):
         adata = mouse_olfactory_bulb(3, path=server.folder)
     np.testing.assert_array_equal(adata.obsm["spatial"], adata.obsm["spatial_array"])
 
@@ -173,7 +173,7 @@ def test_real_replicates(data_dir, replicate, labels):
     adata = mouse_olfactory_bulb(replicate, path=data_dir)
     assert len(adata.obs["layer"].cat.categories if "layer" in adata.obs else []) == labels
     (entry,) = adata.uns["spatial"].values()
-    assert entry["metadata"]["picture"] == ("tissue" if replicate == 1 else "blank")
+    assert entry["metadata"]["image"] == ("tissue" if replicate == 1 else "blank")
 
 
 def test_a_real_replicate_is_not_another(data_dir):

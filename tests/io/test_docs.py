@@ -24,7 +24,7 @@ def test_every_example_of_the_data_page_runs(tmp_path, monkeypatch, data_dir):
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    bulb = stcsm.datasets.simulated_bulb(150, 200, n_markers=2, picture=False)
+    bulb = stcsm.datasets.simulated_bulb(150, 200, n_markers=2, image=False)
     bulb.layers["counts"] = bulb.X.copy()
     bulb.write_h5ad(tmp_path / "sample.h5ad")
     table = pd.DataFrame(bulb.X.toarray().astype(int), index=bulb.obs_names, columns=bulb.var_names)
@@ -44,7 +44,6 @@ def test_every_example_of_the_data_page_runs(tmp_path, monkeypatch, data_dir):
     names: dict = {}
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # an example that warns is no example
-        warnings.filterwarnings("ignore", module="docrep|squidpy|anndata")
         for block in blocks:
             exec(compile(block, str(PAGE), "exec"), names)
             if "add_labels" in block:

@@ -77,7 +77,7 @@ def test_says_nothing_where_all_match(write, adata):
     ("text", "message"),
     [
         ("spot,layer\n9x9,L1\n8x8,L2\n", r"none in common: 2 spots in .* \(such as '9x9', '8x8'\), 4 in the data"),
-        ("spot,layer\n1x1,L1\n1x1,L2\n", r"one label a spot, found 1 spots that stand more than once \(1x1\)"),
+        ("spot,layer\n1x1,L1\n1x1,L2\n", r"one label a spot, found 1 spots that occur more than once \(1x1\)"),
         ("spot,layer\n1x1,L1,x\n", "2 cells, as in the first line, found 3 in line 2"),
         ("spot,layer\n1x1,\n2x1,NA\n", "Expected labels in column 'layer', found none in 2 lines"),
         ("spot,layer\n1x1,\n9x9,L1\n", "without one"),

@@ -122,7 +122,7 @@ def test_spaceranger_gene_symbols_that_stand_twice(outs):
         names = file["matrix/features/name"][:]
         names[5] = names[3]
         file["matrix/features/name"][:] = names
-    with pytest.warns(UserWarning, match="1 gene symbols that stand more than once"):
+    with pytest.warns(UserWarning, match="1 gene symbols that occur more than once"):
         assert read(outs).var_names.is_unique
 
 

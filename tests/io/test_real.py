@@ -32,7 +32,7 @@ def test_bulb_labels(data_dir, replicate, labelled, inner):
     assert roc_auc_score(layer[layer.notna()] == inner, penk[layer.notna()]) > 0.8
 
 
-def test_replicate_1_lies_on_its_picture(data_dir):
+def test_replicate_1_lies_on_its_image(data_dir):
     folder = data_dir / "mob"
     adata = read_st(
         folder / "Rep1_MOB_count_matrix-1.tsv.gz",
@@ -41,9 +41,9 @@ def test_replicate_1_lies_on_its_picture(data_dir):
         image_shape=(1856, 1986),
     )
     (entry,) = adata.uns["spatial"].values()
-    picture = entry["images"]["hires"].astype(float)
-    saturation = uniform_filter((picture.max(axis=2) - picture.min(axis=2)) / picture.max(axis=2), 7)
-    darkness = 255 - uniform_filter(picture.mean(axis=2), 7)
+    image = entry["images"]["hires"].astype(float)
+    saturation = uniform_filter((image.max(axis=2) - image.min(axis=2)) / image.max(axis=2), 7)
+    darkness = 255 - uniform_filter(image.mean(axis=2), 7)
 
     def under_spots(image, shift=(0, 0), flip=1):
         pixels = (adata.obsm["spatial"][:, ::flip] + shift) * entry["scalefactors"]["tissue_hires_scalef"]
@@ -51,10 +51,10 @@ def test_replicate_1_lies_on_its_picture(data_dir):
         return image[row, column]
 
     def on_tissue(**kwargs):
-        return (under_spots(saturation, **kwargs) > 0.123).mean()  # Otsu's threshold of this picture
+        return (under_spots(saturation, **kwargs) > 0.123).mean()  # Otsu's threshold of this image
 
     assert on_tissue() > 0.97
-    # three spots off in any direction and far fewer lie on it: the picture is not tissue everywhere
+    # three spots off in any direction and far fewer lie on it: the image is not tissue everywhere
     assert max(on_tissue(shift=shift) for shift in [(174, 0), (-174, 0), (0, 174), (0, -174)]) < 0.85
     # granule cells express Penk and their layer is the darkest: holds for the right orientation only
     penk = np.asarray(adata[:, "Penk"].X.todense()).ravel() / np.asarray(adata.X.sum(axis=1)).ravel()

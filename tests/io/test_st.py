@@ -81,14 +81,14 @@ def test_negative_and_fractional_values_are_left_for_the_model_to_judge(write):
     np.testing.assert_array_equal(adata.X.toarray(), [[-1, 0.5]])
 
 
-def test_places_may_have_exponents_and_signs(write):
+def test_array_positions_may_have_exponents_and_signs(write):
     adata = read_st(write(table_text(["1e1x+2.5", ".5x-3."], ["A", "B"], [[1, 2], [3, 4]])))
     np.testing.assert_array_equal(adata.obsm["spatial_array"], [[10, 2.5], [0.5, -3]])
 
 
 BROKEN = {
-    "a name that is not a place": ({3: "17y10\t0\t0\t20\t7"}, r"'17y10' in line 3 of .*counts.tsv"),
-    "a place at infinity": ({3: "1e999x10\t0\t0\t20\t7"}, r"'1e999x10' in line 3"),
+    "a name that is not an array position": ({3: "17y10\t0\t0\t20\t7"}, r"'17y10' in line 3 of .*counts.tsv"),
+    "an array position at infinity": ({3: "1e999x10\t0\t0\t20\t7"}, r"'1e999x10' in line 3"),
     "R's X before the name": ({2: "X16.92x9.015\t1\t0\t3\t0"}, r"'X16.92x9.015' in line 2"),
     "text for a number": (
         {4: "2.5x-1\t5\tone\t0\t0"},
@@ -122,12 +122,12 @@ def test_a_quote_that_is_not_closed(write):
         read_st(write(text))
 
 
-def test_says_which_column_has_a_wrong_place(write):
+def test_says_which_column_has_a_wrong_array_position(write):
     with pytest.raises(ValueError, match=r"'17y10' in line 1, column 3"):
         read_st(write(table_text(GENES, [SPOTS[0], "17y10", SPOTS[2]], COUNTS.T)))
 
 
-def test_counts_all_wrong_places(write):
+def test_counts_all_wrong_array_positions(write):
     spots = ["1x1", "a", "2x2", "b", "3x3"]
     with pytest.raises(ValueError, match=r"'a' in line 3 .*and 1 more such name"):
         read_st(write(table_text(spots, ["A", "B"], np.ones((5, 2), int))))
@@ -140,7 +140,7 @@ def test_counts_all_wrong_places(write):
         (["1x2", "2x2"], ["3x4", "4x4"], "on both sides"),
     ],
 )
-def test_needs_places_on_one_side(write, rows, columns, found):
+def test_needs_array_positions_on_one_side(write, rows, columns, found):
     with pytest.raises(ValueError, match=found):
         read_st(write(table_text(rows, columns, [[1, 2], [3, 4]])))
 
@@ -155,7 +155,7 @@ def test_needs_places_on_one_side(write, rows, columns, found):
         (b"\x89PNG\r\n\x1a\n\x00\x00\xff\xfe", "UTF-8"),
         ("\tPenk\tDoc2g\n1x2\t1\t2\n".encode("utf-16"), "UTF-8"),
     ],
-    ids=["empty", "blank lines", "header alone", "a web page", "a picture", "UTF-16"],
+    ids=["empty", "blank lines", "header alone", "a web page", "an image", "UTF-16"],
 )
 def test_refuses_what_is_no_table(write, content, message):
     with pytest.raises(ValueError, match=message):

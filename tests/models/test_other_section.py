@@ -25,7 +25,7 @@ def one(adata, section):
 
 @pytest.fixture(scope="module")
 def bulb() -> ad.AnnData:
-    return halves(simulated_bulb(250, 500, picture=False), 0.5, lost=15)
+    return halves(simulated_bulb(250, 500, image=False), 0.5, lost=15)
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,7 @@ def fitted(adata, epochs=2, batch_key="section", **kwargs):
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[ad.AnnData, GeneVAE]:
-    adata = halves(simulated_bulb(250, 500, picture=False), 0.35, lost=15)
+    adata = halves(simulated_bulb(250, 500, image=False), 0.35, lost=15)
     GeneVAE.setup_anndata(adata, batch_key="section")
     model = GeneVAE(adata, smoothing=0.0)
     model.train(max_epochs=40, progress=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -38,14 +40,30 @@ def test_one_panel_a_concept_under_its_label(written):
 
 
 def test_limits_are_symmetric_and_not_set_by_one_spot():
-    from stcsm.pl._tissue import limits
+    a = AnnData(np.ones((1001, 1), dtype=np.float32))
+    a.obsm["spatial"] = np.stack(np.meshgrid(np.arange(91.0), np.arange(11.0)), -1).reshape(-1, 2)
+    values = np.r_[np.linspace(-1, 1, 999), 1000.0, np.nan]
+    a.obsm[_keys.CONCEPT_MAP] = pd.DataFrame({"c": values}, index=a.obs_names)
+    spots = pl.concept_map(a).axes[0].collections[0]
+    assert spots.norm.vmin == -spots.norm.vmax
+    assert 0.9 < spots.norm.vmax < 2
 
-    norm = limits(np.r_[np.linspace(-1, 1, 999), 1000.0, np.nan], 99, True)
-    assert norm.vmin == -norm.vmax
-    assert 0.9 < norm.vmax < 2
+
+def test_saliency_is_the_concept_map_plot_of_another_table(written):
+    """One plot, two defaults: what one draws and takes, the other does."""
+    ours, theirs = (inspect.signature(f).parameters for f in (pl.saliency, pl.concept_map))
+    assert list(ours) == list(theirs)
+    assert {k for k in ours if ours[k].default != theirs[k].default} == {"key"}
+    written.obsm["concept_map"] = written.obsm["concept_saliency"]
+    look = {"percentile": 90, "symmetric": False, "ncols": 1, "size": 30, "cmap": "magma", "img": False}
+    drawn = []
+    for figure in (pl.saliency(written, "b", **look), pl.concept_map(written, "b", "concept_saliency", **look)):
+        figure.canvas.draw()
+        drawn.append(np.asarray(figure.canvas.buffer_rgba()))
+    np.testing.assert_array_equal(*drawn)
 
 
-def test_picture_is_used_when_there_is_one(written):
+def test_image_is_used_when_there_is_one(written):
     written.obsm["spatial"] = written.obsm["spatial"] * 10 + 10
     written.uns["spatial"] = {
         "lib": {
@@ -55,6 +73,13 @@ def test_picture_is_used_when_there_is_one(written):
     }
     fig = pl.saliency(written, "L2/3")
     assert any(ax.images for ax in fig.axes)
+    assert pl.find_image(written) == ("lib", "hires")
+    assert pl.section(written).axes[0].images
+    written.uns["spatial"]["lib"]["metadata"] = {"image": "blank"}  # a canvas that stands for no image
+    assert pl.find_image(written) is None
+    assert not any(ax.images for ax in pl.saliency(written, "L2/3").axes)
+    with pytest.raises(ValueError, match="image of the section"):
+        pl.section(written)
 
 
 def test_scores_and_embedding(written):
@@ -73,6 +98,10 @@ def test_a_concepts_own_gene_is_shown_with_its_rank_where_it_is_not_among_the_hi
     fig = pl.concept_scores(written, "L2/3", n_genes=3)
     names = [t.get_text() for t in fig.axes[0].get_yticklabels()][::-1]
     assert names == order[:3] + ([last] if last else [])
+    found = pl.highest_genes(written, "L2/3", 3)
+    assert list(found.index) == order[:3] + (["g1"] if last else [])
+    assert list(found.index[found["in_set"]]) == ["g1"]
+    assert found["rank"].iloc[-1] == (place + 1 if last else 3)
 
 
 @pytest.mark.parametrize(
@@ -104,11 +133,11 @@ def test_sections_are_not_drawn_over_one_another(written):
         pl.saliency(written)
     part = written[written.obs["section"] == "two"].copy()
     part.obsm["spatial"] = part.obsm["spatial"] * 10 + 10
-    picture = {
+    image = {
         "images": {"hires": np.full((60, 70, 3), 200, np.uint8)},
         "scalefactors": {"tissue_hires_scalef": 1.0, "spot_diameter_fullres": 6.0},
     }
-    part.uns["spatial"] = {"one": picture}
+    part.uns["spatial"] = {"one": image}
     assert not any(ax.images for ax in pl.saliency(part, "b").axes)
-    part.uns["spatial"] = {"one": picture, "two": picture}
+    part.uns["spatial"] = {"one": image, "two": image}
     assert any(ax.images for ax in pl.saliency(part, "b").axes)

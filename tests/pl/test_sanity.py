@@ -1,4 +1,4 @@
-"""The picture of a sanity check reads what tl wrote, and says what is missing."""
+"""The figure of the sanity checks reads what tl wrote, and says what is missing."""
 
 from __future__ import annotations
 

@@ -18,7 +18,6 @@ import stcsm
 from stcsm.cli import app
 from stcsm.models import GeneVAE
 from stcsm.workflow.report import write_report
-from stcsm.workflow.report._read import _top_genes
 from tests.models.test_sections import tiny
 
 NASTY = "<script>alert('x')</script> & \"co\"/1"
@@ -96,8 +95,8 @@ def test_everything_is_there(page, result):
     own = adata.uns["stcsm"]
     for record in own["concepts"].values():
         assert record["label"] in page.text
-    for layer in adata.obs["layer"].cat.categories:
-        best = adata.varm["concept_score"][layer].nlargest(12).index
+    for label in adata.obs["layer"].cat.categories:
+        best = adata.varm["concept_score"][label].nlargest(12).index
         assert all(gene in page.text for gene in best)
     for _, row in own["sanity"]["summary"].iterrows():
         assert " ".join(row["words"].split()) in page.text
@@ -108,26 +107,39 @@ def test_everything_is_there(page, result):
     assert any(a.get("name") == "viewport" for t, a in page.tags if t == "meta")
 
 
+def _shown_genes(folder, scores, concept):
+    """Rows of the table of genes in the report of one concept: (in the definition, name, rank if shown, bar in %)."""
+    names = [f"g{i}" for i in range(len(scores))]
+    adata = AnnData(np.ones((2, len(scores)), dtype=np.float32), var=pd.DataFrame(index=names))
+    adata.varm["concept_score"] = pd.DataFrame({"c": scores}, index=names)
+    adata.obsm["concept_saliency"] = pd.DataFrame({"c": [0.0, 1.0]}, index=adata.obs_names)
+    genes, weights = np.array(list(concept), dtype=object), np.array(list(concept.values()))
+    record = {"label": "c", "estimator": "contrast", "genes": genes, "weights": weights}
+    adata.uns["stcsm"] = {"concepts": {"c": record}}
+    adata.write_h5ad(folder / "a.h5ad")
+    page = write_report(folder / "a.h5ad", folder / "a.html").read_text(encoding="utf-8")
+    row = (
+        r'<tr( class="in-set")?><td class="name">(\w+)(?: <span class="soft">\(rank (\d+)\)</span>)?</td>'
+        r'<td class="bar"><i style="width: (\d+)%">'
+    )
+    return [(bool(own), name, rank, int(share)) for own, name, rank, share in re.findall(row, page)]
+
+
 @pytest.mark.parametrize(("place", "shown"), [(11, ""), (12, "13"), (19, "20")])
-def test_the_highest_of_a_concepts_own_genes_is_among_those_shown(place, shown):
-    names = [f"g{i}" for i in range(20)]
-    adata = AnnData(np.ones((2, 20), dtype=np.float32), var=pd.DataFrame(index=names))
-    adata.varm["concept_score"] = pd.DataFrame({"c": np.arange(20.0, 0, -1)}, index=names)
-    concept = {"genes": [names[place], names[19]], "weights": [1.0, 0.5]}
-    rows = _top_genes(adata, "c", concept)
-    assert [r["name"] for r in rows] == names[:12] + ([names[place]] if shown else [])
-    assert rows[-1]["rank"] == shown
-    assert not any(r["rank"] for r in rows[:12])
-    assert rows[-1]["member"]
+def test_the_highest_of_a_concepts_own_genes_is_among_those_shown(tmp_path, place, shown):
+    rows = _shown_genes(tmp_path, np.arange(20.0, 0, -1), {f"g{place}": 1.0, "g19": 0.5})
+    assert [name for _, name, _, _ in rows] == [f"g{i}" for i in range(12)] + ([f"g{place}"] if shown else [])
+    assert rows[-1][2] == shown
+    assert not any(rank for _, _, rank, _ in rows[:12])
+    assert rows[-1][0]
 
 
-def test_the_scale_is_that_of_the_highest_and_genes_against_a_concept_are_not_added():
-    names = [f"g{i}" for i in range(20)]
-    adata = AnnData(np.ones((2, 20), dtype=np.float32), var=pd.DataFrame(index=names))
-    adata.varm["concept_score"] = pd.DataFrame({"c": [*np.linspace(2, 0.9, 19), -8.0]}, index=names)
-    rows = _top_genes(adata, "c", {"genes": ["g19"], "weights": [1.0]})
-    assert [rows[0]["share"], rows[-1]["share"], rows[-1]["rank"]] == [100, 0, "20"]
-    assert len(_top_genes(adata, "c", {"genes": ["g19"], "weights": [-1.0]})) == 12
+def test_the_scale_is_that_of_the_highest_and_genes_against_a_concept_are_not_added(tmp_path):
+    scores = [*np.linspace(2, 0.9, 19), -8.0]
+    rows = _shown_genes(tmp_path, scores, {"g19": 1.0})
+    assert rows[0] == (False, "g0", "", 100)
+    assert rows[-1] == (True, "g19", "20", 0)
+    assert len(_shown_genes(tmp_path, scores, {"g19": -1.0})) == 12
 
 
 def test_a_result_without_statistics_and_sanity_has_a_report_too(result, tmp_path):
@@ -161,7 +173,7 @@ def test_the_page_is_written_whole_or_not_at_all(result, tmp_path, monkeypatch):
     def broken(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr("stcsm.workflow.report._page.os.replace", broken)
+    monkeypatch.setattr(os, "replace", broken)
     with pytest.raises(OSError, match="no space left"):
         write_report(result, out)
     assert out.read_text() == "<!doctype html>old"
@@ -188,7 +200,7 @@ def test_bad_input_is_refused_before_any_work(result, tmp_path):
         write_report(result, result)
     thesis = tmp_path / "thesis.txt"
     thesis.write_text("mine")
-    with pytest.raises(FileExistsError, match="no HTML"):
+    with pytest.raises(FileExistsError, match="HTML page to replace, found another file"):
         write_report(result, thesis)
     assert thesis.read_text() == "mine"
     with pytest.raises(FileExistsError, match="folder"):
@@ -203,7 +215,7 @@ def test_the_command(result, tmp_path):
     assert (tmp_path / "r.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
-def test_each_section_has_its_own_pictures(tmp_path):
+def test_each_section_has_its_own_images(tmp_path):
     adata = tiny()
     GeneVAE.setup_anndata(adata, batch_key="section")
     model = GeneVAE(adata, smoothing=0.0, n_latent=4, n_hidden=8)

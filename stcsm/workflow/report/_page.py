@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import base64
+import io
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import anndata as ad
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
 from anndata import AnnData
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+from tqdm.auto import tqdm
 
-from stcsm import _keys
-from stcsm.workflow.report._pictures import Pictures
+from stcsm import _keys, pl
+from stcsm._files import whole_file
 from stcsm.workflow.report._read import concept_rows, glance, overview, settings_tables
 
 MOST_CONCEPTS = 60
 """Concepts with a section of their own; of more, the most significant, or else the first."""
+MOST_SANITY = 30
+"""Concepts in the figure of the sanity checks."""
+DPI = 110
 
 
 def write_report(result: str | Path, out: str | Path, *, title: str | None = None, progress: bool = False) -> Path:
     """Write one self-contained page: maps on the tissue, top genes, statistics, sanity, settings, versions.
 
-    Pictures and styles are inside the page, which loads nothing from elsewhere and runs no scripts. It is written whole
+    Images and styles are inside the page, which loads nothing from elsewhere and runs no scripts. It is written whole
     or not at all.
 
     Parameters
@@ -61,20 +68,13 @@ def write_report(result: str | Path, out: str | Path, *, title: str | None = Non
         raise ValueError(
             f"Expected an .h5ad file, found one that cannot be read as such: {source} ({error})"
         ) from error
-    page = render(adata, title or source.stem, progress=progress)
-    handle, scratch = tempfile.mkstemp(prefix=".stcsm-", suffix=".html", dir=target.resolve().parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-        os.chmod(scratch, 0o666 & ~_umask())
-        os.replace(scratch, target)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise
+    page = _render(adata, title or source.stem, progress=progress)
+    with whole_file(target) as scratch:
+        scratch.write_text(page, encoding="utf-8")
     return target
 
 
-def render(adata: AnnData, title: str, *, progress: bool = False) -> str:
+def _render(adata: AnnData, title: str, *, progress: bool = False) -> str:
     """The page of a result as text.
 
     Raises
@@ -82,11 +82,12 @@ def render(adata: AnnData, title: str, *, progress: bool = False) -> str:
     ValueError
         If ``adata`` holds no concepts or no maps.
     """
-    check_result(adata)
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    _check_result(adata)
     rows, left_out = concept_rows(adata, MOST_CONCEPTS)
-    pictures = Pictures(adata)
-    for row in pictures.shown(rows, progress):
-        row["pictures"] = pictures.of_concept(row["key"])
+    for row in tqdm(rows, desc="report", unit="concept", disable=not progress, leave=False):
+        row["images"] = _maps(adata, row["key"])
     environment = Environment(
         loader=PackageLoader("stcsm.workflow.report", "."), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -97,15 +98,15 @@ def render(adata: AnnData, title: str, *, progress: bool = False) -> str:
         overview=overview(rows),
         concepts=rows,
         left_out=left_out,
-        tissue=pictures.tissue(),
-        sanity=pictures.sanity([row["key"] for row in rows]),
+        tissue=_tissue(adata),
+        sanity=_sanity(adata, [row["key"] for row in rows]),
         settings=settings_tables(adata),
         made=f"stcsm {version('stcsm')}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
 
 
-def check_result(adata: AnnData) -> None:
-    """Refuse what has no concepts or no maps."""
+def _check_result(adata: AnnData) -> None:
+    """Refuse a file without concepts or maps."""
     record: dict[str, Any] = dict(adata.uns.get(_keys.UNS, {}))
     if not record.get("concepts"):
         raise ValueError("Expected concepts of stcsm in the file, found none; make a result with stcsm run")
@@ -114,6 +115,62 @@ def check_result(adata: AnnData) -> None:
             f"Expected maps in .obsm[{_keys.CONCEPT_MAP!r}] or .obsm[{_keys.CONCEPT_SALIENCY!r}], found none; run "
             "stcsm.tl.concept_map(adata, model), or make a result with stcsm run"
         )
+
+
+def _maps(adata: AnnData, key: str) -> dict[str, str]:
+    """Maps of one concept by heading, one for each section."""
+    spatial_key = _spatial_key(adata)
+    if spatial_key not in adata.obsm:
+        return {}
+    made = {}
+    for heading, table in (("Concept map", _keys.CONCEPT_MAP), ("Saliency", _keys.CONCEPT_SALIENCY)):
+        if table in adata.obsm and key in pd.DataFrame(adata.obsm[table]):
+            for section, part in _sections(adata):
+                figure = pl.concept_map(part, [key], key=table, spatial_key=spatial_key)
+                figure.axes[0].set_title("")
+                made[f"{heading}, {section}" if section else heading] = _encoded(figure)
+    return made
+
+
+def _sections(adata: AnnData) -> list[tuple[str, AnnData]]:
+    """Each section with its name; the whole AnnData, without a name, where there is one section."""
+    column = _keys.sections_key(adata)
+    labels = np.array([]) if column is None else adata.obs[column].astype(str).to_numpy()
+    names = np.unique(labels)
+    return [(str(n), adata[labels == n]) for n in names] if len(names) > 1 else [("", adata)]
+
+
+def _tissue(adata: AnnData) -> str:
+    """The image of the section with its spots; empty where there is none."""
+    spatial_key = _spatial_key(adata)
+    if spatial_key not in adata.obsm or pl.find_image(adata, spatial_key) is None:
+        return ""
+    return _encoded(pl.section(adata), kind="jpg")
+
+
+def _spatial_key(adata: AnnData) -> str:
+    return str(adata.uns[_keys.UNS].get("setup", {}).get("spatial_key", _keys.SPATIAL))
+
+
+def _sanity(adata: AnnData, keys: list[str]) -> str:
+    """The figure of the sanity checks; empty where there were none."""
+    record = adata.uns[_keys.UNS].get("sanity")
+    if not record:
+        return ""
+    known = {str(key) for key in record["concepts"]}
+    checked = [key for key in keys if key in known][:MOST_SANITY]
+    return _encoded(pl.sanity(adata, checked)) if checked else ""
+
+
+def _encoded(figure: Figure, kind: str = "png") -> str:
+    """A figure as a data address; the figure is closed."""
+    held = io.BytesIO()
+    try:
+        figure.savefig(held, format=kind, dpi=DPI, bbox_inches="tight")
+    finally:
+        plt.close(figure)
+    mime = "jpeg" if kind == "jpg" else kind
+    return f"data:image/{mime};base64,{base64.b64encode(held.getvalue()).decode('ascii')}"
 
 
 def _check_target(source: Path, target: Path) -> None:
@@ -130,11 +187,4 @@ def _check_target(source: Path, target: Path) -> None:
     with open(target, "rb") as file:
         start = file.read(64).lstrip().lower()
     if start and not start.startswith((b"<!doctype html", b"<html")):
-        raise FileExistsError(f"Expected room for a page, found a file that is no HTML: {target}; choose another --out")
-
-
-def _umask() -> int:
-    """The process's mask for new files (it can only be read by setting it)."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        raise FileExistsError(f"Expected an HTML page to replace, found another file: {target}; choose another --out")

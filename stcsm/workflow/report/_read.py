@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from stcsm import _keys
-from stcsm.pl._read import highest
+from stcsm import _keys, pl
 
 TOP_GENES = 12
 LEVEL = 0.05
-"""p of a whole map from which it counts as more than random genes show."""
-MOST_MEMBERS = 12
+"""p of a whole map below which it counts as more than random genes show."""
+MOST_OWN = 12
+"""Genes of a concept that are named."""
 
 
 def concept_rows(adata: AnnData, most: int) -> tuple[list[dict[str, Any]], int]:
@@ -37,19 +37,19 @@ def concept_rows(adata: AnnData, most: int) -> tuple[list[dict[str, Any]], int]:
 
 
 def _row(adata: AnnData, key: str, record: dict[str, Any], tests: pd.DataFrame, checks: pd.DataFrame) -> dict[str, Any]:
-    members = [str(g) for g in record.get("genes", ())]
+    own = [str(g) for g in record.get("genes", ())]
     test: Any = tests.loc[key] if key in tests.index else None
     check: Any = checks.loc[key] if key in checks.index else None
     return {
         "key": key,
         "label": str(record.get("label", key)),
-        "source": {"genes": "genes", "layer": "marker genes of a layer"}.get(
+        "source": {"genes": "genes", "layer": "marker genes of a label"}.get(
             str(record.get("source")), str(record.get("source"))
         ),
         "estimator": str(record.get("estimator")),
-        "n_members": len(members),
-        "members": members[:MOST_MEMBERS],
-        "genes": _top_genes(adata, key, record),
+        "n_own": len(own),
+        "own": own[:MOST_OWN],
+        "genes": _top_genes(adata, key),
         "p": _number(test, "p"),
         "stands_out": test is not None and float(test["p"]) < LEVEL,
         "q": _number(test, "q"),
@@ -60,28 +60,26 @@ def _row(adata: AnnData, key: str, record: dict[str, Any], tests: pd.DataFrame, 
         "words": "" if check is None else str(check["words"]),
         "warning": "" if check is None else str(check["warning"]),
         "checked": check is not None,
-        "pictures": {},
+        "images": {},
     }
 
 
-def _top_genes(adata: AnnData, key: str, concept: dict[str, Any]) -> list[dict[str, Any]]:
-    if _keys.CONCEPT_SCORE not in adata.varm:
+def _top_genes(adata: AnnData, key: str) -> list[dict[str, Any]]:
+    if key not in pd.DataFrame(adata.varm.get(_keys.CONCEPT_SCORE, {})):
         return []
-    scores = pd.DataFrame(adata.varm[_keys.CONCEPT_SCORE]).get(key)
-    if scores is None:
-        return []
-    rows = highest(pd.Series(scores.to_numpy(dtype=float), index=adata.var_names), concept, TOP_GENES)
-    members = set(map(str, concept.get("genes", ())))
-    longest = max((abs(score) for _, score, rank in rows if rank <= TOP_GENES), default=0.0) or 1.0
+    found = pl.highest_genes(adata, key, TOP_GENES)
+    longest = float(found["score"].iloc[:TOP_GENES].abs().max()) or 1.0
     return [
         {
             "name": name,
             "score": f"{score:.2f}",
             "share": round(100 * max(score, 0) / longest),
-            "member": name in members,
+            "in_set": bool(in_set),
             "rank": f"{rank:,}" if rank > TOP_GENES else "",
         }
-        for name, score, rank in rows
+        for name, score, rank, in_set in zip(
+            found.index, found["score"].tolist(), found["rank"].tolist(), found["in_set"], strict=True
+        )
     ]
 
 

@@ -1,20 +1,17 @@
-"""Concept maps on the tissue."""
+"""Maps of concepts and of genes on the tissue."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 from anndata import AnnData
 from matplotlib.figure import Figure
 
 from stcsm import _keys
-from stcsm.pl._read import label, p_and_q, some, table
+from stcsm.pl._read import label, p_and_q, panels, table
 from stcsm.pl._tissue import draw_panels
 
-MOST_PANELS = 24
-"""Panels of a figure that names no concepts."""
 UNITS = {
     _keys.CONCEPT_SALIENCY: "saliency",
     _keys.CONCEPT_MAP: "s.d.",
@@ -36,29 +33,28 @@ def concept_map(
     ncols: int = 4,
     spatial_key: str = _keys.SPATIAL,
 ) -> Figure:
-    """Show concepts on the tissue, one panel a concept, on the H&E picture when there is one.
+    """Show concept maps on the tissue, one panel a concept, on the image of the section where there is one.
 
-    Where the concept's map was tested against random concepts (:func:`stcsm.tl.significance`), its p and q stand in the
-    title.
+    The title gives p and q where the concept was tested against random concepts (:func:`stcsm.tl.significance`).
 
     Parameters
     ----------
     adata
-        With maps (:func:`stcsm.tl.saliency`, :func:`stcsm.tl.concept_map` or :func:`stcsm.tl.decoded`).
+        With maps (:func:`stcsm.tl.concept_map`, :func:`stcsm.tl.saliency` or :func:`stcsm.tl.decoded`).
     concepts
         Names; None is all of them, but of more than 24 only the most significant (or the first) 24.
     key
         Table of ``.obsm`` to draw: ``"concept_map"``, ``"concept_saliency"``, ``"concept_decoded"`` or
         ``"concept_expression"``.
     img
-        Show the picture under the spots.
+        Show the image under the spots.
     size
-        Size of the spots: a factor of the true diameter where there is a picture, otherwise the marker's area in
+        Size of the spots: a factor of the true diameter where there is an image, otherwise the marker's area in
         points; by default the true diameter, or so large that neighbours touch.
     cmap
         Matplotlib colour map; diverging around zero by default.
     percentile
-        Colour limits lie at this percentile of the absolute values, so that single spots do not decide.
+        Colour limits lie at this percentile of the absolute values, so that single spots do not set them.
     symmetric
         Limits symmetric about zero; otherwise from the ``100 - percentile`` to the ``percentile`` of the values.
     ncols
@@ -68,14 +64,14 @@ def concept_map(
 
     Returns
     -------
-    The figure; nothing of ``adata`` is changed.
+    The figure; ``adata`` is not changed.
 
     Raises
     ------
     ValueError
         If the maps have not been computed or a concept is unknown.
     """
-    values = some(adata, table(adata, key, concepts), concepts, MOST_PANELS)
+    values = panels(adata, table(adata, key, concepts), concepts)
     titles = ["\n".join(filter(None, (label(adata, str(c)), p_and_q(adata, str(c), key)))) for c in values]
     return draw_panels(
         adata, values, titles, spatial_key=spatial_key, img=img, size=size, cmap=cmap,
@@ -87,20 +83,35 @@ def saliency(
     adata: AnnData,
     concepts: Sequence[str] | str | None = None,
     key: str = _keys.CONCEPT_SALIENCY,
-    **kwargs: Any,
+    *,
+    img: bool = True,
+    size: float | None = None,
+    cmap: str | None = None,
+    percentile: float = 99,
+    symmetric: bool = True,
+    ncols: int = 4,
+    spatial_key: str = _keys.SPATIAL,
 ) -> Figure:
-    """Show concept saliency maps on the tissue: :func:`concept_map` with ``key="concept_saliency"``.
+    """Show concept saliency maps on the tissue: :func:`concept_map` of ``.obsm["concept_saliency"]``.
 
     Parameters
     ----------
-    adata, concepts, key, kwargs
+    adata, concepts, key, img, size, cmap, percentile, symmetric, ncols, spatial_key
         As for :func:`concept_map`.
 
     Returns
     -------
-    The figure; nothing of ``adata`` is changed.
+    The figure; ``adata`` is not changed.
+
+    Raises
+    ------
+    ValueError
+        As for :func:`concept_map`.
     """
-    return concept_map(adata, concepts, key, **kwargs)
+    return concept_map(
+        adata, concepts, key, img=img, size=size, cmap=cmap, percentile=percentile, symmetric=symmetric, ncols=ncols,
+        spatial_key=spatial_key,
+    )  # fmt: skip
 
 
 def gene_saliency(
@@ -114,7 +125,7 @@ def gene_saliency(
     ncols: int = 4,
     spatial_key: str = _keys.SPATIAL,
 ) -> Figure:
-    """Show the saliency map of single genes, one panel a gene.
+    """Show the saliency maps of single genes, one panel a gene.
 
     Parameters
     ----------

@@ -16,17 +16,17 @@ def matrix_file(write):
 
 
 @pytest.fixture
-def picture(tmp_path):
-    """A picture file of the given size (width, height): red left half, white right half."""
+def image_file(tmp_path):
+    """An image file of the given size (width, height): red left half, white right half."""
 
-    def _picture(width=1000, height=600, name="he.png", mode="RGB"):
+    def _write(width=1000, height=600, name="he.png", mode="RGB"):
         array = np.full((height, width, 3), 255, np.uint8)
         array[:, : width // 2] = [200, 0, 0]
         image = Image.fromarray(array)
         (image.quantize(2) if mode == "P" else image.convert(mode)).save(tmp_path / name)
         return tmp_path / name
 
-    return _picture
+    return _write
 
 
 def entry(adata):
@@ -54,25 +54,25 @@ def test_spots_are_half_as_wide_as_they_are_apart(st_file, matrix_file):
     assert scale["spot_diameter_fullres"] == pytest.approx(0.5 * np.sqrt(58 * 60))
 
 
-def test_picture_at_full_resolution(st_file, matrix_file, picture):
-    with pytest.warns(UserWarning, match="Found only 2 of 3 spots on the picture"):
-        adata = read_st(st_file(), image=picture(), transformation=matrix_file)
+def test_image_at_full_resolution(st_file, matrix_file, image_file):
+    with pytest.warns(UserWarning, match="Found only 2 of 3 spots on the image"):
+        adata = read_st(st_file(), image=image_file(), transformation=matrix_file)
     stored = entry(adata)
     assert stored["images"]["hires"].shape == (600, 1000, 3)
     assert stored["scalefactors"]["tissue_hires_scalef"] == 1.0
-    assert stored["metadata"]["picture"] == "tissue"
+    assert stored["metadata"]["image"] == "tissue"
 
 
-def test_reduced_picture_scales_by_image_shape(st_file, matrix_file, picture):
+def test_reduced_image_scales_by_image_shape(st_file, matrix_file, image_file):
     with pytest.warns(UserWarning, match="2 of 3"):
-        adata = read_st(st_file(), image=picture(250, 150), transformation=matrix_file, image_shape=(1000, 600))
+        adata = read_st(st_file(), image=image_file(250, 150), transformation=matrix_file, image_shape=(1000, 600))
     assert entry(adata)["scalefactors"]["tissue_hires_scalef"] == pytest.approx(0.25)
     np.testing.assert_allclose(adata.obsm["spatial"][0], [923.36, 480.9])  # still full-resolution pixels
 
 
 @pytest.mark.parametrize("name", ["he.jpg", "he.png"])
-def test_large_pictures_are_stored_reduced(st_file, matrix_file, picture, name):
-    adata = read_st(st_file({4: "3x4\t1\t1\t1\t1"}), image=picture(5000, 3000, name), transformation=matrix_file)
+def test_large_images_are_stored_reduced(st_file, matrix_file, image_file, name):
+    adata = read_st(st_file({4: "3x4\t1\t1\t1\t1"}), image=image_file(5000, 3000, name), transformation=matrix_file)
     stored = entry(adata)
     hires, scale = stored["images"]["hires"], stored["scalefactors"]["tissue_hires_scalef"]
     assert hires.shape == (1200, 2000, 3)
@@ -82,14 +82,14 @@ def test_large_pictures_are_stored_reduced(st_file, matrix_file, picture, name):
     assert hires[600, int(2550 * scale)].tolist() == pytest.approx([255, 255, 255], abs=3)
 
 
-def test_arrays_and_odd_modes(st_file, matrix_file, picture):
+def test_arrays_and_odd_modes(st_file, matrix_file, image_file):
     spots = {4: "3x4\t1\t1\t1\t1"}
-    rgb = read_st(st_file(spots), image=picture(), transformation=matrix_file)
-    array = np.asarray(Image.open(picture()))
-    for image in (array, array / 255.0, picture(mode="RGBA", name="a.png"), picture(mode="P", name="p.png")):
+    rgb = read_st(st_file(spots), image=image_file(), transformation=matrix_file)
+    array = np.asarray(Image.open(image_file()))
+    for image in (array, array / 255.0, image_file(mode="RGBA", name="a.png"), image_file(mode="P", name="p.png")):
         adata = read_st(st_file(spots), image=image, transformation=MATRIX)
         np.testing.assert_array_equal(entry(adata)["images"]["hires"], entry(rgb)["images"]["hires"])
-    grey = read_st(st_file(spots), image=picture(mode="L", name="l.png"), transformation=MATRIX)
+    grey = read_st(st_file(spots), image=image_file(mode="L", name="l.png"), transformation=MATRIX)
     assert entry(grey)["images"]["hires"].shape == (600, 1000, 3)
 
 
@@ -124,28 +124,28 @@ def test_bad_transformations(st_file, write, text, message):
         read_st(st_file(), transformation=write(text, "t.txt"))
 
 
-def test_bad_pictures(st_file, write, picture, matrix_file, tmp_path):
+def test_bad_images(st_file, write, image_file, matrix_file, tmp_path):
     def reading(image=None, **kwargs):
         return read_st(st_file(), image=image, transformation=kwargs.pop("transformation", matrix_file), **kwargs)
 
-    with pytest.raises(ValueError, match="transformation with the picture, found none"):
-        read_st(st_file(), image=picture())
-    with pytest.raises(FileNotFoundError, match="Expected a picture, found nothing"):
+    with pytest.raises(ValueError, match="transformation with the image, found none"):
+        read_st(st_file(), image=image_file())
+    with pytest.raises(FileNotFoundError, match="Expected an image, found nothing"):
         reading(tmp_path / "absent.jpg")
     with pytest.raises(ValueError, match="does not open as one"):
-        reading(write("not a picture", "he2.jpg"))
-    cut = picture(name="whole.jpg").read_bytes()
+        reading(write("not an image", "he2.jpg"))
+    cut = image_file(name="whole.jpg").read_bytes()
     with pytest.raises(ValueError, match="does not open as one"):
         reading(write(cut[: len(cut) // 2], "cut.jpg"))
     with pytest.raises(ValueError, match=r"give \(width, height\)"):
-        reading(picture(), image_shape=(600, 1000))
+        reading(image_file(), image_shape=(600, 1000))
     with pytest.raises(ValueError, match="proportions of image_shape, 900 x 900"):
-        reading(picture(), image_shape=(900, 900))
+        reading(image_file(), image_shape=(900, 900))
     for shape in ((0, 5), (5,), (5, 5, 3)):
         with pytest.raises(ValueError, match="image_shape as"):
-            reading(picture(), image_shape=shape)
-    with pytest.raises(ValueError, match="found 0 of 3 spots on the picture"):
-        reading(picture(), transformation=[*MATRIX[:2], [1e6, 0, 1]])
+            reading(image_file(), image_shape=shape)
+    with pytest.raises(ValueError, match="found 0 of 3 spots on the image"):
+        reading(image_file(), transformation=[*MATRIX[:2], [1e6, 0, 1]])
     with pytest.raises(ValueError, match=r"shape \(height, width, 3\)"):
         reading(np.zeros((5, 5, 7), np.uint8))
     with pytest.raises(ValueError, match="floats from 0 to 1, found float64"):
@@ -155,13 +155,13 @@ def test_bad_pictures(st_file, write, picture, matrix_file, tmp_path):
         reading(tmp_path / "deep.tif")
 
 
-@pytest.mark.parametrize("with_picture", [True, False])
-def test_squidpy_draws_it_unasked(st_file, matrix_file, picture, with_picture):
+@pytest.mark.parametrize("with_image", [True, False])
+def test_squidpy_draws_it_unasked(st_file, matrix_file, image_file, with_image):
     mpl.use("Agg")
     import matplotlib.pyplot as plt
     import squidpy as sq
 
-    kwargs = {"image": picture(), "transformation": matrix_file} if with_picture else {}
+    kwargs = {"image": image_file(), "transformation": matrix_file} if with_image else {}
     adata = read_st(st_file({4: "3x4\t1\t1\t1\t1"}), **kwargs)
     axes = sq.pl.spatial_scatter(adata, color="Kctd12", return_ax=True)
     (circles,) = [c for c in axes.collections if len(c.get_paths()) == adata.n_obs]

@@ -1,4 +1,4 @@
-"""Gene names asked for against gene names there are: which match, and in words, why the others do not."""
+"""Gene names and gene sets against the genes of the data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+
+from ._gene_sets import GeneSet, gene_set
+from ._latent import FloatArray
 
 _VERSIONED = re.compile(r"^(ENS[A-Z]*[EFGPTR]\d{11})\.\d+$")
 MAX_NAMED = 5
@@ -22,7 +26,7 @@ class GeneMatch:
     Attributes
     ----------
     index
-        (n,) row of every name found, in the order asked for; a name given twice stands once.
+        (n,) row of every name found, in the order asked for; a name given twice occurs once.
     found
         The n names found.
     missing
@@ -40,7 +44,7 @@ class GeneMatch:
     duplicates: tuple[str, ...] = ()
     ambiguous: tuple[str, ...] = ()
     suggestions: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Missing name -> (closest name there is, why it is not the same); the first few missing names only."""
+    """Missing name -> (closest known name, why it is not the same); the first few missing names only."""
 
     @property
     def fraction(self) -> float:
@@ -50,7 +54,7 @@ class GeneMatch:
 
 
 class GeneIndex:
-    """Names of an AnnData, indexed once, to match any number of gene sets against.
+    """Gene names of the data, indexed once to match any number of gene sets against.
 
     Parameters
     ----------
@@ -89,12 +93,12 @@ class GeneIndex:
         names
             Gene names asked for.
         missing
-            ``"report"`` puts names that are not there into the result; ``"error"`` raises.
+            ``"report"`` puts unknown names into the result; ``"error"`` raises.
 
         Raises
         ------
         ValueError
-            If ``missing="error"`` and a name is not there. The message names close matches, and differences in case
+            If ``missing="error"`` and a name is unknown. The message names close matches, and differences in case
             and Ensembl version as such.
         """
         if missing not in ("report", "error"):
@@ -115,7 +119,7 @@ class GeneIndex:
         )
 
     def suggest(self, name: str) -> tuple[str, str] | None:
-        """Closest name there is, and why it is not the same; None where nothing is close."""
+        """Closest known name, and why it is not the same; None where nothing is close."""
         for form, reason in ((name.strip(), "blanks around it"), (_without_version(name), "Ensembl version differs")):
             if form != name and form in self._row:
                 return form, reason
@@ -129,7 +133,7 @@ class GeneIndex:
         return (self._folded[close[0]], "closest name") if close else None
 
     def explain(self, missing: Sequence[str]) -> str:
-        """One sentence about names that are not there: how many, which, and what was probably meant."""
+        """One sentence about unknown names: how many, which, and what was probably meant."""
         parts = []
         for name in missing[:MAX_NAMED]:
             hint = self.suggest(name)
@@ -182,14 +186,14 @@ def match_genes(
     ignore_case: bool = False,
     what: str = "gene names of this AnnData",
 ) -> GeneMatch:
-    """Rows of the genes called ``names``, with suggestions for those that are not there.
+    """Rows of the genes called ``names``, with suggestions for those that are unknown.
 
     Parameters
     ----------
     names
         Gene names asked for.
     var_names
-        Names there are, or a ready `GeneIndex` (index once, match thousands of sets).
+        Known names, or a ready `GeneIndex` (index once, match thousands of sets).
     missing
         ``"report"`` or ``"error"``.
     ignore_case
@@ -200,7 +204,7 @@ def match_genes(
     Raises
     ------
     ValueError
-        If ``missing="error"`` and a name is not there: ``Expected gene names of this AnnData (such as ...), found
+        If ``missing="error"`` and a name is unknown: ``Expected gene names of this AnnData (such as ...), found
         'PENK'; did you mean 'Penk' (case differs)?``
     """
     index = var_names if isinstance(var_names, GeneIndex) else GeneIndex(var_names, what)
@@ -217,3 +221,122 @@ def _without_version(name: str) -> str:
 
 def _looks_ensembl(names: Sequence[str]) -> bool:
     return sum(bool(re.match(r"^ENS[A-Z]*\d{11}", name)) for name in names) * 2 > len(names)
+
+
+@dataclass(frozen=True)
+class GeneSetMatch:
+    """What was found of gene sets: weights of K sets over G genes.
+
+    Attributes
+    ----------
+    names
+        Names of the K sets kept.
+    weights
+        (K, G) sparse; columns are genes.
+    n_given, n_found, n_usable
+        (K,) distinct genes of each set; those in the data; those that also have an embedding.
+    missing
+        For each set kept, its genes that are not in the data.
+    skipped
+        Name -> reason, of sets that cannot be a concept (``unusable="skip"``).
+    """
+
+    names: tuple[str, ...]
+    weights: sparse.csr_array
+    n_given: NDArray[np.intp]
+    n_found: NDArray[np.intp]
+    n_usable: NDArray[np.intp]
+    missing: tuple[tuple[str, ...], ...]
+    skipped: dict[str, str]
+
+    @property
+    def fraction(self) -> FloatArray:
+        """(K,) share of each set that is in the data."""
+        return self.n_found / self.n_given
+
+
+def match_gene_sets(
+    sets: Sequence[GeneSet],
+    var_names: Iterable[object] | GeneIndex,
+    *,
+    usable: ArrayLike | None = None,
+    missing: str = "report",
+    unusable: str = "error",
+    ignore_case: bool = False,
+) -> GeneSetMatch:
+    """Match gene sets to genes: one sparse row of weights a set, and what was found of each.
+
+    Parameters
+    ----------
+    sets
+        K0 sets, see `gene_sets` and `read_gmt`.
+    var_names
+        (G,) names, or a ready `GeneIndex`.
+    usable
+        (G,) True for genes with an embedding; None for all.
+    missing
+        ``"error"`` refuses a set with an unknown gene (for sets typed by hand), ``"report"`` goes on with the rest
+        (for collections made for other data).
+    unusable
+        What to do with a set none of whose genes is usable, or that covers all usable genes: ``"error"``, or ``"skip"``
+        to leave it out and list it in ``skipped``.
+    ignore_case
+        Match names that differ in case only.
+
+    Raises
+    ------
+    ValueError
+        If a set is refused as said above, or every set is skipped.
+    """
+    if unusable not in ("error", "skip"):
+        raise ValueError(f"Expected unusable='error' or 'skip', found {unusable!r}.")
+    index = var_names if isinstance(var_names, GeneIndex) else GeneIndex(var_names)
+    can_use = np.ones(len(index), bool) if usable is None else np.asarray(usable, dtype=bool)
+    if can_use.shape != (len(index),):
+        raise ValueError(f"Expected one entry of usable for each of the {len(index)} genes, found {can_use.shape}.")
+    rows: list[NDArray[np.intp]] = []
+    data: list[FloatArray] = []
+    kept: list[tuple[str, int, int, int, tuple[str, ...]]] = []
+    skipped: dict[str, str] = {}
+    hint = ""
+    for given in sets:
+        try:
+            s = gene_set(given.name, index.ignoring_case(given.genes), given.weights) if ignore_case else given
+            match = index.match(s.genes, missing=missing)
+        except ValueError as error:
+            raise ValueError(f"Concept {given.name!r}: {error}") from None
+        n_usable = int(can_use[match.index].sum())
+        reason = _reason(s, match.index.size, n_usable, int(can_use.sum()))
+        if reason:
+            if match.missing and not hint:
+                hint = f" {index.explain(match.missing)}"
+            if unusable == "error":
+                raise ValueError(f"Concept {s.name!r}: {reason}{hint}")
+            skipped[s.name] = reason
+            continue
+        weight = dict(zip(s.genes, s.weights, strict=True))
+        rows.append(match.index)
+        data.append(np.fromiter((weight[name] for name in match.found), float, len(match.found)))
+        kept.append((s.name, len(weight), match.index.size, n_usable, match.missing))
+    if not kept:
+        first = "; ".join(f"{name!r}: {reason}" for name, reason in list(skipped.items())[:1])
+        raise ValueError(
+            f"Expected at least one gene set that can be a concept, found none of {len(sets)}. {first}{hint}"
+        )
+    indptr = np.concatenate([[0], np.cumsum([r.size for r in rows])])
+    weights = sparse.csr_array((np.concatenate(data), np.concatenate(rows), indptr), shape=(len(kept), len(index)))
+    weights.sort_indices()
+    columns = list(zip(*kept, strict=True))
+    counts = [np.array(column, dtype=np.intp) for column in columns[1:4]]
+    return GeneSetMatch(columns[0], weights, counts[0], counts[1], counts[2], columns[4], skipped)
+
+
+def _reason(s: GeneSet, n_found: int, n_usable: int, n_all: int) -> str:
+    """Why a set cannot be a concept; empty where it can."""
+    if n_found == 0:
+        return f"expected at least one of its {len(s)} genes among the genes of the data, found none."
+    if n_usable == 0:
+        return f"expected at least one gene with counts, found that its {n_found} genes have none."
+    if n_usable == n_all and (np.all(s.weights > 0) or np.all(s.weights < 0)):
+        return f"expected genes outside the set to compare it with, found that it covers all {n_all} usable genes."
+    return ""

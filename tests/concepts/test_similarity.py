@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from stcsm.concepts import benjamini_hochberg, nearest_genes
+from stcsm.concepts import cluster, cosine_similarity, map_correlation, nearest_genes
 
 
 def test_correlation_and_p_are_those_of_scipy():
@@ -77,9 +77,17 @@ def test_two_latents_leave_no_degree_of_freedom():
         nearest_genes(np.eye(2), 0)
 
 
-def test_fdr_leaves_gaps_and_respects_families():
-    p = np.array([[0.01, np.nan, 0.04], [0.5, 0.02, np.nan]])
-    np.testing.assert_allclose(benjamini_hochberg(p, axis=1), [[0.02, np.nan, 0.04], [0.5, 0.04, np.nan]])
-    np.testing.assert_allclose(benjamini_hochberg(p), [[0.04, np.nan, 4 * 0.04 / 3], [0.5, 0.04, np.nan]])
-    assert np.isnan(benjamini_hochberg([np.nan, np.nan])).all()
-    assert benjamini_hochberg([]).size == 0
+def test_similarity_by_hand():
+    v = np.array([[1, 0], [1, 1], [-2, 0], [0, 0]])
+    found = cosine_similarity(v)
+    np.testing.assert_allclose(found[:3, :3], [[1, 0.5**0.5, -1], [0.5**0.5, 1, -(0.5**0.5)], [-1, -(0.5**0.5), 1]])
+    assert np.isnan(found[3]).all()
+    tree = cluster(found)
+    assert tree.order[-1] == 3  # what cannot be compared comes last
+    assert abs(list(tree.order).index(0) - list(tree.order).index(1)) == 1
+    assert len(tree.linkage) == 2
+    a, b = np.array([[1.0, 2, 3, 4]]), np.array([[1.0, 4, 9, 16], [0, 0, 0, 0]])
+    np.testing.assert_allclose(map_correlation(a, b), [[1, np.nan]])
+    assert map_correlation(a, b[:1], method="pearson")[0, 0] == pytest.approx(np.corrcoef(a[0], b[0])[0, 1])
+    with pytest.raises(ValueError, match="square"):
+        cluster(a)

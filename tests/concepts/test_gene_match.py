@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from stcsm.concepts import GeneIndex, match_genes
+from stcsm.concepts import GeneIndex, gene_sets, match_gene_sets, match_genes
 
 MOUSE = ["Penk", "Doc2g", "Kctd12", "Pvalb", "Th", "Gad1", "mt-Co1"]
 
@@ -66,3 +66,53 @@ def test_a_symbol_column_may_have_gaps_and_repeats():
 def test_many_unknown_names_are_counted_not_listed():
     with pytest.raises(ValueError, match=r"and 95 more\."):
         match_genes([f"unknown{i}" for i in range(100)], MOUSE, missing="error")
+
+
+def test_a_match_counts_what_it_found():
+    sets = gene_sets({"a": {"g0": 2, "g2": -1, "zz": 1}, "b": ["g1"]})
+    m = match_gene_sets(sets, ["g0", "g1", "g2", "g3"], usable=[True, True, False, True])
+    np.testing.assert_array_equal(m.weights.toarray(), [[2, 0, -1, 0], [0, 1, 0, 0]])
+    np.testing.assert_array_equal(m.n_given, [3, 1])
+    np.testing.assert_array_equal(m.n_found, [2, 1])
+    np.testing.assert_array_equal(m.n_usable, [1, 1])
+    np.testing.assert_allclose(m.fraction, [2 / 3, 1])
+    assert m.missing == (("zz",), ())
+
+
+def test_a_match_refuses_or_skips():
+    names, usable = ["g0", "g1", "g2"], [True, True, False]
+    for genes, reason in [
+        (["zz"], "found none"),
+        (["g2"], "its 1 genes have none"),
+        (["g0", "g1", "g2"], "covers all 2 usable genes"),
+    ]:
+        sets = gene_sets({"bad": genes, "good": ["g0"]})
+        with pytest.raises(ValueError, match=f"Concept 'bad': .*{reason}"):
+            match_gene_sets(sets, names, usable=usable)
+        m = match_gene_sets(sets, names, usable=usable, unusable="skip")
+        assert m.names == ("good",)
+        assert reason in m.skipped["bad"]
+    with pytest.raises(ValueError, match=r"Concept 'a': Expected gene names .* did you mean 'g0'"):
+        match_gene_sets(gene_sets({"a": ["g0", "G0"]}), names, missing="error")
+    with pytest.raises(ValueError, match=r"none of 1\. 'a': .*did you mean 'g0' \(case differs\)"):
+        match_gene_sets(gene_sets({"a": ["G0"]}), names, unusable="skip")
+
+
+def test_genes_that_fall_together_when_case_is_ignored():
+    names = ["Penk", "Th", "Gad1"]
+    m = match_gene_sets(gene_sets({"a": ["PENK", "Penk", "TH"]}), names, ignore_case=True)
+    np.testing.assert_array_equal(m.n_given, [2])
+    with pytest.raises(ValueError, match="Concept 'a': Expected one weight for gene 'Penk'"):
+        match_gene_sets(gene_sets({"a": {"PENK": 1, "Penk": -1}}), names, ignore_case=True)
+
+
+def test_thousands_of_sets_cost_one_index():
+    rng = np.random.default_rng(0)
+    names = [f"Gene{i}" for i in range(16000)]
+    sets = gene_sets(
+        {f"set{k}": [names[i] for i in rng.choice(16000, 80, replace=False)] + ["no"] for k in range(5000)}
+    )
+    m = match_gene_sets(sets, names)
+    assert m.weights.shape == (5000, 16000)
+    assert m.weights.nnz == 400_000
+    assert (m.n_found == 80).all()
