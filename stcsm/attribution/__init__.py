@@ -3,7 +3,7 @@
 from stcsm.attribution._attribute import attribute, mean_attribution
 from stcsm.attribution._percentile import percentile_threshold
 from stcsm.attribution._score import ConceptScore
-from stcsm.attribution._table import LINEAR_METHODS, METHODS, TABLE, method_class
+from stcsm.attribution._table import LINEAR_METHODS, METHODS, TABLE, make_method, method_class
 
 __all__ = [
     "LINEAR_METHODS",
@@ -11,6 +11,7 @@ __all__ = [
     "TABLE",
     "ConceptScore",
     "attribute",
+    "make_method",
     "mean_attribution",
     "method_class",
     "percentile_threshold",

@@ -1,11 +1,13 @@
-"""Anyone's own folder of pictures with a table of attributes."""
+"""A folder of images with a table of attributes: which images are used, how each is cropped, their masks."""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
 import hashlib
+import os
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,41 +17,93 @@ from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from ._data import Pictures
-from ._inventory import Inventory
-from ._layout import SUFFIXES, list_pictures
-from ._picture import ALIGNED, PictureError, Resample, crop_boxes, fit_boxes, open_picture, read_mask, read_picture
+from ._dataset import ImageSet
+from ._image import ALIGNED, ImageError, Resample, crop_boxes, fit_boxes, open_image, read_image, read_mask
 from ._tables import attributes_from, read_attributes, read_landmarks, read_partition
 
-__all__ = ["PictureFolder"]
+__all__ = ["SUFFIXES", "ImageFolder", "Inventory"]
+
+#: How the names of image files end, in lower case.
+SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
-class PictureFolder(Pictures):
-    """A folder of pictures of any size, with a table of attributes.
+@dataclass(frozen=True)
+class Inventory:
+    """How many of the listed images are used, and why the others are not: no image is excluded silently.
+
+    Attributes
+    ----------
+    listed, used
+        Number of images in the attribute table, and in the data set.
+    missing
+        Names of listed images without a file, or with an empty one.
+    extra
+        Files that are not listed.
+    unplaced
+        Images without landmarks.
+    empty
+        Images whose crop is outside the image entirely (with ``outside="skip"``, even in part).
+    clipped
+        Images whose crop is partly outside the image; they are used.
+    """
+
+    listed: int
+    used: int
+    missing: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    unplaced: tuple[str, ...] = ()
+    empty: tuple[str, ...] = ()
+    clipped: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        kinds = {
+            "without a file": self.missing,
+            "files not listed": self.extra,
+            "without landmarks": self.unplaced,
+            "with an empty crop": self.empty,
+            "with a clipped crop": self.clipped,
+        }
+        counts = [
+            f"{len(names)} {what} ({names[0]}{', ...' if len(names) > 1 else ''})"
+            for what, names in kinds.items()
+            if names
+        ]
+        return f"{self.used} of {self.listed} images used" + "".join(f"; {text}" for text in counts)
+
+
+class ImageFolder(ImageSet):
+    """A folder of images of any size, with a table of attributes.
 
     Parameters
     ----------
     folder
-        Holds the pictures (jpg, jpeg or png), no folders deep.
+        The folder that directly contains the images (jpg, jpeg or png).
     attributes
-        A table: csv, tsv or CelebA's text (see `read_attributes`), or a DataFrame indexed by file names.
+        A table: csv, tsv or CelebA's text format (first column: file names; values -1/1, 0/1 or true/false), or a
+        DataFrame indexed by file names.
     partition
-        A table of 0, 1, 2 (see `read_partition`), a Series of ``train``, ``valid``, ``test``, or None.
+        A table of 0 (train), 1 (validation), 2 (test) per file name, a Series of ``train``, ``valid``, ``test``, or
+        None.
     size
-        Pictures are resized to ``size`` x ``size`` pixels.
+        Images are resized to ``size`` x ``size`` pixels.
     resample
         "nearest" or "bilinear".
     masks
-        Folder with a folder for each attribute that has masks, see `masks`.
+        Folder with one folder per attribute that has masks, see `masks`.
     missing
-        What to do where listed files are absent: "warn" and leave them out, or "error".
+        If files of listed images are missing: "warn" and exclude them, or "error".
+
+    Attributes
+    ----------
+    inventory
+        Which images are used and which are not: an `Inventory`.
 
     Raises
     ------
     ValueError
-        If a table is damaged, or names no picture of the folder.
+        If a table is damaged, or lists no image of the folder.
     FileNotFoundError
-        If the folder or a table is not there.
+        If the folder or a table does not exist.
     """
 
     def __init__(
@@ -84,79 +138,79 @@ class PictureFolder(Pictures):
         if missing not in ("warn", "error"):
             raise ValueError(f"Expected missing='warn' or 'error', found {missing!r}.")
         if not folder.is_dir():
-            raise FileNotFoundError(f"Expected a folder of pictures, found no folder {folder}.")
+            raise FileNotFoundError(f"Expected a folder of images, found no folder {folder}.")
         table = attributes_from(attributes) if isinstance(attributes, pd.DataFrame) else read_attributes(attributes)
         parts = read_partition(partition) if isinstance(partition, str | Path) else partition
-        files = list_pictures(folder)
-        whole = np.array([files.get(name, 0) > 0 for name in table.index], dtype=bool)
+        files = _list_images(folder)
+        present = np.array([files.get(name, 0) > 0 for name in table.index], dtype=bool)
         self.folder, self.resample, self.outside = folder, resample, outside
         self._masks = None if masks is None else Path(masks)
         if self._masks is not None and not self._masks.is_dir():
             raise FileNotFoundError(f"Expected a folder of masks, found no folder {self._masks}.")
-        if not whole.any():
+        if not present.any():
             raise ValueError(_no_overlap(table.index, list(files), folder))
-        lost = {"missing": tuple(table.index[~whole])}
-        if lost["missing"] and missing == "error":
+        excluded = {"missing": tuple(table.index[~present])}
+        if excluded["missing"] and missing == "error":
             raise ValueError(
-                f"Expected a picture for every row, found none for {len(lost['missing'])}, first {lost['missing'][0]}; "
-                "add them, or pass missing='warn' to leave them out."
+                f"Expected an image for every row, found none for {len(excluded['missing'])}, first "
+                f"{excluded['missing'][0]}; add the files, or pass missing='warn' to exclude these rows."
             )
         extra = tuple(pd.Index(list(files)).difference(table.index))
-        used = table[whole]
+        used = table[present]
         self._boxes: NDArray[np.int64] | None = None
         self._whole: tuple[int, int] | None = None
         if landmarks is not None:
-            used, more = self._place(used, read_landmarks(landmarks), outside)
-            lost |= more
-        self.inventory = Inventory(listed=len(table), used=len(used), extra=extra, **lost)
+            used, without_crop = self._set_boxes(used, read_landmarks(landmarks), outside)
+            excluded |= without_crop
+        self.inventory = Inventory(listed=len(table), used=len(used), extra=extra, **excluded)
         if any((self.inventory.missing, self.inventory.unplaced)):
             warnings.warn(f"{self.inventory}.", stacklevel=3)
         if not len(used):
-            raise ValueError(f"Expected pictures to be left, found none: {self.inventory}.")
+            raise ValueError(f"Expected at least one usable image, found none: {self.inventory}.")
         super().__init__(used, None if parts is None else parts.reindex(used.index), size)
 
-    def _place(
+    def _set_boxes(
         self, table: pd.DataFrame, landmarks: pd.DataFrame, outside: str
     ) -> tuple[pd.DataFrame, dict[str, tuple[str, ...]]]:
-        """Set the crop of every picture, and leave those without one out."""
+        """Set the crop of every image, and exclude images without one."""
         known = table.index.isin(landmarks.index)
         placed = table[known]
         if not len(placed):
             raise ValueError(
-                f"Expected landmarks of {table.index[0]} and the like, found {landmarks.index[0]} and the like; give "
-                "the landmarks of this copy, or crop=False."
+                f"Expected landmarks for names such as {table.index[0]}, found names such as {landmarks.index[0]}; "
+                "give the landmarks of this copy, or crop=False."
             )
         self._whole = ALIGNED
-        with contextlib.suppress(PictureError):  # a damaged one is told of when it is asked for
-            first = open_picture(self.folder / str(placed.index[0]))
+        with contextlib.suppress(ImageError):  # a damaged image is reported when it is read
+            first = open_image(self.folder / str(placed.index[0]))
             if (first.height, first.width) != ALIGNED:
                 raise ValueError(
-                    f"Expected aligned pictures of {ALIGNED[0]} x {ALIGNED[1]} pixels (height x width), for which the "
-                    f"crop is made, found {first.height} x {first.width} in {placed.index[0]}; use img_align_celeba, "
-                    "or crop=False."
+                    f"Expected aligned images of {ALIGNED[0]} x {ALIGNED[1]} pixels (height x width), for which the "
+                    f"crop is defined, found {first.height} x {first.width} in {placed.index[0]}; use "
+                    "img_align_celeba, or crop=False."
                 )
-        boxes, fate = fit_boxes(crop_boxes(landmarks.loc[placed.index].to_numpy()), *self._whole, outside)
-        kept = fate != "empty"
+        boxes, status = fit_boxes(crop_boxes(landmarks.loc[placed.index].to_numpy()), *self._whole, outside)
+        kept = status != "empty"
         self._boxes = boxes[kept]
-        lost = {
+        excluded = {
             "unplaced": tuple(table.index[~known]),
             "empty": tuple(placed.index[~kept]),
-            "clipped": tuple(placed.index[fate == "clipped"]),
+            "clipped": tuple(placed.index[status == "clipped"]),
         }
-        return placed[kept], lost
+        return placed[kept], excluded
 
     def path(self, row: int) -> Path:
-        """Return the file of a picture."""
+        """Return the file of an image."""
         return self.folder / str(self.names[row])
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides which pixels are read, in plain values; names, attributes and boxes as a hash."""
+        """Everything that determines the pixels, in plain values; names, attributes and boxes as a hash."""
         digest = hashlib.sha256(self.attributes.to_csv().encode())
         if self._boxes is not None:
             digest.update(np.ascontiguousarray(self._boxes).tobytes())
         settings = {"size": self.size, "resample": self.resample, "crop": self._boxes is not None}
-        return settings | {"outside": self.outside, "pictures": digest.hexdigest()[:16]}
+        return settings | {"outside": self.outside, "images": digest.hexdigest()[:16]}
 
     def masked_attributes(self) -> list[str]:
         """Names of the attributes that have masks."""
@@ -165,9 +219,10 @@ class PictureFolder(Pictures):
         return [name for name in self.attributes.columns if (self._masks / str(name)).is_dir()]
 
     def masks(self, attribute: str, rows: ArrayLike | None = None) -> NDArray[np.bool_]:
-        """Return where an attribute is seen, cropped and resized as the pictures are.
+        """Return where an attribute is visible, cropped and resized like the images.
 
-        Masks lie beside the pictures as ``masks/<attribute>/<name>.png``; a picture without such a file has none.
+        Masks are files ``masks/<attribute>/<name>.png`` beside the images; an image without such a file has an empty
+        mask.
 
         Parameters
         ----------
@@ -184,8 +239,8 @@ class PictureFolder(Pictures):
         ------
         ValueError
             If there are no masks of the attribute.
-        PictureError
-            If a mask cannot be read, or has another size than its picture.
+        ImageError
+            If a mask cannot be read, or its size differs from its image's.
         """
         if attribute not in self.masked_attributes() or self._masks is None:
             held = ", ".join(self.masked_attributes()) or "none"
@@ -200,10 +255,10 @@ class PictureFolder(Pictures):
         return found
 
     def unreadable(self, workers: int = 0, progress: bool = True) -> dict[str, str]:
-        """Read every picture once: name of each that cannot be read -> why."""
+        """Read every image once: name of each that cannot be read -> why."""
         found: dict[str, str] = {}
-        loader = DataLoader(_Trial(self), batch_size=32, num_workers=workers, collate_fn=list)
-        with tqdm(total=len(self), desc="check", unit="picture", disable=not progress) as bar:
+        loader = DataLoader(_Readable(self), batch_size=32, num_workers=workers, collate_fn=list)
+        with tqdm(total=len(self), desc="check", unit="image", disable=not progress) as bar:
             for batch in loader:
                 found |= {str(self.names[row]): why for row, why in batch if why}
                 bar.update(len(batch))
@@ -211,16 +266,16 @@ class PictureFolder(Pictures):
 
     def _pixels(self, row: int) -> NDArray[np.uint8]:
         box = None if self._boxes is None else self._boxes[row]
-        return read_picture(self.path(row), self.size, box, self.resample, self._whole)
+        return read_image(self.path(row), self.size, box, self.resample, self._whole)
 
     def _keep(self, rows: NDArray[np.intp]) -> None:
         self._boxes = None if self._boxes is None else self._boxes[rows]
 
 
-class _Trial(Dataset[tuple[int, str]]):
-    """Whether a picture can be read."""
+class _Readable(Dataset[tuple[int, str]]):
+    """The row of each image and why it cannot be read; an empty text if it can."""
 
-    def __init__(self, data: PictureFolder) -> None:
+    def __init__(self, data: ImageFolder) -> None:
         self.data = data
 
     def __len__(self) -> int:
@@ -231,19 +286,26 @@ class _Trial(Dataset[tuple[int, str]]):
             raise IndexError(row)
         try:
             self.data[row]
-        except PictureError as error:
+        except ImageError as error:
             return row, str(error)
         return row, ""
 
 
+def _list_images(folder: Path) -> dict[str, int]:
+    """Names of the image files directly in a folder, sorted, and their sizes in bytes."""
+    with os.scandir(folder) as entries:
+        sizes = {e.name: e.stat().st_size for e in entries if e.name.lower().endswith(SUFFIXES) and e.is_file()}
+    return dict(sorted(sizes.items()))
+
+
 def _no_overlap(names: pd.Index, files: list[str], folder: Path) -> str:
     if not files:
-        return f"Expected pictures ({', '.join(SUFFIXES)}) in {folder}, found none; give the folder that holds them."
+        return f"Expected images ({', '.join(SUFFIXES)}) in {folder}, found none; give the folder that contains them."
     stem = {Path(f).stem: f for f in files}
     near = stem.get(Path(str(names[0])).stem) or next(
         iter(difflib.get_close_matches(str(names[0]), files, n=1)), files[0]
     )
     return (
-        f"Expected {folder} to hold the pictures that the table names, such as {names[0]}, "
-        f"found others, such as {near}; give the table that belongs to the folder, with names as the files have them."
+        f"Expected {folder} to contain the images that the table lists, such as {names[0]}, found others, such as "
+        f"{near}; give the table that belongs to the folder, with the names of its files."
     )
