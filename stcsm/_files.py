@@ -83,6 +83,20 @@ def read_model(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 @contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a path beside ``path`` to write to; that file replaces ``path`` when the block ends without an error.
+
+    Its name ends with ``.part``, so that no reader takes an incomplete file for an image or a table.
+    """
+    scratch = path.with_name(f".{path.name}.part")
+    try:
+        yield scratch
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+@contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Give an empty folder to write into, which takes the place of ``folder`` when the block ends without an error.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 from tqdm.auto import tqdm
 
+from stcsm._files import whole_file
 from stcsm.attribution import attribute, make_method
 
 from ._concepts import check_size, concept_scores, encode
@@ -68,17 +68,12 @@ class SaliencyMaps:
         """Write one ``.npz`` file, completely or not at all; `numpy.load` reads it without pickle."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{path.name}.part")
-        try:
-            with scratch.open("wb") as file:
-                np.savez_compressed(
-                    file, concepts=np.array(self.concepts, dtype=str), names=self.names, rows=self.rows,
-                    pixels=self.pixels, maps=self.maps, scores=self.scores, method=np.array(self.method),
-                    params=np.array(json.dumps(self.params, default=repr)),
-                )  # fmt: skip
-            os.replace(scratch, path)
-        finally:
-            scratch.unlink(missing_ok=True)
+        with whole_file(path) as scratch, scratch.open("wb") as file:
+            np.savez_compressed(
+                file, concepts=np.array(self.concepts, dtype=str), names=self.names, rows=self.rows,
+                pixels=self.pixels, maps=self.maps, scores=self.scores, method=np.array(self.method),
+                params=np.array(json.dumps(self.params, default=repr)),
+            )  # fmt: skip
 
 
 def saliency(

@@ -16,6 +16,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from stcsm._files import whole_file
+
 from ._folder import ImageFolder, Inventory
 from ._image import ImageError
 from ._tables import PARTITIONS
@@ -175,9 +177,8 @@ def _jpeg(quality: int) -> dict[str, Any]:
 
 
 def _write(image: Image.Image, path: Path, how: dict[str, Any]) -> None:
-    scratch = path.with_name(f".{path.name}.part")  # not a suffix of images: incomplete files are ignored
-    image.save(scratch, format="PNG" if path.suffix == ".png" else "JPEG", **how)
-    os.replace(scratch, path)
+    with whole_file(path) as scratch:
+        image.save(scratch, format="PNG" if path.suffix == ".png" else "JPEG", **how)
 
 
 def _claim(out: Path, data: ImageFolder, settings: dict[str, Any]) -> None:
@@ -225,6 +226,5 @@ def _finish(
 
 
 def _text(path: Path, text: str) -> None:
-    scratch = path.with_name(f".{path.name}.part")
-    scratch.write_text(text, encoding="utf-8")
-    os.replace(scratch, path)
+    with whole_file(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")

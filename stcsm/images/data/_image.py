@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +10,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+
+from stcsm._files import whole_file
 
 __all__ = [
     "ALIGNED",
@@ -188,9 +189,8 @@ def read_mask(
 
 def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     """Write an image (height, width, 3), completely or not at all."""
-    scratch = path.with_name(f".{path.name}")
-    Image.fromarray(pixels).save(scratch, format="PNG")
-    os.replace(scratch, path)
+    with whole_file(path) as scratch:
+        Image.fromarray(pixels).save(scratch, format="PNG")
 
 
 # ---------------------------------------------------------------- arrays

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from stcsm._files import whole_file
 from stcsm.images.data import as_pixels, image_grid, write_png
 
 from ._network import Network
@@ -140,9 +139,8 @@ class Saver(Checkpoint):
         """Save at its end, after validation."""
         trainer.save_checkpoint(self.checkpoint)
         if trainer.is_global_zero:
-            scratch = self.history.with_name(f".{self.history.name}")
-            self.record.history().to_csv(scratch)
-            os.replace(scratch, self.history)
+            with whole_file(self.history) as scratch:
+                self.record.history().to_csv(scratch)
 
 
 class Grids(Callback):
@@ -222,14 +220,8 @@ class SafeCheckpoints(CheckpointIO):
         path, tensors = Path(path), dict[str, Tensor]()
         state = json.dumps(_pack(checkpoint, tensors))
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        os.close(handle)
-        try:
+        with whole_file(path) as scratch:
             save_file(tensors, scratch, {_STATE: state})
-            os.replace(scratch, path)
-        except BaseException:
-            Path(scratch).unlink(missing_ok=True)
-            raise
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
