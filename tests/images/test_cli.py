@@ -159,6 +159,9 @@ def test_own_folder_with_own_table(trained, tmp_path):
 def test_bad_input_ends_with_one_line(faces, trained, tmp_path):
     refused(stcsm_faces("crop", tmp_path / "no", "--out", tmp_path / "o"), "found no folder")
     refused(stcsm_faces("train", faces, "--out", tmp_path / "o", "--size", 48), "--size to be one of")
+    (tmp_path / "tables").mkdir()
+    shutil.copy(faces / "list_attr_celeba.txt", tmp_path / "tables")
+    refused(stcsm_faces("crop", tmp_path / "tables", "--out", tmp_path / "o"), "or give --images their folder")
     refused(stcsm_faces("concepts", faces, "--model", tmp_path, "--out", tmp_path / "o"), "model.safetensors")
     asked = ["concepts", faces, "--model", trained / "run", "--out", tmp_path / "o"]
     refused(stcsm_faces(*asked, "--attribute", "Bald"), "'Bald'")

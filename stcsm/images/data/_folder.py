@@ -158,7 +158,7 @@ class ImageFolder(ImageSet):
         extra = tuple(pd.Index(list(files)).difference(table.index))
         used = table[present]
         self._boxes: NDArray[np.int64] | None = None
-        self._whole: tuple[int, int] | None = None
+        self._source_size: tuple[int, int] | None = None
         if landmarks is not None:
             used, without_crop = self._set_boxes(used, read_landmarks(landmarks), outside)
             excluded |= without_crop
@@ -180,7 +180,7 @@ class ImageFolder(ImageSet):
                 f"Expected landmarks for names such as {table.index[0]}, found names such as {landmarks.index[0]}; "
                 "give the landmarks of this copy, or crop=False."
             )
-        self._whole = ALIGNED
+        self._source_size = ALIGNED
         with contextlib.suppress(ImageError):  # a damaged image is reported when it is read
             first = open_image(self.folder / str(placed.index[0]))
             if (first.height, first.width) != ALIGNED:
@@ -189,7 +189,7 @@ class ImageFolder(ImageSet):
                     f"crop is defined, found {first.height} x {first.width} in {placed.index[0]}; use "
                     "img_align_celeba, or crop=False."
                 )
-        boxes, status = fit_boxes(crop_boxes(landmarks.loc[placed.index].to_numpy()), *self._whole, outside)
+        boxes, status = fit_boxes(crop_boxes(landmarks.loc[placed.index].to_numpy()), *self._source_size, outside)
         kept = status != "empty"
         self._boxes = boxes[kept]
         excluded = {
@@ -251,7 +251,7 @@ class ImageFolder(ImageSet):
             path = self._masks / attribute / f"{Path(str(self.names[row])).stem}.png"
             if path.is_file():
                 box = None if self._boxes is None else self._boxes[row]
-                found[k] = read_mask(path, self.size, box, self.resample, self._whole)
+                found[k] = read_mask(path, self.size, box, self.resample, self._source_size)
         return found
 
     def unreadable(self, workers: int = 0, progress: bool = True) -> dict[str, str]:
@@ -266,7 +266,7 @@ class ImageFolder(ImageSet):
 
     def _pixels(self, row: int) -> NDArray[np.uint8]:
         box = None if self._boxes is None else self._boxes[row]
-        return read_image(self.path(row), self.size, box, self.resample, self._whole)
+        return read_image(self.path(row), self.size, box, self.resample, self._source_size)
 
     def _keep(self, rows: NDArray[np.intp]) -> None:
         self._boxes = None if self._boxes is None else self._boxes[rows]

@@ -137,7 +137,7 @@ def read_image(
     size: int,
     box: NDArray[np.int64] | None = None,
     resample: Resample = "nearest",
-    whole: tuple[int, int] | None = None,
+    source_size: tuple[int, int] | None = None,
 ) -> NDArray[np.uint8]:
     """Read an image, crop it to a box and resize the crop.
 
@@ -151,7 +151,7 @@ def read_image(
         Top, bottom, left, right, within the image. None takes the whole image, rotated as its EXIF orientation says.
     resample
         "nearest" (published) or "bilinear" (anti-aliased).
-    whole
+    source_size
         Height and width that the file must have, because the box is in its pixels.
 
     Returns
@@ -161,12 +161,12 @@ def read_image(
     Raises
     ------
     ImageError
-        If the file cannot be read, or its size is not ``whole``.
+        If the file cannot be read, or its size is not ``source_size``.
     """
     image = open_image(path)
-    if whole is not None and (image.height, image.width) != whole:
+    if source_size is not None and (image.height, image.width) != source_size:
         raise ImageError(
-            f"Expected {whole[0]} x {whole[1]} pixels (height x width) in {path}, as its landmarks assume, found "
+            f"Expected {source_size[0]} x {source_size[1]} pixels (height x width) in {path}, as its landmarks assume, found "
             f"{image.height} x {image.width}; use the aligned images, or crop=False."
         )
     if box is None:
@@ -181,10 +181,10 @@ def read_mask(
     size: int,
     box: NDArray[np.int64] | None = None,
     resample: Resample = "nearest",
-    whole: tuple[int, int] | None = None,
+    source_size: tuple[int, int] | None = None,
 ) -> NDArray[np.bool_]:
     """Read a mask as `read_image` reads its image: (size, size), true where a pixel is at least half white."""
-    return read_image(path, size, box, resample, whole)[..., 0] >= 128
+    return read_image(path, size, box, resample, source_size)[..., 0] >= 128
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
