@@ -166,8 +166,8 @@ def read_image(
     image = open_image(path)
     if source_size is not None and (image.height, image.width) != source_size:
         raise ImageError(
-            f"Expected {source_size[0]} x {source_size[1]} pixels (height x width) in {path}, as its landmarks assume, found "
-            f"{image.height} x {image.width}; use the aligned images, or crop=False."
+            f"Expected {source_size[0]} x {source_size[1]} pixels (height x width) in {path}, as its landmarks assume, "
+            f"found {image.height} x {image.width}; use the aligned images, or crop=False."
         )
     if box is None:
         image = ImageOps.exif_transpose(image)
