@@ -1,10 +1,10 @@
 """Speed and memory of the face half.
 
-    python benchmarks/images.py [--pictures 512] [--threads N] [--json OUT]
+    python benchmarks/images.py [--images 512] [--threads N] [--json OUT]
 
-Pictures a second for crop + load + encode with 1 and 2 workers; saliency maps a second of every method on the 64-pixel
-network; and one training step and one saliency batch of the full published network (128 x 128, batch 20): seconds and
-peak memory, each in a process of its own. Weights are random: times do not depend on them.
+Images per second for crop + load + encode with 1 and 2 workers; saliency maps per second of every method on the
+64-pixel network; and one training step and one saliency batch of the full published network (128 x 128, batch 20):
+seconds and peak memory, each in a process of its own. Weights are random, since times do not depend on them.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from stcsm.attribution import METHODS, attribute
+from stcsm.attribution import METHODS, attribute, method_class
 from stcsm.datasets import simulated_faces
-from stcsm.images import CelebA, ImageVAE, PictureArray, encode, saliency
+from stcsm.images import CelebA, ImageArray, ImageVAE, encode, saliency
 
 BATCH = 20  # published
 
 
 def throughput(folder: Path, n: int) -> dict[str, float]:
-    """Pictures a second from JPEG files to cropped arrays, and to latents, by number of workers."""
+    """Images per second from JPEG files to cropped arrays, and to latents, by number of workers."""
     data, model = CelebA(folder, size=128), ImageVAE.preset(64).eval()
     small, rates = CelebA(folder, size=64), dict[str, float]()
     for workers in (1, 2):
@@ -44,14 +44,15 @@ def throughput(folder: Path, n: int) -> dict[str, float]:
     return rates
 
 
-def maps_a_second(folder: Path) -> dict[str, float]:
-    """Maps a second of one concept, by method, at 64 x 64."""
+def maps_per_second(folder: Path) -> dict[str, float]:
+    """Maps per second of one concept, by method, at 64 x 64."""
     model, data = ImageVAE.preset(64).eval(), CelebA(folder, size=64)
     vectors = pd.DataFrame(np.random.default_rng(0).normal(size=(1, model.architecture.latent)), index=["concept"])
     latents, rates = np.zeros((len(data), model.architecture.latent), np.float32), {}
     for method in METHODS:
-        n = 8 if method in ("smoothgrad", "integrated_gradients", "occlusion") else 64
-        params = {"window": (3, 8, 8), "step": (3, 4, 4)} if method == "occlusion" else {}
+        accepted = method_class(method).parameters()
+        n = 8 if {"samples", "steps", "window"} & set(accepted) else 64  # these run the encoder many times per image
+        params = {"window": (3, 8, 8), "step": (3, 4, 4)} if "window" in accepted else {}
         saliency(model, data, vectors, rows=[0], latents=latents, method=method, progress=False, **params)
         started = time.perf_counter()
         saliency(model, data, vectors, rows=np.arange(n), latents=latents, method=method, progress=False, **params)
@@ -60,10 +61,10 @@ def maps_a_second(folder: Path) -> dict[str, float]:
 
 
 def published(task: str) -> dict[str, float]:
-    """Seconds of one training step, or one saliency batch, of the published network; peak memory of this process."""
+    """Seconds per training step or saliency batch of the published network, and peak memory of this process."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (2 * BATCH, 128, 128, 3), dtype=np.uint8)
-    data = PictureArray(pixels, pd.DataFrame({"a": np.arange(2 * BATCH) % 2}))
+    data = ImageArray(pixels, pd.DataFrame({"a": np.arange(2 * BATCH) % 2}))
     model = ImageVAE()
     x = data.stack(np.arange(BATCH)).float() / 255
     if task == "step":
@@ -89,9 +90,9 @@ def published(task: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """Run all of it."""
+    """Run all benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=512)
+    parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--published", choices=["step", "saliency", "rectgrad"], help=argparse.SUPPRESS)
     parser.add_argument("--json")
@@ -103,9 +104,9 @@ def main() -> None:
         return
     report: dict[str, object] = {"threads": torch.get_num_threads()}
     with tempfile.TemporaryDirectory() as folder:
-        faces = simulated_faces(Path(folder) / "faces", args.pictures, masks=False, progress=False)
-        report["pictures_a_second"] = throughput(faces, args.pictures)
-        report["maps_a_second"] = maps_a_second(faces)
+        faces = simulated_faces(Path(folder) / "faces", args.images, masks=False, progress=False)
+        report["images_per_second"] = throughput(faces, args.images)
+        report["maps_per_second"] = maps_per_second(faces)
     report["published_network"] = {
         task: json.loads(
             subprocess.run(

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from stcsm.images._cli import faces
+from stcsm.images import faces
 
 app = typer.Typer(
     help="Concept saliency maps for spatial transcriptomics: where in a tissue a concept lives, which genes carry it.",
@@ -145,7 +145,7 @@ SHELL_WORDS = {
     "encoder to be": "--encoder to be",
     "attributes= its path": "--attributes its path",
     "landmarks= its path": "--landmarks its path",
-    "pictures= their folder": "--pictures their folder",
+    "images= their folder": "--images their folder",
     "or crop=False": "or --no-crop",
     "pass overwrite=True": "remove it",
 }

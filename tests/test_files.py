@@ -129,3 +129,17 @@ def test_a_move_that_is_interrupted_leaves_everything_as_it_was(tmp_path, monkey
     assert sorted(p.name for p in folder.iterdir()) == ["map", "model", "sanity"]
     for path in (folder / "map", folder / "sanity", folder / "model" / "weights"):
         assert path.read_text() == "new"
+
+
+def test_a_file_is_replaced_only_when_the_new_one_is_complete(tmp_path):
+    path = tmp_path / "table.csv"
+    with whole_file(path) as scratch:
+        scratch.write_text("old")
+    with pytest.raises(KeyboardInterrupt), whole_file(path) as scratch:  # noqa: PT012
+        scratch.write_text("half of the n")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    with whole_file(path) as scratch:
+        scratch.write_text("new")
+    assert path.read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["table.csv"]

@@ -1,4 +1,4 @@
-"""Simulated faces with known truth, written as CelebA is."""
+"""Simulated faces with known truth, in the layout of CelebA."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["FACE_ATTRIBUTES", "simulated_faces"]
 FACE_ATTRIBUTES = ATTRIBUTES
 """Attributes of the simulated faces, in the order of the tables."""
 
-_BATCH = 64  # pictures whose traits are drawn together
+_BATCH = 64  # images whose traits are sampled together
 _MARK = "simulated_faces.json"
 _OURS = {
     "img_align_celeba",
@@ -46,26 +46,26 @@ def simulated_faces(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Path:
-    """Draw faces with known attributes, and write them in CelebA's own layout.
+    """Simulate faces with known attributes, and write them in CelebA's layout.
 
-    Hat, glasses, smile, beard and earrings are drawn independently of each other and of all the rest: pose, size,
-    skin, hair, light, background. Picture i is the same however many are drawn.
+    Hat, glasses, smile, beard and earrings are independent of each other and of pose, size, skin, hair, light and
+    background. Image i does not depend on ``n``.
 
     Parameters
     ----------
     out
         A new folder.
     n
-        Pictures, 178 x 218 pixels (JPEG). The first 80 % are training pictures, then 10 % validation, 10 % test.
+        Number of images, 178 x 218 pixels (JPEG). The first 80% are training images, then 10% validation, 10% test.
     seed
-        Of everything that is drawn.
+        Of all random numbers.
     prevalence
         Probability of each attribute.
     masks
-        Write ``masks/<attribute>/000001.png`` for each picture that has the attribute: white where at least half of
-        what one sees is the attribute.
+        Write ``masks/<attribute>/000001.png`` for each image with the attribute: white where the attribute makes up at
+        least half of the pixel.
     layout
-        "official": text tables; "kaggle": csv, pictures in a nested folder.
+        "official": text tables; "kaggle": csv, images in a nested folder.
     overwrite
         Replace a folder of simulated faces.
     progress
@@ -80,7 +80,7 @@ def simulated_faces(
     ValueError
         If a setting is out of range.
     FileExistsError
-        If ``out`` exists and ``overwrite`` is false, or holds other things.
+        If ``out`` exists and ``overwrite`` is false, or contains other files.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def simulated_faces(
     >>> faces = stcsm.images.CelebA(folder, size=64)
     """
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= 999_999:
-        raise ValueError(f"Expected n to be a whole number of 1 to 999999 pictures, found {n!r}.")
+        raise ValueError(f"Expected n to be an integer from 1 to 999999, found {n!r}.")
     if not 0 <= prevalence <= 1:
         raise ValueError(f"Expected a prevalence between 0 and 1, found {prevalence}.")
     if layout not in ("official", "kaggle"):
@@ -96,9 +96,9 @@ def simulated_faces(
     out = Path(out)
     _refuse_strangers(out, overwrite)
     with whole_folder(out) as scratch:
-        pictures = scratch / "img_align_celeba" / ("img_align_celeba" if layout == "kaggle" else "")
-        pictures.mkdir(parents=True)
-        has, points = _draw_all(n, seed, prevalence, pictures, scratch / "masks" if masks else None, progress)
+        images = scratch / "img_align_celeba" / ("img_align_celeba" if layout == "kaggle" else "")
+        images.mkdir(parents=True)
+        has, points = _draw_all(n, seed, prevalence, images, scratch / "masks" if masks else None, progress)
         _write_tables(scratch, layout, has, points)
         settings = {"n": n, "seed": seed, "prevalence": prevalence, "masks": masks, "layout": layout}
         (scratch / _MARK).write_text(json.dumps(settings, indent=1), encoding="utf-8")
@@ -111,22 +111,22 @@ def _refuse_strangers(out: Path, overwrite: bool) -> None:
     if not overwrite:
         raise FileExistsError(f"Expected a new folder, found that {out} exists; choose another or pass overwrite=True.")
     strangers = [p.name for p in out.iterdir() if p.stem not in _OURS] if out.is_dir() else ["a file"]
-    # the real CelebA has the same names, and must not be lost by a slip
+    # a real CelebA has the same file names, and must not be deleted by mistake
     if strangers or not (out / _MARK).is_file():
         raise FileExistsError(
-            f"Expected a folder of simulated faces alone, found {strangers[0] if strangers else 'other pictures'!r} in "
+            f"Expected a folder of simulated faces only, found {strangers[0] if strangers else 'other images'!r} in "
             f"{out}; choose another."
         )
 
 
 def _draw_all(
-    n: int, seed: int, prevalence: float, pictures: Path, masks: Path | None, progress: bool
+    n: int, seed: int, prevalence: float, images: Path, masks: Path | None, progress: bool
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     if masks is not None:
         for name in ATTRIBUTES:
             (masks / name).mkdir(parents=True)
     has, points = [], []
-    with tqdm(total=n, desc="draw", unit="picture", disable=not progress) as bar:
+    with tqdm(total=n, desc="draw", unit="image", disable=not progress) as bar:
         for start in range(0, n, _BATCH):
             numbers = np.arange(start, min(start + _BATCH, n))
             scene = draw_scenes(numbers, seed, prevalence)
@@ -136,7 +136,7 @@ def _draw_all(
                 noise = np.random.default_rng([seed, int(i), 1]).standard_normal((3, HEIGHT, WIDTH), dtype=np.float32)
                 pixels, seen = draw(scene.face(row), noise)
                 name = f"{i + 1:06d}"
-                Image.fromarray(np.ascontiguousarray(pixels)).save(pictures / f"{name}.jpg", quality=92)
+                Image.fromarray(np.ascontiguousarray(pixels)).save(images / f"{name}.jpg", quality=92)
                 if masks is not None:
                     for a in np.flatnonzero(scene.has[row]):
                         Image.fromarray(seen[a]).save(masks / ATTRIBUTES[a] / f"{name}.png")

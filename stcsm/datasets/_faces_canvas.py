@@ -1,4 +1,4 @@
-"""Paints shapes, given as distances to their edge, over each other and keeps what of an attribute stays visible."""
+"""Paints shapes, given by signed distances to their edge, over each other and tracks where attributes stay visible."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["HEIGHT", "WIDTH", "YAW", "Canvas", "box", "ellipse", "stroke"]
 
 Floats = NDArray[Any]
 
-WIDTH, HEIGHT = 178, 218  # of CelebA's aligned pictures
+WIDTH, HEIGHT = 178, 218  # of CelebA's aligned images
 YAW = 7.0  # pixels by which a fully turned head moves its features
 
 
@@ -35,7 +35,7 @@ def box(u: Floats, v: Floats, hu: float, hv: float, corner: float) -> Floats:
 
 
 def stroke(u: Floats, v: Floats, half: float, bend: float, width: Floats | float, tilt: float = 0.0) -> Floats:
-    """Distance to a bent stroke ``v = bend t^2 + tilt t``, ``t = u / half`` within one, half as wide as ``width``.
+    """Distance to a bent stroke ``v = bend t^2 + tilt t``, ``t = u / half`` in [-1, 1], of half width ``width``.
 
     Positive ``bend`` lowers its ends.
     """
@@ -46,7 +46,7 @@ def stroke(u: Floats, v: Floats, half: float, bend: float, width: Floats | float
 
 
 class Canvas:
-    """One face's picture, or a window of it.
+    """The image of one face, or a window of it.
 
     Attributes
     ----------
@@ -55,9 +55,9 @@ class Canvas:
     x, y
         Pixel centres, (1, width) and (height, 1).
     u, v
-        The same in the head's own frame, (height, width).
+        The same in the head's frame, (height, width).
     face_u
-        ``u`` from the middle of the features, which turn with the head; its outline hardly does.
+        ``u`` relative to the middle of the features, which move when the head turns; its outline hardly moves.
     rgb
         (3, height, width), 0 to 1.
     """
@@ -73,17 +73,17 @@ class Canvas:
         self.face_u = self.u - YAW * face.yaw
         self.rgb = np.zeros((3, HEIGHT, WIDTH), np.float32)
         self._window = slice(0, HEIGHT), slice(0, WIDTH)
-        self._masks: dict[int, Floats] = {}  # attribute -> share of what is seen, over the whole picture
+        self._masks: dict[int, Floats] = {}  # attribute -> share of each pixel, in the whole image
 
     def near(self, low_u: float, high_u: float, low_v: float, high_v: float) -> Canvas:
-        """Return the window around part of the head; what is painted there is painted here."""
+        """Return the window around part of the head; painting there paints on this canvas."""
         u, v = np.array([low_u, high_u] * 2), np.repeat([low_v, high_v], 2)
         x = self.face.x + self._cos * u - self._sin * v
         y = self.face.y + self._sin * u + self._cos * v
         return self.window(x.min(), x.max(), y.min(), y.max())
 
     def window(self, left: float, right: float, top: float, bottom: float) -> Canvas:
-        """Return the window between two columns and two rows of the whole picture."""
+        """Return the window between two columns and two rows of the whole image."""
         (r, c), part = self._window, object.__new__(Canvas)
         rows = slice(max(int(top) - r.start, 0), max(int(bottom) + 2 - r.start, 0))
         cols = slice(max(int(left) - c.start, 0), max(int(right) + 2 - c.start, 0))
@@ -99,11 +99,11 @@ class Canvas:
         return part
 
     def cover(self, distance: Floats, soft: float = 1.0) -> Floats:
-        """Share of each pixel that lies within an edge, blurred over ``soft`` pixels."""
+        """Share of each pixel that is inside an edge, blurred over ``soft`` pixels."""
         return np.clip(0.5 - distance * (self.face.scale / soft), 0.0, 1.0)
 
     def paint(self, alpha: Floats, colour: Floats, attribute: int | None = None) -> None:
-        """Lay a colour, (3,) or (3, height, width), over the pixels with opacity ``alpha``."""
+        """Paint a colour, (3,) or (3, height, width), over the pixels with opacity ``alpha``."""
         colour = colour.reshape(3, 1, 1) if colour.ndim == 1 else colour
         self.rgb += alpha * (colour - self.rgb)
         for mask in self._masks.values():
@@ -113,6 +113,6 @@ class Canvas:
             whole[self._window] += alpha
 
     def masks(self, attributes: Iterable[int]) -> NDArray[np.bool_]:
-        """Where at least half of what is seen is the attribute, (attributes, height, width)."""
+        """Where an attribute makes up at least half of a pixel, (attributes, height, width)."""
         none = np.zeros((HEIGHT, WIDTH), np.float32)
         return np.stack([self._masks.get(k, none) >= 0.5 for k in attributes])

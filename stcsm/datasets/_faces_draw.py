@@ -1,7 +1,7 @@
 """Draws simulated faces from back to front.
 
-Shapes are signed distances, so that edges are smooth. What a later shape covers is taken out of the masks of the
-earlier ones: a mask holds the pixels where its attribute is what one sees.
+Shapes are signed distances, so that edges are smooth. A later shape is removed from the masks of the earlier ones: a
+mask contains the pixels where its attribute is visible.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ def draw(face: SimpleNamespace, noise: Floats | None = None) -> tuple[NDArray[np
     face
         Its traits: `Scene.face`.
     noise
-        (3, height, width) standard normal numbers, scaled here by the picture's own noise level.
+        (3, height, width) standard normal numbers, which are scaled by the image's noise level.
 
     Returns
     -------
-    Pixels (height, width, 3), 0 to 255, and masks (attributes, height, width), true where at least half of what is
-    seen is the attribute.
+    Pixels (height, width, 3), 0 to 255, and masks (attributes, height, width), true where the attribute makes up at
+    least half of the pixel.
     """
     canvas = Canvas(face)
     _background(canvas)

@@ -1,8 +1,7 @@
-"""What stands in a simulated face: every number that a drawing needs, drawn at random, one row a picture.
+"""Random traits of simulated faces: every number that a drawing needs, one row per image.
 
-Lengths are in pixels of CelebA's aligned 178 x 218 pictures, in the head's own frame: ``u`` to the right and ``v``
-down from the middle of
-the face, before the head is scaled, rolled and moved.
+Lengths are in pixels of CelebA's aligned 178 x 218 images, in the head's frame: ``u`` to the right and ``v`` down from
+the middle of the face, before the head is scaled, rolled and shifted.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ __all__ = ["ATTRIBUTES", "Scene", "draw_scenes"]
 
 Floats = NDArray[Any]
 
-#: The attributes that are drawn, in the order of the tables and masks.
+#: Simulated attributes, in the order of the tables and masks.
 ATTRIBUTES = ("Wearing_Hat", "Eyeglasses", "Smiling", "Beard", "Wearing_Earrings")
 
-_N_UNIFORM = 160  # uniform numbers set aside for a picture: adding a trait leaves those already there as they were
+_N_UNIFORM = 160  # uniform numbers reserved per image, so that a new trait does not change the existing ones
 
 SKIN = np.array(
     [
@@ -73,7 +72,7 @@ class Scene:
 
 
 class _Uniform:
-    """Hands out the uniform numbers of each picture, column by column."""
+    """Returns the uniform numbers of each image, column by column."""
 
     def __init__(self, numbers: Floats) -> None:
         self._numbers, self._next = numbers, 0
@@ -98,7 +97,7 @@ class _Uniform:
         return (val[:, None] * (1 - sat[:, None] * (1 - wheel))).astype(np.float32)
 
     def palette(self, colours: Floats, spread: float) -> Floats:
-        """Return a point between two neighbours of a palette, made lighter or darker by up to ``spread``."""
+        """Return a colour between two neighbours of a palette, lightened or darkened by up to ``spread``."""
         place = self.column() * (len(colours) - 1)
         low = np.minimum(place.astype(np.intp), len(colours) - 2)
         part = (place - low)[:, None]
@@ -108,9 +107,9 @@ class _Uniform:
 
 
 def draw_scenes(indices: NDArray[np.intp], seed: int, prevalence: float) -> Scene:
-    """Draw the traits of the pictures ``indices``.
+    """Sample the traits of the images ``indices``.
 
-    Picture i is the same whichever others are drawn with it: its numbers come from a generator seeded by (``seed``, i).
+    Image i does not depend on the others: its numbers come from a generator seeded by (``seed``, i).
     """
     numbers = np.stack([np.random.default_rng([seed, int(i)]).random(_N_UNIFORM) for i in indices]).astype(np.float32)
     draw = _Uniform(numbers)

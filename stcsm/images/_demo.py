@@ -1,4 +1,4 @@
-"""``stcsm faces demo``: simulated faces, whose attributes and pixels are known, from drawing to maps."""
+"""``stcsm faces demo``: the whole analysis on simulated faces, whose attributes and pixels are known."""
 
 from __future__ import annotations
 
@@ -14,28 +14,22 @@ from numpy.typing import NDArray
 from rich.table import Table
 from tqdm.auto import tqdm
 
-from stcsm.attribution import METHODS
+from stcsm.attribution import METHODS, method_class
 from stcsm.datasets import simulated_faces
 
-from ._agreement import mask_agreement, mean_difference
-from ._architecture import Architecture
-from ._celeba import CelebA
-from ._concepts import concept_scores, concept_vectors, performance
-from ._data import Pictures
-from ._encode import encode
-from ._figures import clip_map, plot_histograms, plot_saliency
-from ._results import results_folder
-from ._run import draw, occlusion_window, quiet_libraries
-from ._saliency import DEFAULT_METHOD, SaliencyMaps, pixel_maps, saliency
-from ._traversal import STEPS, plot_traversal, traverse
-from ._vae import ImageVAE
+from ._concepts import STEPS, concept_scores, concept_vectors, encode, performance, traverse
+from ._figures import clip_map, plot_histograms, plot_saliency, plot_traversal
+from ._run import draw, patches, quiet_libraries, results_folder
+from ._saliency import DEFAULT_METHOD, SaliencyMaps, mask_agreement, mean_difference, pixel_maps, saliency
+from .data import CelebA, ImageSet
+from .model import Architecture, ImageVAE
 
 __all__ = ["DEMO", "map_agreement", "run_demo"]
 
-#: Small enough to train in two minutes on two cores. ELU: its gradient has no dead pixels.
+#: Trains in two minutes on two cores. ELU: its gradient is zero nowhere.
 DEMO = Architecture(32, (16, 32, 64), (4, 4, 4), 3, 256, 64, "elu", 2e-3, -2.0)
 N_FACES, EPOCHS, BATCH, RATE = 4000, 20, 64, 2e-3
-N_JUDGED = 80  # held-out pictures on which the maps are judged; about half have each attribute
+N_JUDGED = 80  # held-out images on which maps are evaluated; about half have each attribute
 ESTIMATOR = "cav"
 BASELINE = "|mean with - mean without|"
 RESULTS = (
@@ -47,7 +41,7 @@ RESULTS = (
 def run_demo(
     out: Path, *, seed: int, workers: int, quiet: bool, n: int = N_FACES, epochs: int = EPOCHS, n_judged: int = N_JUDGED
 ) -> None:
-    """Draw faces, train, make concepts, map them, and compare scores and maps with the truth."""
+    """Simulate faces, train, compute concepts and maps, and compare scores and maps with the truth."""
     started = time.perf_counter()
     with quiet_libraries(quiet) as console, results_folder(out, RESULTS) as scratch:
         simulated_faces(scratch / "faces", n, seed=seed, progress=not quiet)
@@ -59,48 +53,50 @@ def run_demo(
             seed=seed, accelerator="cpu", progress=not quiet,
         )  # fmt: skip
         z, z_test = (encode(model, part, progress=not quiet) for part in (train, test))
-        told = {}
+        scored = {}
         for estimator in ("contrast", ESTIMATOR):
             vectors = concept_vectors(z, train.attributes, estimator=estimator)
             scores = concept_scores(z_test, vectors, test.names)
-            told[estimator] = performance(scores, test.attributes, concept_scores(z, vectors), train.attributes)
+            scored[estimator] = performance(scores, test.attributes, concept_scores(z, vectors), train.attributes)
         judged = np.arange(min(n_judged, len(test)))
-        found, examples = map_agreement(model, train, test.take(judged), vectors, z_test[judged], progress=not quiet)
+        agreement, examples = map_agreement(
+            model, train, test.take(judged), vectors, z_test[judged], progress=not quiet
+        )
         vectors.to_csv(scratch / "concept_vectors.csv")
-        pd.concat(told, names=["estimator"]).to_csv(scratch / "performance.csv")
-        found.to_csv(scratch / "maps.csv", index=False)
+        pd.concat(scored, names=["estimator"]).to_csv(scratch / "performance.csv")
+        agreement.to_csv(scratch / "maps.csv", index=False)
         draw(scratch / "histograms.png", lambda: plot_histograms(scores, test.attributes))
         best = saliency(model, test, vectors, n=4, latents=z_test, progress=False)
         draw(scratch / "saliency.png", lambda: plot_saliency(best))
         draw(scratch / "overlay.png", lambda: plot_saliency(best, overlay=True))
         draw(scratch / "methods.png", lambda: _plot_methods(examples))
         draw(scratch / "traversal.png", lambda: _plot_traversal(model, z_test, test, vectors))
-    console.print(_scores_table(told))
-    for key, title in (("auroc", "AUROC over pixels"), ("top", "share of its top 5% of pixels on the attribute")):
-        console.print(_maps_table(found, key, f"How well a map finds the attribute: {title}"))
+    console.print(_scores_table(scored))
+    for key, title in (("auroc", "AUROC over pixels"), ("top", "share of the top 5% of pixels on the attribute")):
+        console.print(_maps_table(agreement, key, f"Agreement of maps with the attribute's pixels: {title}"))
     console.print(f"{', '.join(RESULTS)} in {out} ({time.perf_counter() - started:.0f} s)", highlight=False)
 
 
 def map_agreement(
     model: ImageVAE,
-    train: Pictures,
-    judged: Pictures,
+    train: ImageSet,
+    judged: ImageSet,
     vectors: pd.DataFrame,
     latents: NDArray[np.float32],
     methods: Sequence[str] = METHODS,
     progress: bool = True,
 ) -> tuple[pd.DataFrame, dict[str, SaliencyMaps]]:
-    """Compare the maps of every method with the masks, in the pictures that have the attribute.
+    """Compare the maps of every method with the masks, in the images that have the attribute.
 
     Parameters
     ----------
     model
         A trained model.
     train
-        Its training pictures: their mean is the baseline of methods that need one, and they make the map that any
-        method has to beat, `mean_difference`.
+        Its training images: their mean is the baseline of methods that need one, and their `mean_difference` is the
+        map that every method is compared with.
     judged
-        Pictures with masks.
+        Images with masks.
     vectors
         Concept vectors.
     latents
@@ -112,7 +108,7 @@ def map_agreement(
 
     Returns
     -------
-    One row a method and attribute: means over pictures of what `mask_agreement` returns; and the maps of each method
+    One row per method and attribute: means over images of the results of `mask_agreement`; and the maps of each method
     for all of ``judged``.
     """
     pixels = train.stack(np.arange(len(train))).numpy()
@@ -123,8 +119,9 @@ def map_agreement(
         plain = pixel_maps(mean_difference(pixels, train.attributes[name]))
         rows.append({"method": BASELINE, "attribute": name, **_mean(mask_agreement(plain, masks[name]))})
     for method in tqdm(methods, desc="explain", unit="method", disable=not progress):
-        params = {"baseline": mean} if method in ("integrated_gradients", "deeplift") else {}
-        params |= occlusion_window(judged.size) if method == "occlusion" else {}
+        params = patches(method, judged.size)
+        if not params and "baseline" in method_class(method).parameters():
+            params = {"baseline": mean}
         found = saliency(
             model,
             judged,
@@ -147,14 +144,14 @@ def _mean(found: dict[str, NDArray[np.float64]]) -> dict[str, float]:
     return {key: float(values[known].mean()) for key, values in found.items()} | {"n": int(known.sum())}
 
 
-def _scores_table(told: dict[str, pd.DataFrame]) -> Table:
-    shown = Table(title="How well the concept score tells held-out pictures (AUROC; 0.5 is chance)")
-    for heading in ("attribute", *told, f"accuracy ({ESTIMATOR})", "always the larger class"):
+def _scores_table(found: dict[str, pd.DataFrame]) -> Table:
+    shown = Table(title="Concept scores on held-out images (AUROC; 0.5 is chance)")
+    for heading in ("attribute", *found, f"accuracy ({ESTIMATOR})", "always the larger class"):
         shown.add_column(heading, justify="left" if heading == "attribute" else "right")
-    last = told[ESTIMATOR]
+    last = found[ESTIMATOR]
     for name in last.index:
         values = [
-            *(t.loc[name, "auroc"] for t in told.values()),
+            *(t.loc[name, "auroc"] for t in found.values()),
             last.loc[name, "accuracy"],
             last.loc[name, "majority"],
         ]
@@ -176,7 +173,7 @@ def _maps_table(found: pd.DataFrame, key: str, title: str) -> Table:
 
 
 def _plot_methods(maps: dict[str, SaliencyMaps]) -> Figure:
-    """One picture of each attribute: the face, then the map of every method."""
+    """One image per attribute: the face, then the map of every method."""
     first = next(iter(maps.values()))
     picks = np.argmax(first.scores, axis=1)
     down, across = len(first.concepts), len(maps) + 1
@@ -197,11 +194,11 @@ def _plot_methods(maps: dict[str, SaliencyMaps]) -> Figure:
     return figure
 
 
-def _plot_traversal(model: ImageVAE, latents: NDArray[np.float32], test: Pictures, vectors: pd.DataFrame) -> Figure:
-    """Start from a face that has no attribute at all, or few."""
+def _plot_traversal(model: ImageVAE, latents: NDArray[np.float32], test: ImageSet, vectors: pd.DataFrame) -> Figure:
+    """Start from a face with as few attributes as possible."""
     start = latents[int(test.attributes.sum(axis=1).to_numpy().argmin())]
     contrast = concept_vectors(latents, test.attributes)
-    # CAV vectors have no scale of their own: a step is as long as the difference of the class means along them
+    # CAV vectors have no scale: a step is the difference of the class means projected on the vector
     unit = vectors.to_numpy() / np.linalg.norm(vectors.to_numpy(), axis=1, keepdims=True)
     step = unit * (unit * contrast.to_numpy()).sum(axis=1, keepdims=True)
     faces = traverse(model, start, pd.DataFrame(step, index=vectors.index))

@@ -1,4 +1,4 @@
-"""Pictures of concepts: scores with and without an attribute, saliency beside or over the faces."""
+"""Figures of concepts: histograms of scores, saliency beside or over the faces, faces along a concept vector."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from matplotlib.patches import Patch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import roc_auc_score
 
+from ._concepts import STEPS
 from ._saliency import SaliencyMaps
 
-__all__ = ["clip_map", "plot_histograms", "plot_saliency"]
+__all__ = ["clip_map", "plot_histograms", "plot_saliency", "plot_traversal"]
 
 WITH, WITHOUT = "#b2182b", "#878787"
 
@@ -27,24 +28,24 @@ def plot_histograms(
     bins: int = 30,
     ncols: int | None = None,
 ) -> Figure:
-    """Concept scores of pictures with and without each attribute, all attributes in one figure.
+    """Draw histograms of concept scores of images with and without each attribute, one panel per attribute.
 
     Parameters
     ----------
     scores
-        One row a picture, one column a concept; see `concept_scores`.
+        One row per image, one column per concept; see `concept_scores`.
     attributes
-        Booleans, one row a picture in the same order.
+        Booleans, one row per image in the same order.
     names
-        Concepts to show; None is all.
+        Concepts to draw; None is all.
     bins
-        Of each histogram, over the middle 99.8% of the scores. Areas are one.
+        Bins of each histogram, over the central 99.8% of the scores. Areas are one.
     ncols
-        Panels in a row; None chooses.
+        Panels per row; None chooses.
 
     Returns
     -------
-    The figure. A panel's title tells the attribute and the AUROC of its score.
+    The figure. A panel's title contains the attribute and the AUROC of its score.
 
     Raises
     ------
@@ -56,9 +57,9 @@ def plot_histograms(
         if name not in scores or name not in attributes:
             raise ValueError(f"Expected concepts among {', '.join(map(str, scores))}, found {name!r}.")
     if len(scores) != len(attributes):
-        raise ValueError(f"Expected attributes of {len(scores)} pictures, found {len(attributes)}.")
+        raise ValueError(f"Expected attributes of {len(scores)} images, found {len(attributes)}.")
     if bins < 1 or (ncols is not None and ncols < 1):
-        raise ValueError(f"Expected at least 1 bin and 1 panel in a row, found {bins} and {ncols}.")
+        raise ValueError(f"Expected at least 1 bin and 1 panel per row, found {bins} and {ncols}.")
     if not shown:
         raise ValueError("Expected at least one concept, found none.")
     across = ncols or (len(shown) if len(shown) <= 5 else 5 if len(shown) <= 20 else 8)
@@ -110,25 +111,25 @@ def plot_saliency(
     cmap: str | None = None,
     opacity: float = 0.75,
 ) -> Figure:
-    """Show faces and, beside or over each, its concept saliency map; one row a concept.
+    """Draw faces and, beside or over each, its concept saliency map; one row per concept.
 
     Parameters
     ----------
     maps
-        What `saliency` returned.
+        Result of `saliency`.
     concepts
-        Concepts to show; None is all.
+        Concepts to draw; None is all.
     n
-        Pictures of each concept; None is all.
+        Images per concept; None is all.
     overlay
-        Lay the map over the face in grey in place of beside it.
+        Draw the map over the face in grey instead of beside it.
     channels, smooth
-        See `pixel_maps`. The published figures are those of ``channels="sum", smooth=0``.
+        See `pixel_maps`. The published figures use ``channels="sum", smooth=0``.
     percentiles
-        Each map is clipped at these percentiles of its own values (the published ones by default), then spans the
-        colours.
+        Each map is clipped at these percentiles of its own values (by default the published ones), then scaled to the
+        range of the colour map.
     cmap
-        Matplotlib colour map; by default dark to bright, and for ``channels="sum"`` diverging around zero.
+        Matplotlib colour map; by default sequential, and for ``channels="sum"`` diverging around zero.
     opacity
         Of the strongest pixels of an overlay.
 
@@ -139,7 +140,7 @@ def plot_saliency(
     Raises
     ------
     ValueError
-        If a concept is unknown, or percentiles do not lie between 0 and 100 in order.
+        If a concept is unknown, or percentiles are not between 0 and 100 in increasing order.
     """
     shown = maps.concepts if concepts is None else list(concepts)
     unknown = [name for name in shown if name not in maps.concepts]
@@ -169,7 +170,7 @@ def plot_saliency(
         for i in range(each):
             face, weight = maps.pixels[k, i], clip_map(values[k, i], percentiles, signed)
             if overlay:
-                row[i].imshow(_laid_over(face, weight, colours, opacity, signed), interpolation="nearest")
+                row[i].imshow(_overlaid(face, weight, colours, opacity, signed), interpolation="nearest")
             else:
                 row[2 * i].imshow(face, interpolation="nearest")
                 row[2 * i + 1].imshow(weight, cmap=colours, vmin=-1 if signed else 0, vmax=1, interpolation="nearest")
@@ -180,19 +181,66 @@ def plot_saliency(
     return figure
 
 
+def plot_traversal(faces: ArrayLike, concepts: Sequence[str], steps: Sequence[float] = STEPS) -> Figure:
+    """Draw a traversal: one row per concept and starting point, one column per step.
+
+    Parameters
+    ----------
+    faces
+        (K, n, T, size, size, 3), as `traverse` returns them.
+    concepts
+        K names.
+    steps
+        T values.
+
+    Returns
+    -------
+    The figure.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of concepts or steps do not match the faces.
+    """
+    drawn = np.asarray(faces)
+    if drawn.ndim != 6 or drawn.shape[0] != len(concepts) or drawn.shape[2] != len(steps):
+        raise ValueError(
+            f"Expected faces of shape ({len(concepts)} concepts, n, {len(steps)} steps, size, size, 3), found "
+            f"{drawn.shape}."
+        )
+    k, n, t = drawn.shape[:3]
+    figure, axes = plt.subplots(
+        k * n, t, figsize=(0.95 * t + 0.9, 0.95 * k * n + 0.25), squeeze=False,
+        gridspec_kw={"wspace": 0.03, "hspace": 0.06, "left": 0.9 / (0.95 * t + 0.9), "right": 0.995,
+                     "top": 1 - 0.25 / (0.95 * k * n + 0.25), "bottom": 0.005},
+    )  # fmt: skip
+    for row, (c, i) in zip(axes, np.ndindex(k, n), strict=True):
+        if i == 0:
+            text = str(concepts[c]).replace("_", "\n")
+            row[0].text(-0.08, 0.5, text, transform=row[0].transAxes, ha="right", va="center", fontsize=8)
+        for j, axis in enumerate(row):
+            axis.imshow(drawn[c, i, j], interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.spines[:].set_visible(False)
+    for axis, step in zip(axes[0], steps, strict=True):
+        axis.set_title(f"{step:+g} v" if step else "z", fontsize=8, pad=3)
+    return figure
+
+
 def clip_map(
     values: ArrayLike, percentiles: tuple[float, float] = (0.5, 99.5), signed: bool = False
 ) -> NDArray[np.float64]:
-    """Clip a map at percentiles of its values, so that a few pixels do not decide the colours, and scale it.
+    """Clip a map at percentiles of its values, so that a few pixels do not determine the colours, and scale it.
 
     Parameters
     ----------
     values
         (size, size).
     percentiles
-        Lower and upper one.
+        Lower and upper percentile.
     signed
-        Keep zero at zero, and scale by the larger end.
+        Keep zero at zero, and divide by the larger absolute limit.
 
     Returns
     -------
@@ -201,7 +249,7 @@ def clip_map(
     Raises
     ------
     ValueError
-        If percentiles are not two numbers between 0 and 100, in order.
+        If percentiles are not two numbers between 0 and 100 in increasing order.
     """
     low, high = percentiles
     if not 0 <= low < high <= 100:
@@ -215,10 +263,10 @@ def clip_map(
     return (clipped - a) / (b - a) if b > a else np.zeros_like(clipped)
 
 
-def _laid_over(
+def _overlaid(
     face: NDArray[np.uint8], weight: NDArray[np.float64], colours: plt.Colormap, opacity: float, signed: bool
 ) -> NDArray[np.float64]:
-    """Colours over the face in grey, as opaque as the map is strong."""
+    """Colours over the grey face; the opacity is proportional to the map."""
     grey = (face @ np.array([0.299, 0.587, 0.114]) / 255)[..., None].repeat(3, axis=-1)
     paint = colours((weight + 1) / 2 if signed else weight)[..., :3]
     alpha = opacity * np.abs(weight)[..., None]
@@ -226,5 +274,5 @@ def _laid_over(
 
 
 def _words(name: object, line: bool = False) -> str:
-    """CelebA's attribute names as words."""
+    """Replace the underscores of CelebA's attribute names."""
     return str(name).replace("_", "\n" if line else " ")

@@ -1,13 +1,17 @@
-"""What ``stcsm faces crop | train | concepts | saliency`` do, from files to files."""
+"""The steps of ``stcsm faces crop | train | concepts | saliency``, from files to files."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
+import os
+import shutil
+import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,40 +19,46 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from stcsm.attribution import METHODS
+from stcsm._files import replace_all
+from stcsm.attribution import METHODS, method_class
 
-from ._architecture import PRESETS
-from ._celeba import CelebA
-from ._concepts import both_classes, concept_scores, concept_vectors, performance
-from ._crop import crop_faces
-from ._encode import encode
-from ._figures import plot_histograms, plot_saliency
-from ._results import results_folder
+from ._concepts import STEPS, both_classes, concept_scores, concept_vectors, encode, performance, traverse
+from ._figures import plot_histograms, plot_saliency, plot_traversal
 from ._saliency import saliency
-from ._traversal import STEPS, plot_traversal, traverse
-from ._vae import ImageVAE
+from .data import CelebA, ImageSet, crop_faces
+from .model import PRESETS, ImageVAE
 
-__all__ = ["draw", "open_data", "quiet_libraries", "run_concepts", "run_crop", "run_saliency", "run_train"]
+__all__ = [
+    "draw",
+    "patches",
+    "quiet_libraries",
+    "results_folder",
+    "run_concepts",
+    "run_crop",
+    "run_saliency",
+    "run_train",
+]
 
-VECTORS, SCORES, TOLD, LATENTS = "concept_vectors.csv", "concept_scores.csv", "performance.csv", "latents.npy"
+VECTORS, SCORES, PERFORMANCE, LATENTS = "concept_vectors.csv", "concept_scores.csv", "performance.csv", "latents.npy"
 ORIGIN = "concepts.json"
-SHOWN = 10  # attributes in the traversal: those whose score tells best
+SHOWN = 10  # attributes in the traversal: those with the highest AUROC
 
 
-def open_data(root: Path, size: int, crop: bool = True, **tables: Any) -> CelebA:
-    """Open a copy of CelebA, a folder that ``crop`` wrote, or (with ``crop=False``) anyone's pictures with a table."""
+def _open_data(root: Path, size: int, crop: bool = True, **tables: Any) -> CelebA:
+    """Open a copy of CelebA, a folder that ``crop`` wrote, or (with ``crop=False``) a folder of your own images."""
     return CelebA(root, size=size, crop=crop, resample="nearest" if crop else "bilinear", **tables)
 
 
 def run_crop(root: Path, out: Path, *, workers: int, quality: int, quiet: bool, **tables: Any) -> None:
-    """Crop every face and write it to disk; go on where an earlier call stopped."""
+    """Write the crop of every face to disk; the same call resumes an interrupted one."""
     with quiet_libraries(quiet) as console:
-        data = open_data(root, 128, **tables)
+        data = _open_data(root, 128, **tables)
         console.print(f"{data.inventory}.", highlight=False)
         report = crop_faces(data, out, workers=workers, quality=quality, progress=not quiet)
         console.print(f"{report}.", highlight=False)
@@ -58,20 +68,20 @@ def run_train(
     root: Path, out: Path, *, size: int, seed: int, workers: int, quiet: bool, in_memory: bool, crop: bool,
     tables: dict[str, Any], **settings: Any,
 ) -> None:  # fmt: skip
-    """Train an `ImageVAE`; the same call goes on where it was stopped."""
+    """Train an `ImageVAE`; the same call resumes an interrupted training."""
     if size not in PRESETS:
         raise ValueError(f"Expected --size to be one of {', '.join(map(str, PRESETS))}, found {size}")
     with quiet_libraries(quiet) as console:
-        data: Any = open_data(root, size, crop, **tables)
-        console.print(f"{data.inventory}.", highlight=False)
-        if in_memory:
-            data = data.load(workers=workers, progress=not quiet)
-        train, valid = data, None
+        files = _open_data(root, size, crop, **tables)
+        console.print(f"{files.inventory}.", highlight=False)
+        data = files.load(workers=workers, progress=not quiet) if in_memory else files
+        train: ImageSet = data
+        valid: ImageSet | None = None
         if data.partition is not None:
             train = data.part("train")
             valid = data.part("valid") if (data.partition == "valid").any() else None
         model = ImageVAE.preset(size, seed=seed)
-        console.print(f"{model.n_parameters():,} parameters, {len(train)} pictures", highlight=False)
+        console.print(f"{model.n_parameters():,} parameters, {len(train)} images", highlight=False)
         history = model.fit(
             train, out, validation=valid, seed=seed, workers=0 if in_memory else workers, progress=not quiet, **settings
         )
@@ -83,14 +93,14 @@ def run_concepts(
     root: Path, model_folder: Path, out: Path, *, attributes: Sequence[str], estimator: str, n: int | None,
     batch_size: int, workers: int, accelerator: str, quiet: bool, crop: bool, tables: dict[str, Any],
 ) -> None:  # fmt: skip
-    """Encode all pictures, make a concept of every attribute and judge its score on pictures held out."""
-    names = [VECTORS, SCORES, TOLD, LATENTS, ORIGIN, "histograms.png", "traversal.png"]
+    """Encode all images, compute a concept vector per attribute and evaluate its score on held-out images."""
+    names = [VECTORS, SCORES, PERFORMANCE, LATENTS, ORIGIN, "histograms.png", "traversal.png"]
     with quiet_libraries(quiet) as console, results_folder(out, names) as scratch:
-        model = load_model(model_folder, accelerator)
-        data = open_data(root, model.architecture.size, crop, **tables)
+        model = _load_model(model_folder, accelerator)
+        data = _open_data(root, model.architecture.size, crop, **tables)
         console.print(f"{data.inventory}.", highlight=False)
-        train, test = split(data.partition, len(data))
-        chosen = choose(data.attributes[train], attributes, console)
+        train, test = _split(data.partition, len(data))
+        chosen = _choose(data.attributes[train], attributes, console)
         latents = np.lib.format.open_memmap(
             scratch / LATENTS, mode="w+", dtype=np.float32, shape=(len(data), model.architecture.latent)
         )
@@ -98,27 +108,27 @@ def run_concepts(
         has = data.attributes[chosen]
         vectors = concept_vectors(latents[train], has[train], n=n, estimator=estimator)
         scores = concept_scores(latents, vectors, data.names)
-        told = performance(scores[test], has[test], scores[train], has[train])
+        table = performance(scores[test], has[test], scores[train], has[train])
         vectors.to_csv(scratch / VECTORS)
-        scores.to_csv(scratch / SCORES, index_label="picture", float_format="%.6g")
-        told.to_csv(scratch / TOLD)
-        origin = {"model": fingerprint(model_folder), "estimator": estimator, "n": n, "pictures": len(data)}
+        scores.to_csv(scratch / SCORES, index_label="image", float_format="%.6g")
+        table.to_csv(scratch / PERFORMANCE)
+        origin = {"model": _fingerprint(model_folder), "estimator": estimator, "n": n, "images": len(data)}
         (scratch / ORIGIN).write_text(json.dumps(origin, indent=1), encoding="utf-8")
-        draw(scratch / "histograms.png", lambda: plot_histograms(scores[test], has[test]))
-        best = told["auroc"].sort_values(ascending=False, kind="stable").index[:SHOWN]
+        draw(scratch / "histograms.png", partial(plot_histograms, scores[test], has[test]))
+        best = table["auroc"].sort_values(ascending=False, kind="stable").index[:SHOWN]
         faces = traverse(model, latents[train].mean(axis=0), vectors.loc[best])
-        draw(scratch / "traversal.png", lambda: plot_traversal(faces, list(best), STEPS))
+        draw(scratch / "traversal.png", partial(plot_traversal, faces, list(best), STEPS))
         latents.flush()
-    console.print(table_of(told, "Concept scores, on pictures held out"))
+    console.print(_table_of(table, "Concept scores on held-out images"))
     console.print(f"{', '.join(names)} in {out}", highlight=False)
 
 
 def run_saliency(
     root: Path, model_folder: Path, concepts_folder: Path, out: Path, *, attributes: Sequence[str], method: str, n: int,
-    pictures: Sequence[str], part: str, batch_size: int, workers: int, accelerator: str, quiet: bool, crop: bool,
+    images: Sequence[str], part: str, batch_size: int, workers: int, accelerator: str, quiet: bool, crop: bool,
     tables: dict[str, Any],
 ) -> None:  # fmt: skip
-    """Explain the top-scoring pictures of each concept, or given ones."""
+    """Compute saliency maps of the top-scoring images of each concept, or of given images."""
     if method not in (*METHODS, "all"):
         raise ValueError(f"Expected --method to be one of {', '.join(METHODS)} or all, found {method!r}")
     if part not in ("train", "valid", "test", "all"):
@@ -129,76 +139,73 @@ def run_saliency(
         for m in methods
         for kind, ending in (("saliency", "png"), ("overlay", "png"), ("maps", "npz"))
     ]
-    names.append("pictures.csv")
+    names.append("images.csv")
     with quiet_libraries(quiet) as console, results_folder(out, names) as scratch:
-        model = load_model(model_folder, accelerator)
-        vectors = read_vectors(concepts_folder, model_folder)
+        model = _load_model(model_folder, accelerator)
+        vectors = _read_vectors(concepts_folder, model_folder)
         unknown = [a for a in attributes if a not in vectors.index]
         if unknown:
             raise ValueError(f"Expected attributes among {', '.join(vectors.index)}, found {unknown[0]!r}")
         vectors = vectors.loc[list(attributes)] if attributes else vectors
-        data: Any = open_data(root, model.architecture.size, crop, **tables)
+        data: ImageSet = _open_data(root, model.architecture.size, crop, **tables)
         rows, latents = None, None
-        if pictures:
-            rows = data.names.get_indexer(list(pictures))
+        if images:
+            rows = data.names.get_indexer(pd.Index(list(images)))
             if (rows < 0).any():
-                lost = list(pictures)[int(np.argmin(rows))]
-                raise ValueError(f"Expected names of pictures such as {data.names[0]}, found {lost!r}")
+                absent = list(images)[int(np.argmin(rows))]
+                raise ValueError(f"Expected names of images such as {data.names[0]}, found {absent!r}")
         else:
-            latents = stored_latents(concepts_folder, data.names)
+            latents = _stored_latents(concepts_folder, data.names)
             if latents is None:
                 latents = encode(model, data, batch_size=256, workers=workers, progress=not quiet)
             if part != "all" and data.partition is not None:
                 chosen = (data.partition == part).to_numpy()
                 data, latents = data.part(part), latents[chosen]
         for m in methods:
-            params = occlusion_window(model.architecture.size) if m == "occlusion" else {}
             maps = saliency(
                 model, data, vectors, rows=rows, n=n, method=m, latents=latents, batch_size=batch_size,
-                progress=not quiet, **params,
+                progress=not quiet, **patches(m, model.architecture.size),
             )  # fmt: skip
             maps.save(scratch / f"maps_{m}.npz")
-            draw(scratch / f"saliency_{m}.png", lambda maps=maps: plot_saliency(maps))
-            draw(scratch / f"overlay_{m}.png", lambda maps=maps: plot_saliency(maps, overlay=True))
-        places = [
+            draw(scratch / f"saliency_{m}.png", partial(plot_saliency, maps))
+            draw(scratch / f"overlay_{m}.png", partial(plot_saliency, maps, overlay=True))
+        shown = [
             (c, i + 1, maps.names[k, i], maps.scores[k, i])
             for k, c in enumerate(maps.concepts)
             for i in range(maps.names.shape[1])
         ]
-        pd.DataFrame(places, columns=["concept", "rank", "picture", "score"]).to_csv(
-            scratch / "pictures.csv", index=False
-        )
+        pd.DataFrame(shown, columns=["concept", "rank", "image", "score"]).to_csv(scratch / "images.csv", index=False)
     console.print(f"{', '.join(names)} in {out}", highlight=False)
 
 
-def occlusion_window(size: int) -> dict[str, Any]:
-    """Patches of an eighth of the width, all channels at once, half a patch apart."""
+def patches(method: str, size: int) -> dict[str, Any]:
+    """Parameters of a method that covers windows: an eighth of the width, all channels, half a window apart."""
+    if "window" not in method_class(method).parameters():
+        return {}
     return {"window": (3, size // 8, size // 8), "step": (3, size // 16, size // 16)}
 
 
-def load_model(folder: Path, accelerator: str) -> ImageVAE:
-    """Read a model, given its folder or that of the training."""
-    model = ImageVAE.load(model_place(folder))
+def _load_model(folder: Path, accelerator: str) -> ImageVAE:
+    """Read a model from its folder or from that of its training."""
+    model = ImageVAE.load(_model_folder(folder))
     if accelerator == "auto":
-        import torch
-
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     return model.to({"gpu": "cuda"}.get(accelerator, accelerator))
 
 
-def model_place(folder: Path) -> Path:
-    """Where the model lies: in the folder itself, or in ``model`` below it, as a training leaves it."""
+def _model_folder(folder: Path) -> Path:
+    """The folder itself, or ``model`` in it, where a training writes the model."""
     return folder / "model" if (folder / "model").is_dir() and not (folder / "model.json").is_file() else folder
 
 
-def fingerprint(model_folder: Path) -> str:
-    """Hash of a model's weights, by which vectors and latents know whose they are."""
-    with (model_place(model_folder) / "model.safetensors").open("rb") as file:
+def _fingerprint(model_folder: Path) -> str:
+    """Hash of a model's weights, which is stored with its vectors and latents."""
+    with (_model_folder(model_folder) / "model.safetensors").open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_vectors(folder: Path, model_folder: Path) -> pd.DataFrame:
-    """Read what ``concepts`` wrote, and make sure that it belongs to the model."""
+def _read_vectors(folder: Path, model_folder: Path) -> pd.DataFrame:
+    """Read what ``concepts`` wrote, and check that it belongs to the model."""
     for name in (VECTORS, ORIGIN):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"Expected {name} in {folder}, found none; run stcsm faces concepts first")
@@ -209,26 +216,26 @@ def read_vectors(folder: Path, model_folder: Path) -> pd.DataFrame:
         raise ValueError(
             f"Expected the results of stcsm faces concepts in {folder}, found a damaged file: {error}"
         ) from error
-    if origin.get("model") != fingerprint(model_folder):
+    if origin.get("model") != _fingerprint(model_folder):
         raise ValueError(
-            f"Expected concepts of the model in {model_folder}, found another's in {folder}; run stcsm faces concepts "
-            f"again"
+            f"Expected concepts of the model in {model_folder}, found those of another model in "
+            f"{folder}; run stcsm faces concepts again"
         )
     return vectors
 
 
-def stored_latents(folder: Path, names: pd.Index) -> NDArray[np.float32] | None:
-    """Latents that ``concepts`` wrote, if they are those of the same pictures."""
+def _stored_latents(folder: Path, names: pd.Index) -> NDArray[np.float32] | None:
+    """Latents that ``concepts`` wrote, if they are those of the same images."""
     if not (folder / LATENTS).is_file() or not (folder / SCORES).is_file():
         return None
-    known = pd.read_csv(folder / SCORES, usecols=["picture"], dtype=str)["picture"]
+    known = pd.read_csv(folder / SCORES, usecols=["image"], dtype=str)["image"]
     if len(known) != len(names) or not (known.to_numpy() == names.to_numpy()).all():
         return None
     return np.load(folder / LATENTS, mmap_mode="r", allow_pickle=False)
 
 
-def split(partition: pd.Series | None, n: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which pictures make the vectors, and which judge them: as partitioned, or a fifth drawn at random."""
+def _split(partition: pd.Series | None, n: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Images to compute vectors from, and images to evaluate them on: as partitioned, or a random fifth."""
     if partition is not None and (partition == "train").any() and (partition == "test").any():
         return (partition == "train").to_numpy(), (partition == "test").to_numpy()
     test = np.zeros(n, dtype=bool)
@@ -236,41 +243,39 @@ def split(partition: pd.Series | None, n: int) -> tuple[NDArray[np.bool_], NDArr
     return ~test, test
 
 
-def choose(has: pd.DataFrame, wanted: Sequence[str], console: Console) -> list[str]:
-    """Attributes that were asked for, or all that some training pictures have and others have not."""
+def _choose(has: pd.DataFrame, wanted: Sequence[str], console: Console) -> list[str]:
+    """Requested attributes, or all that some training images have and others do not."""
     unknown = [name for name in wanted if name not in has]
     if unknown:
         raise ValueError(f"Expected attributes among {', '.join(map(str, has))}, found {unknown[0]!r}")
     possible = both_classes(has)
     if wanted:
         return list(wanted)
-    left_out = [name for name in has if name not in possible]
-    if left_out:
-        console.print(
-            f"left out, since all pictures or none have them: {', '.join(map(str, left_out))}", highlight=False
-        )
+    excluded = [name for name in has if name not in possible]
+    if excluded:
+        console.print(f"excluded, since all images or none have them: {', '.join(map(str, excluded))}", highlight=False)
     if not possible:
-        raise ValueError("Expected an attribute that some pictures have and others have not, found none")
+        raise ValueError("Expected an attribute that some images have and others do not, found none")
     return possible
 
 
-def table_of(told: pd.DataFrame, title: str) -> Table:
-    """Tell `performance` as a table."""
+def _table_of(found: pd.DataFrame, title: str) -> Table:
+    """Format the result of `performance`."""
     shown = Table(title=title)
     for heading in ("attribute", "AUROC", "accuracy", "always the larger class", "with", "without"):
         shown.add_column(heading, justify="left" if heading == "attribute" else "right")
-    for name, row in told.sort_values("auroc", ascending=False, kind="stable").iterrows():
+    for name, row in found.sort_values("auroc", ascending=False, kind="stable").iterrows():
         numbers = [f"{row[key]:.3f}" for key in ("auroc", "accuracy", "majority")]
         shown.add_row(str(name), *numbers, f"{row['n_with']:.0f}", f"{row['n_without']:.0f}")
     return shown
 
 
-def draw(path: Path, make: Any, dpi: int = 200) -> None:
-    """Make a figure without a display and write it."""
+def draw(path: Path, make: Callable[[], Figure], dpi: int = 200) -> None:
+    """Create a figure without a display and write it."""
     backend = mpl.get_backend()
     mpl.use("agg")
     try:
-        figure: Figure = make()
+        figure = make()
         figure.savefig(path, dpi=dpi)
         plt.close(figure)
     finally:
@@ -279,7 +284,7 @@ def draw(path: Path, make: Any, dpi: int = 200) -> None:
 
 @contextmanager
 def quiet_libraries(quiet: bool) -> Iterator[Console]:
-    """Of other libraries' notices, only warnings are for the person at the terminal, one line each."""
+    """Print only warnings of other libraries, one line each."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
@@ -291,3 +296,48 @@ def quiet_libraries(quiet: bool) -> Iterator[Console]:
             warnings.simplefilter("ignore", kind)
         warnings.showwarning = one_line
         yield Console(quiet=quiet, soft_wrap=True)
+
+
+@contextmanager
+def results_folder(out: Path, names: Sequence[str]) -> Iterator[Path]:
+    """Give a scratch folder for results, and move them into ``out`` when the block ends without an error.
+
+    Results of an earlier run with the same names are replaced; other files in ``out`` stay. After an error ``out`` is
+    unchanged.
+
+    Parameters
+    ----------
+    out
+        Folder for the results; created if it does not exist.
+    names
+        Names of the results: files, or folders with a trailing slash.
+
+    Raises
+    ------
+    FileExistsError
+        If ``out`` is a file, or contains a folder with the name of a resulting file or the reverse.
+    PermissionError
+        If ``out`` is not writable.
+    """
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"Expected a folder for the results, found a file: {out}")
+    nearest = next(p for p in (out, *out.resolve().parents) if p.exists())
+    if not os.access(nearest, os.W_OK):
+        raise PermissionError(f"Expected a folder that can be written to, found one that cannot: {nearest}")
+    for name in names:
+        path, is_folder = out / name, name.endswith("/")
+        if path.exists() and path.is_dir() != is_folder:
+            found = "a file" if is_folder else "a folder"
+            raise FileExistsError(
+                f"Expected room for {name} in {out}, found {found} of that name; choose another --out"
+            )
+    created = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".stcsm-", dir=out))
+    try:
+        yield scratch
+        replace_all([name.rstrip("/") for name in names], scratch, out)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        if created and not any(out.iterdir()):
+            out.rmdir()

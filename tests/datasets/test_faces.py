@@ -1,4 +1,4 @@
-"""Simulated faces: their truth, their layout, and that a picture depends on its number alone."""
+"""Simulated faces: their truth, their layout, and that an image depends on its number alone."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def test_layout_is_celebas(folder: Path) -> None:
     ]
     parts = [line.split()[1] for line in (folder / "list_eval_partition.txt").read_text().splitlines()]
     assert parts == ["0"] * 48 + ["1"] * 6 + ["2"] * 6
-    pictures = sorted((folder / "img_align_celeba").iterdir())
-    assert len(pictures) == N
-    with Image.open(pictures[0]) as picture:
-        assert (picture.size, picture.mode, picture.format) == ((178, 218), "RGB", "JPEG")
+    images = sorted((folder / "img_align_celeba").iterdir())
+    assert len(images) == N
+    with Image.open(images[0]) as image:
+        assert (image.size, image.mode, image.format) == ((178, 218), "RGB", "JPEG")
 
 
 def test_a_mask_for_each_attribute_that_is_there(folder: Path) -> None:
@@ -98,7 +98,7 @@ def test_attributes_are_independent_and_as_frequent_as_asked() -> None:
     assert np.abs(correlation).max() < 4.5 / np.sqrt(n)
 
 
-def test_picture_depends_on_seed_and_number_alone(folder: Path, tmp_path: Path) -> None:
+def test_image_depends_on_seed_and_number_alone(folder: Path, tmp_path: Path) -> None:
     few = simulated_faces(tmp_path / "few", 3, masks=False, progress=False)
     assert not (few / "masks").exists()
     for name in ("000001.jpg", "000003.jpg"):
@@ -143,7 +143,7 @@ def test_nothing_of_the_users_is_replaced(tmp_path: Path) -> None:
         simulated_faces(out, 2, overwrite=True, progress=False)
     real = tmp_path / "celeba"  # the real one has the same names
     (real / "img_align_celeba").mkdir(parents=True)
-    with pytest.raises(FileExistsError, match="found 'other pictures'"):
+    with pytest.raises(FileExistsError, match="found 'other images'"):
         simulated_faces(real, 2, overwrite=True, progress=False)
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from stcsm.cli import main
 from stcsm.images import CelebA, ImageVAE, encode
-from stcsm.images._results import results_folder
+from stcsm.images._run import results_folder
 
 
 class Done(NamedTuple):
@@ -51,7 +51,7 @@ def refused(done: Done, message: str) -> None:
 
 @pytest.fixture(scope="module")
 def trained(faces, tmp_path_factory):
-    """Crops, a model and its concepts, each made by its command."""
+    """Crops, a model and its concepts, each written by its command."""
     out = tmp_path_factory.mktemp("cli")
     for args in (
         ["crop", faces, "--out", out / "crops"],
@@ -93,40 +93,40 @@ def test_concepts_are_means_with_minus_means_without(trained):
     has = data.attributes["Eyeglasses"].to_numpy()
     wanted = latents[train & has].mean(axis=0) - latents[train & ~has].mean(axis=0)
     np.testing.assert_allclose(vectors.loc["Eyeglasses"], wanted, atol=1e-5)
-    scores = pd.read_csv(trained / "concepts" / "concept_scores.csv", index_col="picture")
+    scores = pd.read_csv(trained / "concepts" / "concept_scores.csv", index_col="image")
     assert list(scores.index) == list(data.names)
     np.testing.assert_allclose(scores["Eyeglasses"], latents @ wanted, rtol=1e-3, atol=1e-4)
     told = pd.read_csv(trained / "concepts" / "performance.csv", index_col="attribute")
     assert told.loc["Eyeglasses", "n_with"] == has[(data.partition == "test").to_numpy()].sum()
     for name in ("histograms.png", "traversal.png"):
-        with Image.open(trained / "concepts" / name) as picture:
-            assert min(picture.size) > 200
+        with Image.open(trained / "concepts" / name) as image:
+            assert min(image.size) > 200
 
 
-def test_saliency_of_the_top_scoring_test_pictures(trained, tmp_path):
+def test_saliency_of_the_top_scoring_test_images(trained, tmp_path):
     done = stcsm_faces(
         "saliency", trained / "crops", "--model", trained / "run", "--concepts", trained / "concepts",
         "--out", tmp_path, "--attribute", "Wearing_Hat", "-n", 2, "--part", "test", "--method", "rectgrad",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    table = pd.read_csv(tmp_path / "pictures.csv")
-    scores = pd.read_csv(trained / "concepts" / "concept_scores.csv", index_col="picture")["Wearing_Hat"]
+    table = pd.read_csv(tmp_path / "images.csv")
+    scores = pd.read_csv(trained / "concepts" / "concept_scores.csv", index_col="image")["Wearing_Hat"]
     data = CelebA(trained / "crops", size=32)
     best = scores[(data.partition == "test").to_numpy()].nlargest(2)
-    assert list(table["picture"]) == list(best.index)
+    assert list(table["image"]) == list(best.index)
     with np.load(tmp_path / "maps_rectgrad.npz") as maps:
         assert maps["maps"].shape == (1, 2, 32, 32, 3)
     assert {p.name for p in tmp_path.iterdir()} == {
-        "maps_rectgrad.npz", "overlay_rectgrad.png", "pictures.csv", "saliency_rectgrad.png",
+        "maps_rectgrad.npz", "overlay_rectgrad.png", "images.csv", "saliency_rectgrad.png",
     }  # fmt: skip
 
 
-def test_saliency_of_a_named_picture(trained, tmp_path):
+def test_saliency_of_a_named_image(trained, tmp_path):
     common = ["saliency", trained / "crops", "--model", trained / "run", "--concepts", trained / "concepts"]
-    done = stcsm_faces(*common, "--out", tmp_path / "o", "--picture", "000007.jpg", "--quiet")
+    done = stcsm_faces(*common, "--out", tmp_path / "o", "--image", "000007.jpg", "--quiet")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert set(pd.read_csv(tmp_path / "o" / "pictures.csv")["picture"]) == {"000007.jpg"}
-    refused(stcsm_faces(*common, "--out", tmp_path / "p", "--picture", "nobody.jpg"), "'nobody.jpg'")
+    assert set(pd.read_csv(tmp_path / "o" / "images.csv")["image"]) == {"000007.jpg"}
+    refused(stcsm_faces(*common, "--out", tmp_path / "p", "--image", "nobody.jpg"), "'nobody.jpg'")
     refused(stcsm_faces(*common, "--out", tmp_path / "p", "--method", "magic"), "--method to be one of")
     refused(stcsm_faces(*common, "--out", tmp_path / "p", "--attribute", "Bald"), "'Bald'")
     assert not (tmp_path / "p").exists()
@@ -135,7 +135,7 @@ def test_saliency_of_a_named_picture(trained, tmp_path):
 def test_concepts_of_another_model_are_refused(trained, tmp_path):
     ImageVAE.preset(32, seed=5).save(tmp_path / "other")
     args = ["saliency", trained / "crops", "--model", tmp_path / "other", "--concepts", trained / "concepts"]
-    refused(stcsm_faces(*args, "--out", tmp_path / "o"), "another's")
+    refused(stcsm_faces(*args, "--out", tmp_path / "o"), "those of another model")
 
 
 def test_own_folder_with_own_table(trained, tmp_path):
@@ -144,7 +144,7 @@ def test_own_folder_with_own_table(trained, tmp_path):
     folder.mkdir()
     for k in range(12):
         Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(folder / f"p{k}.png")
-    pd.DataFrame({"picture": [f"p{k}.png" for k in range(12)], "nice": [k % 2 for k in range(12)]}).to_csv(
+    pd.DataFrame({"image": [f"p{k}.png" for k in range(12)], "nice": [k % 2 for k in range(12)]}).to_csv(
         tmp_path / "table.csv", index=False
     )
     done = stcsm_faces(
@@ -152,13 +152,16 @@ def test_own_folder_with_own_table(trained, tmp_path):
         tmp_path / "o",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads((tmp_path / "o" / "concepts.json").read_text())["pictures"] == 12
+    assert json.loads((tmp_path / "o" / "concepts.json").read_text())["images"] == 12
     assert len(pd.read_csv(tmp_path / "o" / "concept_scores.csv")) == 12
 
 
 def test_bad_input_ends_with_one_line(faces, trained, tmp_path):
     refused(stcsm_faces("crop", tmp_path / "no", "--out", tmp_path / "o"), "found no folder")
     refused(stcsm_faces("train", faces, "--out", tmp_path / "o", "--size", 48), "--size to be one of")
+    (tmp_path / "tables").mkdir()
+    shutil.copy(faces / "list_attr_celeba.txt", tmp_path / "tables")
+    refused(stcsm_faces("crop", tmp_path / "tables", "--out", tmp_path / "o"), "or give --images their folder")
     refused(stcsm_faces("concepts", faces, "--model", tmp_path, "--out", tmp_path / "o"), "model.safetensors")
     asked = ["concepts", faces, "--model", trained / "run", "--out", tmp_path / "o"]
     refused(stcsm_faces(*asked, "--attribute", "Bald"), "'Bald'")

@@ -77,7 +77,7 @@ def test_attributes_that_all_or_none_have_are_refused_by_name():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda z, a: (z[:-1], a), "400 pictures"),
+        (lambda z, a: (z[:-1], a), "400 images"),
         (lambda z, a: (z[:, 0], a), "shape"),
         (lambda z, a: (z, a.astype(int)), "booleans"),
         (lambda z, a: (np.full_like(z, np.inf), a), "infinite"),
@@ -120,5 +120,5 @@ def test_performance_of_one_class_is_unknown():
     assert np.isnan(row["balanced_accuracy"])
     with pytest.raises(ValueError, match="none called 'Smiling'"):
         performance(scores, scores.rename(columns={"Smiling": "Bald"}) > 0, scores, scores > 0)
-    with pytest.raises(ValueError, match="2 pictures"):
+    with pytest.raises(ValueError, match="2 images"):
         performance(scores, scores.iloc[:1] > 0, scores, scores > 0)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from stcsm.images import ImageVAE, PictureArray
+from stcsm.images import ImageArray, ImageVAE
 from stcsm.images._demo import BASELINE, RESULTS, map_agreement, run_demo
 
 
@@ -16,13 +16,13 @@ def test_everything_is_written_and_nothing_else(tmp_path):
     assert {p.name for p in (tmp_path / "out").iterdir()} == {name.rstrip("/") for name in RESULTS}
     for name in RESULTS:
         if name.endswith(".png"):
-            with Image.open(tmp_path / "out" / name) as picture:
-                assert min(picture.size) > 200
+            with Image.open(tmp_path / "out" / name) as image:
+                assert min(image.size) > 200
     assert ImageVAE.load(tmp_path / "out" / "training" / "model").architecture.size == 32
 
 
 def test_a_pixel_that_alone_differs_is_found_by_the_mean_difference():
-    class Masked(PictureArray):
+    class Masked(ImageArray):
         def masks(self, attribute, rows=None):
             seen = np.zeros((len(self), 32, 32), bool)
             seen[self.attributes[attribute].to_numpy(), 10:14, 10:14] = True

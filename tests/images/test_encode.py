@@ -1,4 +1,4 @@
-"""Latents of all pictures."""
+"""Latents of all images."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 import torch
 
-from stcsm.images import Architecture, ImageVAE, PictureArray, as_pixels, encode
+from stcsm.images import Architecture, ImageArray, ImageVAE, as_pixels, encode
 
 SMALL = Architecture(8, (4, 6), (3, 4), 3, 8, 5)
 
 
-def pictures(n: int, size: int = 8) -> PictureArray:
+def images(n: int, size: int = 8) -> ImageArray:
     pixels = np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
-    return PictureArray(pixels, pd.DataFrame({"a": np.arange(n) % 2}, index=[f"{k}" for k in range(n)]))
+    return ImageArray(pixels, pd.DataFrame({"a": np.arange(n) % 2}, index=[f"{k}" for k in range(n)]))
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def model() -> ImageVAE:
 
 @pytest.mark.parametrize(("batch_size", "workers"), [(1, 0), (7, 0), (7, 2), (100, 0)])
 def test_answer_depends_neither_on_batches_nor_on_workers(model: ImageVAE, batch_size: int, workers: int) -> None:
-    data = pictures(23)
+    data = images(23)
     with torch.no_grad():
         wanted = model.eval().encoder(as_pixels(data.stack(np.arange(23)))).numpy()
     model.train()
@@ -38,7 +38,7 @@ def test_answer_depends_neither_on_batches_nor_on_workers(model: ImageVAE, batch
 
 
 def test_sampled_latents_depend_on_the_seed_and_the_place_alone(model: ImageVAE) -> None:
-    data = pictures(23)
+    data = images(23)
     one = encode(model, data, sampled=True, batch_size=3, progress=False)
     np.testing.assert_allclose(encode(model, data, sampled=True, batch_size=23, progress=False), one, atol=1e-5)
     assert not np.allclose(encode(model, data, sampled=True, seed=1, progress=False), one, atol=1e-3)
@@ -52,7 +52,7 @@ def test_sampled_latents_depend_on_the_seed_and_the_place_alone(model: ImageVAE)
 
 
 def test_latents_may_go_into_a_file(model: ImageVAE, tmp_path) -> None:
-    data = pictures(10)
+    data = images(10)
     out = np.lib.format.open_memmap(tmp_path / "z.npy", mode="w+", dtype=np.float32, shape=(10, 5))
     assert encode(model, data, out=out, progress=False) is out
     out.flush()
@@ -61,8 +61,8 @@ def test_latents_may_go_into_a_file(model: ImageVAE, tmp_path) -> None:
 
 def test_bad_calls_are_refused(model: ImageVAE) -> None:
     with pytest.raises(ValueError, match=r"model's size, 8, found 16; read them with size=8"):
-        encode(model, pictures(3, 16))
+        encode(model, images(3, 16))
     with pytest.raises(ValueError, match="batch size of at least 1, found 0"):
-        encode(model, pictures(3), batch_size=0)
+        encode(model, images(3), batch_size=0)
     with pytest.raises(ValueError, match=r"out to have the shape \(3, 5\), found \(2, 5\)"):
-        encode(model, pictures(3), out=np.empty((2, 5), np.float32))
+        encode(model, images(3), out=np.empty((2, 5), np.float32))

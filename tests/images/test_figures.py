@@ -41,7 +41,7 @@ def test_face_and_map_stand_side_by_side(maps):
     assert [a.texts[0].get_text() for a in axes[:, 0]] == ["Wearing\nHat", "Smiling"]
 
 
-def test_one_concept_and_fewer_pictures(maps):
+def test_one_concept_and_fewer_images(maps):
     figure = plot_saliency(maps, ["Smiling"], n=2)
     assert len(figure.axes) == 4
     np.testing.assert_array_equal(shown(figure.axes[0]), maps.pixels[1, 0])
@@ -77,7 +77,7 @@ def test_one_pixel_does_not_decide_the_colours():
     assert np.abs(clip_map(values) - before)[values < 1].max() < 0.01
 
 
-def test_histograms_hold_every_picture_and_tell_the_auroc():
+def test_histograms_hold_every_image_and_tell_the_auroc():
     rng = np.random.default_rng(0)
     has = pd.DataFrame(rng.random((500, 40)) < 0.4, columns=[f"Attribute_{k}" for k in range(40)])
     scores = pd.DataFrame(rng.normal(size=(500, 40)) + has.to_numpy() * 10, columns=has.columns)
@@ -110,7 +110,7 @@ def test_bad_input_is_refused(maps):
         plot_saliency(maps, opacity=2)
     with pytest.raises(ValueError, match="found 'Bald'"):
         plot_histograms(pd.DataFrame({"Smiling": [1.0]}), pd.DataFrame({"Smiling": [True]}), ["Bald"])
-    with pytest.raises(ValueError, match="attributes of 1 pictures"):
+    with pytest.raises(ValueError, match="attributes of 1 images"):
         plot_histograms(pd.DataFrame({"Smiling": [1.0]}), pd.DataFrame({"Smiling": [True, False]}))
     with pytest.raises(ValueError, match="2 steps"):
         plot_traversal(np.zeros((1, 1, 3, 8, 8, 3)), ["Smiling"], (0, 1))

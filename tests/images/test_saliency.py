@@ -1,4 +1,4 @@
-"""Saliency of pictures: what the engine gives, for the pictures that score highest."""
+"""Saliency of images: what the engine gives, for the images that score highest."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from stcsm.attribution import METHODS, attribute
 from stcsm.images import (
     Architecture,
+    ImageArray,
     ImageVAE,
-    PictureArray,
     as_pixels,
     concept_scores,
     encode,
@@ -39,7 +39,7 @@ def data():
     rng = np.random.default_rng(0)
     names = pd.Index([f"{i:06d}.jpg" for i in range(30)], name="image_id")
     has = pd.DataFrame(rng.random((30, 2)) < 0.5, index=names, columns=["Wearing_Hat", "Smiling"])
-    return PictureArray(rng.integers(0, 256, (30, 16, 16, 3), dtype=np.uint8), has)
+    return ImageArray(rng.integers(0, 256, (30, 16, 16, 3), dtype=np.uint8), has)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def vectors():
     return pd.DataFrame(np.random.default_rng(1).normal(size=(2, 5)), index=["Wearing_Hat", "Smiling"])
 
 
-def test_top_scoring_pictures_are_explained(model, data, vectors):
+def test_top_scoring_images_are_explained(model, data, vectors):
     found = saliency(model, data, vectors, n=4, method="saliency", progress=False)
     scores = concept_scores(encode(model, data, progress=False), vectors, data.names)
     assert found.maps.shape == (2, 4, 16, 16, 3)
@@ -58,7 +58,7 @@ def test_top_scoring_pictures_are_explained(model, data, vectors):
         np.testing.assert_array_equal(found.pixels[k], data.stack(found.rows[k]).permute(0, 2, 3, 1))
 
 
-def test_chosen_pictures_and_top_scoring_ones_get_the_same_maps(model, data, vectors):
+def test_chosen_images_and_top_scoring_ones_get_the_same_maps(model, data, vectors):
     top = saliency(model, data, vectors, n=3, method="integrated_gradients", steps=5, progress=False)
     same = saliency(model, data, vectors, rows=top.rows[0], method="integrated_gradients", steps=5, progress=False)
     np.testing.assert_allclose(same.maps[0], top.maps[0], rtol=1e-4, atol=1e-6)
@@ -135,7 +135,7 @@ def test_saved_maps_load_without_pickle(model, data, vectors, tmp_path):
         ({"rows": [0.5]}, ValueError, "row numbers"),
         ({"rows": []}, ValueError, "row numbers"),
         ({"n": 0}, ValueError, "n of at least 1"),
-        ({"latents": np.zeros((3, 5))}, ValueError, "30 pictures"),
+        ({"latents": np.zeros((3, 5))}, ValueError, "30 images"),
     ],
 )
 def test_bad_input_is_refused(model, data, vectors, arguments, kind, message):
@@ -143,10 +143,10 @@ def test_bad_input_is_refused(model, data, vectors, arguments, kind, message):
         saliency(model, data, vectors, progress=False, **arguments)
 
 
-def test_another_models_vectors_or_pictures_are_refused(model, data, vectors):
+def test_another_models_vectors_or_images_are_refused(model, data, vectors):
     with pytest.raises(ValueError, match=r"vectors \(concepts, 5\)"):
         saliency(model, data, vectors.iloc[:, :4], progress=False)
-    other = PictureArray(np.zeros((2, 8, 8, 3), np.uint8), pd.DataFrame({"Smiling": [True, False]}))
+    other = ImageArray(np.zeros((2, 8, 8, 3), np.uint8), pd.DataFrame({"Smiling": [True, False]}))
     with pytest.raises(ValueError, match="size, 16, found 8"):
         saliency(model, other, vectors, progress=False)
 

@@ -1,4 +1,4 @@
-"""The published checkpoint: weights as Keras 2.2 writes them, in HDF5, read by order and shape."""
+"""The published weights: a Keras 2.2 HDF5 file, read by order and shape, or fetched from an address."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pooch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ._architecture import Architecture
+from ._network import Architecture
 from ._vae import ImageVAE
 
-__all__ = ["load_keras_weights"]
+__all__ = ["fetch_pretrained", "load_keras_weights"]
 
 _TORCH: dict[str, tuple[type[nn.Module], ...]] = {
     "norm": (nn.BatchNorm2d, nn.BatchNorm1d),
@@ -28,17 +29,17 @@ _NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 def load_keras_weights(path: str | Path, architecture: Architecture | None = None) -> ImageVAE:
     """Read a face model that was saved by Keras's ``save_weights``.
 
-    Numbers in Keras's layer names depend on what else its process had built, so layers are taken by order, kind and
-    shape: encoder convolutions, its dense layer, the heads of mean and log variance, then the decoder (a nested model
-    in the published file).
+    The numbers in Keras's layer names depend on what else the process had built, so Keras layers are matched by order,
+    kind and shape: the encoder's convolutions, its dense layer, the heads of mean and log variance, then the decoder (a
+    nested model in the published file).
 
     Parameters
     ----------
     path
-        The HDF5 file. Kernels lie as (height, width, in, out), those of transposed convolutions as (height, width, out,
-        in), dense ones as (in, out).
+        The HDF5 file. Kernels have the axes (height, width, in, out), those of transposed convolutions (height, width,
+        out, in), dense ones (in, out).
     architecture
-        What the file should hold; the published one by default.
+        That of the file; the published one by default.
 
     Returns
     -------
@@ -49,8 +50,8 @@ def load_keras_weights(path: str | Path, architecture: Architecture | None = Non
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no HDF5 file, not in this layout, or of another architecture; the message names the first array that
-        differs.
+        If it is not an HDF5 file, not in this layout, or of another architecture; the message names the first array
+        that differs.
     """
     path = Path(path)
     if not path.is_file():
@@ -66,7 +67,7 @@ def load_keras_weights(path: str | Path, architecture: Architecture | None = Non
         wanted = [(name, module) for name, module in model.named_modules() if isinstance(module, types)]
         if len(found) != len(wanted):
             raise ValueError(
-                f"Expected {len(wanted)} layers of kind {kind!r} in {path}, found {len(found)}: "
+                f"Expected {len(wanted)} Keras layers of kind {kind!r} in {path}, found {len(found)}: "
                 f"{[x.name for x in found]}."
             )
         for layer, (name, module) in zip(found, wanted, strict=True):
@@ -74,9 +75,64 @@ def load_keras_weights(path: str | Path, architecture: Architecture | None = Non
     return model.eval()
 
 
+def fetch_pretrained(
+    url: str,
+    known_hash: str | None = None,
+    *,
+    path: str | Path | None = None,
+    architecture: Architecture | None = None,
+    progress: bool = True,
+) -> ImageVAE:
+    """Download a Keras checkpoint once, keep it, and load it.
+
+    Parameters
+    ----------
+    url
+        Address of the HDF5 file (http, https, ftp or doi). There is no default: the published file has no permanent
+        address.
+    known_hash
+        Such as ``"sha256:..."``; a file with another hash is refused. None accepts any file.
+    path
+        Folder of the downloaded file; pooch's cache by default.
+    architecture
+        See `load_keras_weights`.
+    progress
+        Whether to show a progress bar.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the download fails.
+    ValueError
+        If the file does not match ``known_hash`` or is not such a checkpoint.
+    """
+    folder = pooch.os_cache("stcsm") if path is None else Path(path)
+    try:
+        file = Path(pooch.retrieve(url, known_hash, path=folder, progressbar=progress))
+    except OSError as error:  # requests' errors are OSErrors
+        raise FileNotFoundError(
+            f"Expected a Keras weights file at {url}, found no way to download it "
+            f"({type(error).__name__}: {error}); get the file by other means, and read it with load_keras_weights."
+        ) from error
+    except ValueError as error:
+        raise ValueError(
+            f"Expected a file with known_hash {known_hash} at {url} (http, https, ftp or doi), found another: {error}"
+        ) from error
+    if not h5py.is_hdf5(file):
+        file.unlink()  # otherwise every later call would use it
+        raise ValueError(
+            f"Expected an HDF5 file at {url}, found something else, perhaps a web page; give the address of the file "
+            "itself."
+        )
+    return load_keras_weights(file, architecture)
+
+
+# ---------------------------------------------------------------- the file
+
+
 @dataclass
 class _Layer:
-    """The arrays of one Keras layer by role: kernel, bias, gamma, ..."""
+    """Arrays of one Keras layer by role: kernel, bias, gamma, ..."""
 
     name: str
     arrays: dict[str, NDArray[np.float32]] = field(default_factory=dict)
@@ -90,7 +146,7 @@ class _Layer:
         return "other"
 
     def into(self, module: nn.Module, name: str) -> None:
-        """Copy the arrays into a torch module, axes turned."""
+        """Copy the arrays into a torch module, with axes transposed."""
         assert isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.BatchNorm2d | nn.BatchNorm1d)
         if self.kind == "norm":
             targets = dict(
@@ -105,8 +161,8 @@ class _Layer:
             if not isinstance(target, Tensor) or value.shape != target.shape:
                 wanted = tuple(target.shape) if isinstance(target, Tensor) else None
                 raise ValueError(
-                    f"Expected {self.name}/{role} to fit {name}, of shape {wanted} once its axes are turned, found "
-                    f"{tuple(value.shape)}; pass the Architecture that the file was made with."
+                    f"Expected {self.name}/{role} to fit {name}, of shape {wanted}, found "
+                    f"{tuple(value.shape)} after transposition; pass the Architecture of the file."
                 )
             if not bool(torch.isfinite(value).all()):
                 raise ValueError(f"Expected finite weights, found NaN or infinity in {self.name}/{role}.")
@@ -119,7 +175,7 @@ def _text(values: Sequence[bytes | str]) -> list[str]:
 
 
 def _names(group: h5py.Group, attribute: str) -> list[str]:
-    """Read a list of names; Keras splits one of more than 64 kB over numbered attributes."""
+    """Read a list of names; Keras splits lists above 64 kB into numbered attributes."""
     if attribute in group.attrs:
         return _text(group.attrs[attribute])
     names: list[str] = []
@@ -135,22 +191,22 @@ def _names(group: h5py.Group, attribute: str) -> list[str]:
 
 
 def _layers(root: h5py.Group) -> Iterator[_Layer]:
-    """Layers in the order of the model, those of nested models in their place.
+    """Keras layers in the order of the model, with nested models expanded.
 
-    A nested model lists all its trainable weights before the running means and variances, so arrays are brought
-    together by their layer's name.
+    A nested model lists all trainable weights before the running means and variances, so arrays are grouped by the name
+    of their layer.
     """
     for group_name in _names(root, "layer_names"):
         if group_name not in root:
             raise ValueError(
-                f"Expected the layer {group_name!r} that the file lists, found no such group; is the file whole?"
+                f"Expected the Keras layer {group_name!r} that the file lists, found none; is the file complete?"
             )
         group = root[group_name]
         layers: dict[str, _Layer] = {}
         for weight in _names(group, "weight_names"):
             if weight not in group:
                 raise ValueError(
-                    f"Expected the array {weight!r} that {group_name!r} lists, found none; is the file whole?"
+                    f"Expected the array {weight!r} that {group_name!r} lists, found none; is the file complete?"
                 )
             owner, _, role = weight.rpartition("/")
             layers.setdefault(owner, _Layer(owner)).arrays[role.split(":")[0]] = np.asarray(group[weight])

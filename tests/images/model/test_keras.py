@@ -1,4 +1,4 @@
-"""A checkpoint in the published layout, written here, its outputs computed with numpy alone."""
+"""A checkpoint in the published layout, written by this test, and its outputs computed with numpy alone."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Keras:
             values = {"gamma": rng.uniform(0.5, 1.5, n), "beta": rng.normal(size=n), "moving_mean": rng.normal(size=n)}
             return values | {"moving_variance": rng.uniform(0.5, 2, n)}
 
-        # numbers go on from whatever the process had built before
+        # numbers continue from what the process had built before
         e, d = self.encoder, self.decoder
         e += [("conv2d_7", weights(5, 5, 3, 4)), ("batch_normalization_9", norm(4))]
         e += [("conv2d_8", weights(2, 2, 4, 6)), ("batch_normalization_10", norm(6))]
@@ -68,7 +68,7 @@ class Keras:
         for name, array in arrays:
             group.create_dataset(name, data=array.astype(np.float32))
 
-    # ------------------------------------------------ the same by hand: (height, width, channel), one picture
+    # ------------------------------------------------ the same by hand: (height, width, channel), one image
 
     @staticmethod
     def _conv(x: np.ndarray, layer: dict[str, np.ndarray], stride: int) -> np.ndarray:
@@ -149,7 +149,7 @@ def test_whole_model_file_of_keras_save(tmp_path: Path, file: Path) -> None:
 
 
 def test_files_that_do_not_fit_are_refused(file: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"Expected 12 layers of kind 'norm' .*found 6"):
+    with pytest.raises(ValueError, match=r"Expected 12 Keras layers of kind 'norm' .*found 6"):
         load_keras_weights(file)  # as published
     with pytest.raises(ValueError, match=r"to fit .*found .*pass the Architecture"):
         load_keras_weights(file, Architecture(8, (4, 6), (5, 2), 5, 7, 4))
@@ -167,7 +167,7 @@ def test_files_that_do_not_fit_are_refused(file: Path, tmp_path: Path) -> None:
         load_keras_weights(file, ARCH)
     with h5py.File(file, "a") as damaged:
         del damaged["conv2d_7/conv2d_7/bias:0"]
-    with pytest.raises(ValueError, match="is the file whole"):
+    with pytest.raises(ValueError, match="is the file complete"):
         load_keras_weights(file, ARCH)
 
 
@@ -201,8 +201,8 @@ def test_what_cannot_be_had_or_is_another_file(server: str, tmp_path: Path) -> N
     cache = tmp_path / "cache"
     with pytest.raises(ValueError, match="known_hash"):
         fetch_pretrained(f"{server}/vae.hdf5", "sha256:" + "0" * 64, path=cache, progress=False)
-    with pytest.raises(FileNotFoundError, match="found no way to fetch it"):
+    with pytest.raises(FileNotFoundError, match="found no way to download it"):
         fetch_pretrained(f"{server}/absent.hdf5", path=cache, progress=False)
-    with pytest.raises(ValueError, match="perhaps a page about it"):
+    with pytest.raises(ValueError, match="perhaps a web page"):
         fetch_pretrained(f"{server}/page.hdf5", path=cache, progress=False)
     assert not list(cache.rglob("*.hdf5"))

@@ -1,4 +1,4 @@
-"""Crops on disk: the same pictures as on the fly, resumable, nothing lost uncounted."""
+"""Crops on disk: the same images as on the fly, resumable, every excluded image listed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stcsm.images import CelebA, PictureFolder, crop_faces
+from stcsm.images import CelebA, ImageFolder, crop_faces
 
-from .celeba_copy import kaggle, names, official, tables, write_pictures
+from .celeba_copy import kaggle, names, official, tables, write_images
 
 N = 12
 
@@ -24,7 +24,7 @@ def test_crops_on_disk_are_the_crops_on_the_fly(tmp_path: Path) -> None:
     np.testing.assert_array_equal(crops.stack(np.arange(N)), data.stack(np.arange(N)))
     np.testing.assert_array_equal(crops.attributes, data.attributes)
     np.testing.assert_array_equal(crops.partition, data.partition)
-    # a JPEG of the published quality of the pictures loses a little
+    # a JPEG of the published quality of the images loses a little
     jpg = CelebA(crop_faces(data, tmp_path / "c", progress=False).folder, size=48)
     assert list(jpg.names) == list(data.names)
     assert np.abs(jpg.stack(np.arange(N)).float() - data.stack(np.arange(N)).float()).max() <= 8
@@ -67,7 +67,7 @@ def test_interrupted_cropping_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_everything_left_out_is_listed(tmp_path: Path) -> None:
     kaggle(tmp_path / "a", N)
     points = tables(N)[1]
-    points.iloc[2] = [300, 111, 340, 111, 88, 135, 72, 152, 105, 152]  # right of the picture
+    points.iloc[2] = [300, 111, 340, 111, 88, 135, 72, 152, 105, 152]  # right of the image
     points.drop(names(N)[3]).to_csv(tmp_path / "a" / "list_landmarks_align_celeba.csv", index_label="image_id")
     folder = tmp_path / "a" / "img_align_celeba" / "img_align_celeba"
     (folder / names(N)[4]).unlink()
@@ -85,7 +85,7 @@ def test_everything_left_out_is_listed(tmp_path: Path) -> None:
     assert set(crops.names) | set(lost.index) == set(names(N))
     assert crops.inventory.used == crops.inventory.listed == N - 4
     # the next call tries the unreadable one again, and only that
-    with pytest.warns(UserWarning, match="0 crops written, 8 there already, 1 unreadable"):
+    with pytest.warns(UserWarning, match="0 crops written, 8 existed already, 1 unreadable"):
         crop_faces(data, tmp_path / "b", progress=False)
 
 
@@ -97,9 +97,9 @@ def test_masks_come_along(faces: Path, tmp_path: Path) -> None:
 
 
 def test_a_users_own_folder_is_resized(tmp_path: Path) -> None:
-    write_pictures(tmp_path / "mine", 3)
+    write_images(tmp_path / "mine", 3)
     table = pd.DataFrame({"happy": [1, 0, 1]}, index=names(3))
-    data = PictureFolder(tmp_path / "mine", table, size=32)
+    data = ImageFolder(tmp_path / "mine", table, size=32)
     crops = CelebA(crop_faces(data, tmp_path / "small", suffix="png", progress=False).folder, size=32)
     np.testing.assert_array_equal(crops.stack([0, 1, 2]), data.stack([0, 1, 2]))
     assert crops.partition is None
@@ -108,9 +108,9 @@ def test_a_users_own_folder_is_resized(tmp_path: Path) -> None:
 def test_nothing_else_is_overwritten(tmp_path: Path) -> None:
     data = CelebA(official(tmp_path / "a", 3), size=32)
     before = {p: p.read_bytes() for p in (tmp_path / "a").rglob("*") if p.is_file()}
-    with pytest.raises(FileExistsError, match="Expected another folder than the pictures' own"):
+    with pytest.raises(FileExistsError, match="Expected another folder than that of the images"):
         crop_faces(data, tmp_path / "a" / "Img", progress=False)
-    with pytest.raises(FileExistsError, match="holds other things"):
+    with pytest.raises(FileExistsError, match="found other files"):
         crop_faces(data, tmp_path / "a" / "Anno", progress=False)
     assert {p: p.read_bytes() for p in (tmp_path / "a").rglob("*") if p.is_file()} == before
     crop_faces(data, tmp_path / "b", progress=False)
@@ -123,7 +123,7 @@ def test_nothing_else_is_overwritten(tmp_path: Path) -> None:
         CelebA(tmp_path / "b", size=32)
 
 
-def test_other_pictures_of_the_same_names_are_not_taken_for_the_crops(tmp_path: Path) -> None:
+def test_crops_of_other_images_with_the_same_names_are_not_reused(tmp_path: Path) -> None:
     first = CelebA(kaggle(tmp_path / "a", 4), size=32)
     crop_faces(first, tmp_path / "out", progress=False)
     other = CelebA(kaggle(tmp_path / "b", 4, seed=1), size=32)  # other landmarks, so other crops
@@ -140,8 +140,8 @@ def test_settings_out_of_range_are_refused(wrong: dict[str, object], tmp_path: P
 
 
 def test_names_that_differ_in_their_suffix_alone_are_refused(tmp_path: Path) -> None:
-    write_pictures(tmp_path / "mine", 1, "jpg")
-    write_pictures(tmp_path / "mine", 1, "png")
+    write_images(tmp_path / "mine", 1, "jpg")
+    write_images(tmp_path / "mine", 1, "png")
     table = pd.DataFrame({"happy": [1, 0]}, index=["000001.jpg", "000001.png"])
     with pytest.raises(ValueError, match="differ in more than their suffix"):
-        crop_faces(PictureFolder(tmp_path / "mine", table, size=16), tmp_path / "b", progress=False)
+        crop_faces(ImageFolder(tmp_path / "mine", table, size=16), tmp_path / "b", progress=False)

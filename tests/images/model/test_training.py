@@ -13,25 +13,25 @@ import pandas as pd
 import pytest
 import torch
 
-from stcsm.images import Architecture, ImageVAE, PictureArray
-from stcsm.images._checkpoint import SafeCheckpoints, read_state
+from stcsm.images import Architecture, ImageArray, ImageVAE
+from stcsm.images.model._callbacks import SafeCheckpoints, read_state
 
 TINY = Architecture(8, (4, 6), (3, 4), 3, 8, 4, log_var_start=-2.0)
-STEPS = 5  # an epoch: 22 pictures, 4 a step
+STEPS = 5  # an epoch: 22 images, 4 a step
 
 
-def pictures(n: int = 22, kind: type[PictureArray] = PictureArray) -> PictureArray:
+def images(n: int = 22, kind: type[ImageArray] = ImageArray) -> ImageArray:
     rng = np.random.default_rng(0)
     shades = np.linspace(0.1, 0.9, n)[:, None, None, None] * rng.random((1, 8, 8, 3)) + 0.05 * rng.random((n, 8, 8, 3))
     return kind(shades, pd.DataFrame({"light": np.arange(n) > n / 2}, index=[f"{k}.png" for k in range(n)]))
 
 
 class Crash(BaseException):
-    """What no handler of errors catches."""
+    """Not an Exception: no handler of errors catches it."""
 
 
-class Fragile(PictureArray):
-    """Breaks off when a batch is asked for the n-th time."""
+class Fragile(ImageArray):
+    """Raises when the n-th batch is read."""
 
     left = 10**9
 
@@ -46,11 +46,11 @@ def weights(model: ImageVAE) -> dict[str, np.ndarray]:
     return {k: v.numpy().copy() for k, v in model.state_dict().items()}
 
 
-def train(out: Path | None, epochs: int = 3, data: PictureArray | None = None, **settings: object):
+def train(out: Path | None, epochs: int = 3, data: ImageArray | None = None, **settings: object):
     model = ImageVAE(TINY)
-    held_out = pictures(10)
+    held_out = images(10)
     how = {"batch_size": 4, "accelerator": "cpu", "progress": False, "log": None, "grids": False, **settings}
-    history = model.fit(data or pictures(), out, validation=held_out, max_epochs=epochs, **how)
+    history = model.fit(data or images(), out, validation=held_out, max_epochs=epochs, **how)
     return weights(model), history
 
 
@@ -63,16 +63,16 @@ def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
 
 
-# every place where a run can break off: within an epoch, at its first and last step, and in several epochs
+# every point where a run can be interrupted: within an epoch, at its first and last step, and in several epochs
 @pytest.mark.parametrize("asked", [3, 5, 6, 7, 8, 12, 14])
 def test_resumed_run_ends_bit_for_bit_where_it_would_have(asked: int, never_killed, tmp_path: Path) -> None:
     Fragile.left = asked
     with pytest.raises(Crash):
-        train(tmp_path / "run", data=pictures(kind=Fragile), patience=2, checkpoint_every=2)
+        train(tmp_path / "run", data=images(kind=Fragile), patience=2, checkpoint_every=2)
     assert read_state(tmp_path / "run" / "checkpoints" / "last.safetensors")["global_step"] > 0
     Fragile.left = 10**9
-    got, history = train(tmp_path / "run", data=pictures(kind=Fragile), patience=2, checkpoint_every=2)
-    assert 10**9 - Fragile.left < 3 * STEPS  # it went on, and did not begin again
+    got, history = train(tmp_path / "run", data=images(kind=Fragile), patience=2, checkpoint_every=2)
+    assert 10**9 - Fragile.left < 3 * STEPS  # it resumed, and did not start again
     wanted, whole = never_killed
     assert same(got, wanted)
     pd.testing.assert_frame_equal(history, whole, check_exact=True)
@@ -83,7 +83,7 @@ import os, signal, sys
 from pathlib import Path
 import test_training as t
 
-class Deadly(t.PictureArray):
+class Deadly(t.ImageArray):
     left = int(sys.argv[2])
     def stack(self, rows):
         Deadly.left -= 1
@@ -91,7 +91,7 @@ class Deadly(t.PictureArray):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().stack(rows)
 
-t.train(Path(sys.argv[1]), data=t.pictures(kind=Deadly), patience=2, checkpoint_every=2, log="csv", grids=True)
+t.train(Path(sys.argv[1]), data=t.images(kind=Deadly), patience=2, checkpoint_every=2, log="csv", grids=True)
 """
 
 
@@ -155,7 +155,7 @@ def test_training_that_diverges_says_so(tmp_path: Path) -> None:
 
 def test_validation_does_not_change_the_training() -> None:
     model = ImageVAE(TINY)
-    history = model.fit(pictures(), max_epochs=3, batch_size=4, accelerator="cpu", progress=False)
+    history = model.fit(images(), max_epochs=3, batch_size=4, accelerator="cpu", progress=False)
     wanted, with_held_out = train(None)
     assert same(weights(model), wanted)
     assert list(history.columns) == ["step", "loss", "reconstruction", "divergence"]
@@ -212,8 +212,8 @@ def test_mixed_precision_learns() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch_size": 23}, "at most the 22 pictures"),
-        ({"batch_size": 1}, "batch_size to be a whole number of at least 2"),
+        ({"batch_size": 23}, "at most the 22 images"),
+        ({"batch_size": 1}, "batch_size to be an integer of at least 2"),
         ({"epochs": 0}, "max_epochs"),
         ({"steps_per_epoch": 0}, "steps_per_epoch"),
         ({"lr": 0.0}, "positive lr"),
@@ -231,12 +231,12 @@ def test_settings_out_of_range_are_refused_before_any_work(
     assert not (tmp_path / "run").exists()
 
 
-def test_pictures_that_do_not_fit_are_refused() -> None:
+def test_images_that_do_not_fit_are_refused() -> None:
     model = ImageVAE(TINY)
     with pytest.raises(ValueError, match="size 8, found size 16; read them with size=8"):
-        model.fit(PictureArray(np.zeros((4, 16, 16, 3)), pd.DataFrame({"a": [True] * 4})), batch_size=2)
-    with pytest.raises(ValueError, match="validation pictures to judge by"):
-        model.fit(pictures(), batch_size=4, patience=2)
+        model.fit(ImageArray(np.zeros((4, 16, 16, 3)), pd.DataFrame({"a": [True] * 4})), batch_size=2)
+    with pytest.raises(ValueError, match="Expected validation images, since patience is given"):
+        model.fit(images(), batch_size=4, patience=2)
     with pytest.raises(ValueError, match="found ndarray"):
         model.fit(np.zeros((4, 8, 8, 3)))  # type: ignore[arg-type]
 
@@ -253,8 +253,8 @@ def test_a_run_of_other_settings_is_not_continued(tmp_path: Path) -> None:
     before = (tmp_path / "run" / "model" / "model.safetensors").read_bytes()
     with pytest.raises(ValueError, match=r"lr 0.5, found 0.001; call with that, or choose another folder"):
         train(tmp_path / "run", epochs=2, lr=0.5)
-    with pytest.raises(ValueError, match=r"pictures '21 pictures.*found '22 pictures"):
-        train(tmp_path / "run", epochs=2, data=pictures(21))
+    with pytest.raises(ValueError, match=r"images '21 images.*found '22 images"):
+        train(tmp_path / "run", epochs=2, data=images(21))
     with pytest.raises(FileExistsError, match="resume=True"):
         train(tmp_path / "run", epochs=2, resume=False)
     assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == before

@@ -1,4 +1,4 @@
-"""Makes small copies of CelebA, in the layouts that people have on disk, of pictures whose pixels tell their place."""
+"""Writes small copies of CelebA in the official and the Kaggle layout; a pixel's value is its row and column."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ ATTRIBUTES = [
 
 
 def gradient() -> np.ndarray:
-    """A picture (218, 178, 3) whose red is the row, green the column, and blue 77."""
+    """An image (218, 178, 3) whose red is the row, green the column, and blue 77."""
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     return np.stack([rows, columns, np.full_like(rows, 77)], axis=-1).astype(np.uint8)
 
@@ -66,7 +66,7 @@ def names(n: int) -> list[str]:
 
 
 def tables(n: int, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame, pd.Series]:
-    """Attributes (-1/1), landmarks around the places that aligned faces have, and the partition."""
+    """Attributes (-1/1), landmarks around the positions in aligned faces, and the partition."""
     rng = np.random.default_rng(seed)
     index = pd.Index(names(n), name="image_id")
     signs = pd.DataFrame(rng.choice([-1, 1], (n, 40)), index, ATTRIBUTES)
@@ -76,7 +76,7 @@ def tables(n: int, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame, pd.Series
     return signs, points, part
 
 
-def write_pictures(folder: Path, n: int, suffix: str = "jpg") -> None:
+def write_images(folder: Path, n: int, suffix: str = "jpg") -> None:
     folder.mkdir(parents=True, exist_ok=True)
     Image.fromarray(gradient()).save(folder / f"000001.{suffix}", **({"quality": 95} if suffix == "jpg" else {}))
     content = (folder / f"000001.{suffix}").read_bytes()
@@ -96,7 +96,7 @@ def write_text(path: Path, table: pd.DataFrame | pd.Series, header: bool = True)
 
 def official(root: Path, n: int, seed: int = 0) -> Path:
     signs, points, part = tables(n, seed)
-    write_pictures(root / "Img" / "img_align_celeba", n)
+    write_images(root / "Img" / "img_align_celeba", n)
     (root / "Anno").mkdir()
     (root / "Eval").mkdir()
     write_text(root / "Anno" / "list_attr_celeba.txt", signs)
@@ -107,7 +107,7 @@ def official(root: Path, n: int, seed: int = 0) -> Path:
 
 def kaggle(root: Path, n: int, seed: int = 0, empty_header: bool = False) -> Path:
     signs, points, part = tables(n, seed)
-    write_pictures(root / "img_align_celeba" / "img_align_celeba", n)
+    write_images(root / "img_align_celeba" / "img_align_celeba", n)
     label = "" if empty_header else "image_id"
     signs.to_csv(root / "list_attr_celeba.csv", index_label=label)
     points.to_csv(root / "list_landmarks_align_celeba.csv", index_label=label)

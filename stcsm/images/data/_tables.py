@@ -1,7 +1,4 @@
-"""CelebA's tables, text or csv, as people have them: attributes, landmarks, partition.
-
-And anyone's own attribute table.
-"""
+"""CelebA's tables of attributes, landmarks and partition, as text or csv, and attribute tables of your own."""
 
 from __future__ import annotations
 
@@ -37,29 +34,29 @@ def read_attributes(path: str | Path) -> pd.DataFrame:
     ----------
     path
         CelebA's ``list_attr_celeba.txt`` (a count, a line of names, then ``000001.jpg -1 1 ...``) or a csv or tsv whose
-        first column, or the one called ``image_id``, names the pictures. Values are -1/1, 0/1 or true/false.
+        first column, or the one called ``image_id``, holds the names of the images. Values are -1/1, 0/1 or true/false.
 
     Returns
     -------
-    Booleans, one row a picture (indexed by its name), one column an attribute.
+    Booleans, one row per image (indexed by its name), one column per attribute.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is damaged, names a picture twice, or holds other values.
+        If it is damaged, lists an image twice, or holds other values.
     """
     return attributes_from(_read(path), str(path))
 
 
 def read_landmarks(path: str | Path) -> pd.DataFrame:
-    """Read ``list_landmarks_align_celeba`` (.txt or .csv): ten whole numbers a picture, in pixels, `LANDMARKS`.
+    """Read ``list_landmarks_align_celeba`` (.txt or .csv): ten integers per image, in pixels, columns `LANDMARKS`.
 
     Raises
     ------
     ValueError
-        If columns are missing, a name stands twice or a value is not a number.
+        If columns are missing, a name occurs twice or a value is not an integer.
     """
     table = _read(path)
     absent = [name for name in LANDMARKS if name not in table.columns]
@@ -71,21 +68,21 @@ def read_landmarks(path: str | Path) -> pd.DataFrame:
 def read_partition(path: str | Path) -> pd.Series:
     """Read ``list_eval_partition`` (.txt without a header, or .csv).
 
-    Returns ``train``, ``valid`` or ``test`` for each picture.
+    Returns ``train``, ``valid`` or ``test`` for each image.
 
     Raises
     ------
     ValueError
-        If a name stands twice or a value is none of 0, 1, 2.
+        If a name occurs twice or a value is not 0, 1 or 2.
     """
     path = Path(path)
     table = _read(path) if path.suffix.lower() == ".csv" else _read_text(path, header=False)
     if table.shape[1] != 1:
-        raise ValueError(f"Expected one number a picture in {path}, found {table.shape[1]} columns.")
+        raise ValueError(f"Expected one number per image in {path}, found {table.shape[1]} columns.")
     values = _numbers(table, str(path)).iloc[:, 0]
-    strange = ~values.isin(range(len(PARTITIONS)))
-    if strange.any():
-        name = values.index[strange][0]
+    invalid = ~values.isin(range(len(PARTITIONS)))
+    if invalid.any():
+        name = values.index[invalid][0]
         raise ValueError(
             f"Expected 0 (train), 1 (validation) or 2 (test) in {path}, found {values[name]} for {name}; correct it."
         )
@@ -93,12 +90,12 @@ def read_partition(path: str | Path) -> pd.Series:
 
 
 def attributes_from(table: pd.DataFrame, source: str = "the attribute table") -> pd.DataFrame:
-    """Turn a table of -1/1, 0/1 or true/false, indexed by picture names, into booleans.
+    """Convert a table of -1/1, 0/1 or true/false, indexed by image names, to booleans.
 
     Raises
     ------
     ValueError
-        If a name stands twice, a value is missing or none of these, or a column mixes -1 and 0.
+        If a name occurs twice, a value is missing or not one of these, or a column mixes -1 and 0.
     """
     if table.shape[1] == 0:
         raise ValueError(f"Expected at least one attribute in {source}, found none.")
@@ -109,9 +106,9 @@ def attributes_from(table: pd.DataFrame, source: str = "the attribute table") ->
         return _distinct(table, source).astype(bool)
     numbers = _numbers(table, source)
     values = numbers.to_numpy()
-    strange = ~np.isin(values, (-1, 0, 1))
-    if strange.any():
-        row, column = np.argwhere(strange)[0]
+    invalid = ~np.isin(values, (-1, 0, 1))
+    if invalid.any():
+        row, column = np.argwhere(invalid)[0]
         raise ValueError(
             f"Expected -1 or 1 (or 0 or 1) in {source}, found {values[row, column]} for {table.columns[column]!r} of "
             f"{table.index[row]}; write 1 for yes and -1 (or 0) for no."
@@ -138,7 +135,7 @@ def _read(path: str | Path) -> pd.DataFrame:
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"Expected a table in {path}, found a damaged file: {error}") from error
-    # Some copies carry a nameless column of row numbers before the names.
+    # Some copies have an unnamed column of row numbers before the names.
     names = "image_id" if "image_id" in table.columns else table.columns[0]
     index = table.pop(names)
     table = table.loc[:, [not str(c).startswith("Unnamed:") for c in table.columns]]
@@ -162,7 +159,7 @@ def _read_text(path: Path, header: bool) -> pd.DataFrame:
             f"Expected lines such as '000001.jpg -1 1' in {path}, found {' '.join(first)!r} as the first of them."
         )
     names = [str(k) for k in range(len(first) - 1)] if names is None else names
-    names = names[1:] if len(names) == len(first) else names  # a header that names the column of file names, too
+    names = names[1:] if len(names) == len(first) else names  # the header also names the column of file names
     if len(names) != len(first) - 1:
         raise ValueError(f"Expected one value for each of the {len(names)} names in {path}, found {len(first) - 1}.")
     try:
@@ -171,13 +168,13 @@ def _read_text(path: Path, header: bool) -> pd.DataFrame:
         )
     except (pd.errors.ParserError, UnicodeDecodeError) as error:
         raise ValueError(
-            f"Expected {len(names) + 1} entries a line in {path}, found a damaged file: {error}"
+            f"Expected {len(names) + 1} entries per line in {path}, found a damaged file: {error}"
         ) from error
     if isinstance(table.index, pd.MultiIndex) or not isinstance(table.index, pd.RangeIndex):
-        raise ValueError(f"Expected {len(names) + 1} entries a line in {path}, found more.")
+        raise ValueError(f"Expected {len(names) + 1} entries per line in {path}, found more.")
     if count is not None and count != len(table):
         raise ValueError(
-            f"Expected the {count} pictures that {path} announces, found {len(table)}; is the file complete?"
+            f"Expected {count} images in {path}, as its first line says, found {len(table)}; is the file complete?"
         )
     return table.set_index("image_id")
 
@@ -187,26 +184,26 @@ def _distinct(table: pd.DataFrame, source: str) -> pd.DataFrame:
     if index.hasnans:
         raise ValueError(
             f"Expected a name in every row of {source}, found row {int(np.argmax(index.isna())) + 1} without one; "
-            "name its picture or delete it."
+            "name its image or delete it."
         )
     if index.has_duplicates:
         raise ValueError(
-            f"Expected distinct pictures in {source}, found {index[index.duplicated()][0]} twice; delete one row."
+            f"Expected distinct image names in {source}, found {index[index.duplicated()][0]} twice; delete one row."
         )
     return table.set_axis(index.astype(str))
 
 
 def _numbers(table: pd.DataFrame, source: str) -> pd.DataFrame:
-    """Whole numbers, or an error that names the first cell that is none."""
+    """Convert a table to integers; the error names the first cell that is not one."""
     table = _distinct(table, source)
     numbers = table.apply(pd.to_numeric, errors="coerce")
     values = numbers.to_numpy(dtype=np.float64)
-    strange = ~np.isfinite(values) | (values != np.rint(values))
-    if strange.any():
-        row, column = np.argwhere(strange)[0]
+    invalid = ~np.isfinite(values) | (values != np.rint(values))
+    if invalid.any():
+        row, column = np.argwhere(invalid)[0]
         found = table.iloc[row, column]
         raise ValueError(
-            f"Expected whole numbers in {source}, found {found!r} for {table.columns[column]!r} of {table.index[row]}; "
+            f"Expected integers in {source}, found {found!r} for {table.columns[column]!r} of {table.index[row]}; "
             "correct it or delete the row."
         )
     return pd.DataFrame(values.astype(np.int64), index=table.index, columns=table.columns)

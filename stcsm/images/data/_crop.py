@@ -1,4 +1,4 @@
-"""Crops of all faces on disk, once, so that training reads small pictures."""
+"""Crops of all faces on disk, written once, so that training reads small images."""
 
 from __future__ import annotations
 
@@ -16,31 +16,32 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from ._folder import PictureFolder
-from ._inventory import Inventory
-from ._layout import CROP_SETTINGS
-from ._picture import PictureError
+from stcsm._files import whole_file
+
+from ._folder import ImageFolder, Inventory
+from ._image import ImageError
 from ._tables import PARTITIONS
 
-__all__ = ["CropReport", "crop_faces"]
+__all__ = ["CropReport", "crop_faces", "read_crop_settings"]
 
+_SETTINGS = "crop.json"  # marks a folder whose images are crops already
 _FOLDER, _LEFT_OUT = "img_align_celeba", "left_out.csv"
 
 
 @dataclass(frozen=True)
 class CropReport:
-    """What `crop_faces` did.
+    """Result of `crop_faces`.
 
     Attributes
     ----------
     folder
-        Where the crops are; `CelebA` opens it.
+        Folder of the crops; `CelebA` opens it.
     written, kept
-        Crops written now, and those that an earlier call had written.
+        Number of crops written by this call, and by earlier ones.
     unreadable
-        Name of a picture that cannot be read -> why.
+        Name of an image that cannot be read -> why.
     inventory
-        What became of the pictures before that, see `Inventory`.
+        Which images were excluded before that, see `Inventory`.
     """
 
     folder: Path
@@ -50,14 +51,14 @@ class CropReport:
     inventory: Inventory | None = None
 
     def __str__(self) -> str:
-        text = f"{self.written} crops written, {self.kept} there already"
+        text = f"{self.written} crops written, {self.kept} existed already"
         if self.unreadable:
             text += f", {len(self.unreadable)} unreadable (first {next(iter(self.unreadable))})"
         return text if self.inventory is None else f"{text}; {self.inventory}"
 
 
 def crop_faces(
-    data: PictureFolder,
+    data: ImageFolder,
     out: str | Path,
     *,
     suffix: Literal["jpg", "png"] = "jpg",
@@ -65,31 +66,31 @@ def crop_faces(
     workers: int = 0,
     progress: bool = True,
 ) -> CropReport:
-    """Write the crops of all pictures into a folder that `CelebA` opens.
+    """Write the crops of all images into a folder that `CelebA` opens.
 
-    The folder gets the pictures, the tables of attributes and partition, masks where there are some, ``left_out.csv``
-    (every picture that is not there, and why) and ``crop.json``. The same call again, after a kill, writes what is
-    missing; pictures are written whole or not at all.
+    The folder contains the images, the tables of attributes and partition, masks if there are any, ``left_out.csv``
+    (every image without a crop, and why) and ``crop.json``. The same call resumes an interrupted one; image files are
+    written completely or not at all.
 
     Parameters
     ----------
     data
-        A `CelebA` (its crop, size and resampling hold) or any `PictureFolder`, which is resized only.
+        A `CelebA` (its crop, size and resampling are used) or any `ImageFolder`, which is resized only.
     out
-        A new folder, or one that an earlier call of the same settings began.
+        A new folder, or that of an earlier call with the same settings.
     suffix
-        "jpg" (about 5 kB at 128 pixels), or "png", which loses nothing.
+        "jpg" (about 5 kB at 128 pixels), or "png", which is lossless.
     quality
         Of JPEG, 1 to 100; at 90 and above colours keep their full resolution.
     workers
-        Processes that work side by side.
+        Processes that work in parallel.
     progress
         Whether to show a progress bar.
 
     Raises
     ------
     FileExistsError
-        If ``out`` holds other things or crops of other settings, or is the pictures' own folder.
+        If ``out`` contains other files or crops with other settings, or is the folder of the images.
     ValueError
         If a setting is out of range.
     """
@@ -110,9 +111,7 @@ def crop_faces(
     crops = _Crops(data, out, names, rows, quality)
     loader = DataLoader(crops, batch_size=32, num_workers=workers, collate_fn=list)
     unreadable: dict[str, str] = {}
-    with tqdm(
-        total=len(names), initial=len(names) - len(rows), desc="crop", unit="picture", disable=not progress
-    ) as bar:
+    with tqdm(total=len(names), initial=len(names) - len(rows), desc="crop", unit="image", disable=not progress) as bar:
         for done in loader:
             unreadable |= {str(data.names[row]): why for row, why in done if why}
             bar.update(len(done))
@@ -123,10 +122,34 @@ def crop_faces(
     return report
 
 
-class _Crops(Dataset[tuple[int, str]]):
-    """Writes a crop when asked for it; the item says which and, if it could not be, why."""
+def read_crop_settings(folder: Path) -> dict[str, Any] | None:
+    """Settings of the crops in a folder; None if `crop_faces` did not write it.
 
-    def __init__(self, data: PictureFolder, out: Path, names: list[str], rows: list[int], quality: int) -> None:
+    Raises
+    ------
+    ValueError
+        If the cropping is not finished, or ``crop.json`` is damaged.
+    """
+    path = folder / _SETTINGS
+    if not path.is_file():
+        return None
+    try:
+        mark = json.loads(path.read_text(encoding="utf-8"))
+        settings, complete = dict(mark["settings"]), bool(mark["complete"])
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"Expected the settings of crops in {path}, found a damaged file; crop again.") from error
+    if not complete:
+        raise ValueError(
+            f"Expected finished crops in {folder}, found an interrupted cropping; call crop_faces again to write the "
+            "rest."
+        )
+    return settings
+
+
+class _Crops(Dataset[tuple[int, str]]):
+    """Writes the crop of a row; the item is the row and, if the image cannot be read, why."""
+
+    def __init__(self, data: ImageFolder, out: Path, names: list[str], rows: list[int], quality: int) -> None:
         self.data, self.out, self.names, self.rows, self.quality = data, out, names, rows, quality
         self.masked = data.masked_attributes()
 
@@ -138,7 +161,7 @@ class _Crops(Dataset[tuple[int, str]]):
         try:
             pixels = np.moveaxis(self.data[row].numpy(), 0, -1)
             masks = {name: self.data.masks(name, [row])[0] for name in self.masked}
-        except PictureError as error:
+        except ImageError as error:
             return row, str(error)
         for name, mask in masks.items():
             if mask.any():
@@ -153,17 +176,16 @@ def _jpeg(quality: int) -> dict[str, Any]:
     return {"quality": quality, "subsampling": 0 if quality >= 90 else 2}
 
 
-def _write(picture: Image.Image, path: Path, how: dict[str, Any]) -> None:
-    scratch = path.with_name(f".{path.name}.part")  # no suffix of a picture: it is none until it is whole
-    picture.save(scratch, format="PNG" if path.suffix == ".png" else "JPEG", **how)
-    os.replace(scratch, path)
+def _write(image: Image.Image, path: Path, how: dict[str, Any]) -> None:
+    with whole_file(path) as scratch:
+        image.save(scratch, format="PNG" if path.suffix == ".png" else "JPEG", **how)
 
 
-def _claim(out: Path, data: PictureFolder, settings: dict[str, Any]) -> None:
-    """Make the folder, or see that it is one to go on with."""
-    mark = out / CROP_SETTINGS
+def _claim(out: Path, data: ImageFolder, settings: dict[str, Any]) -> None:
+    """Create the folder, or check that this call can resume in it."""
+    mark = out / _SETTINGS
     if (out / _FOLDER).exists() and (out / _FOLDER).samefile(data.folder):
-        raise FileExistsError(f"Expected another folder than the pictures' own, found {out}; choose a new one.")
+        raise FileExistsError(f"Expected another folder than that of the images, found {out}; choose a new one.")
     if mark.is_file():
         try:
             found = json.loads(mark.read_text(encoding="utf-8"))["settings"]
@@ -177,7 +199,7 @@ def _claim(out: Path, data: PictureFolder, settings: dict[str, Any]) -> None:
                     f"Expected crops with {name} {value!r} in {out}, found {found.get(name)!r}; choose a new folder."
                 )
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"Expected a new folder, found that {out} holds other things; choose another.")
+        raise FileExistsError(f"Expected a new folder, found other files in {out}; choose another.")
     (out / _FOLDER).mkdir(parents=True, exist_ok=True)
     for name in data.masked_attributes():
         (out / "masks" / name).mkdir(parents=True, exist_ok=True)
@@ -186,9 +208,9 @@ def _claim(out: Path, data: PictureFolder, settings: dict[str, Any]) -> None:
 
 
 def _finish(
-    out: Path, data: PictureFolder, names: list[str], settings: dict[str, Any], unreadable: dict[str, str]
+    out: Path, data: ImageFolder, names: list[str], settings: dict[str, Any], unreadable: dict[str, str]
 ) -> None:
-    """Write the tables, and at last that the folder is complete."""
+    """Write the tables, then mark the folder as complete."""
     good = ~data.names.isin(list(unreadable))
     index = pd.Index(np.array(names, dtype=object)[good], name="image_id")
     signs = data.attributes[good].astype(int) * 2 - 1
@@ -197,13 +219,12 @@ def _finish(
         numbers = data.partition[good].map({name: k for k, name in enumerate(PARTITIONS)}).astype(int)
         _text(out / "list_eval_partition.csv", numbers.set_axis(index).rename("partition").to_csv())
     kinds = {"missing": "no such file", "unplaced": "no landmarks", "empty": "empty crop"}
-    lost = [(name, why) for kind, why in kinds.items() for name in getattr(data.inventory, kind)]
-    lost += list(unreadable.items())
-    _text(out / _LEFT_OUT, pd.DataFrame(lost, columns=["image_id", "reason"]).to_csv(index=False))
-    _text(out / CROP_SETTINGS, json.dumps({"settings": settings, "complete": True}, indent=1))
+    excluded = [(name, why) for kind, why in kinds.items() for name in getattr(data.inventory, kind)]
+    excluded += list(unreadable.items())
+    _text(out / _LEFT_OUT, pd.DataFrame(excluded, columns=["image_id", "reason"]).to_csv(index=False))
+    _text(out / _SETTINGS, json.dumps({"settings": settings, "complete": True}, indent=1))
 
 
 def _text(path: Path, text: str) -> None:
-    scratch = path.with_name(f".{path.name}.part")
-    scratch.write_text(text, encoding="utf-8")
-    os.replace(scratch, path)
+    with whole_file(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Copies of CelebA in every layout, and what becomes of each picture."""
+"""Copies of CelebA in every layout, and the inventory of each."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from stcsm.images import CelebA, PictureFolder
+from stcsm.images import CelebA, ImageFolder
 
-from .celeba_copy import ATTRIBUTES, gradient, kaggle, names, official, tables, write_pictures
+from .celeba_copy import ATTRIBUTES, gradient, kaggle, names, official, tables, write_images
 
 N = 12
 
@@ -25,7 +25,7 @@ def copy(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def expected_crop(points: np.ndarray, size: int) -> np.ndarray:
-    """The published rule, on the picture whose pixels are their own places, nearest neighbours as pixel centres."""
+    """The published rule, on the image whose pixels are their own positions, nearest neighbours of pixel centres."""
     top, bottom, left, right = points[5] - 105, points[7] + 35, points[0] - 50, points[2] + 50
     rows = top + np.floor((np.arange(size) + 0.5) * (bottom - top) / size).astype(int)
     columns = left + np.floor((np.arange(size) + 0.5) * (right - left) / size).astype(int)
@@ -47,9 +47,9 @@ def test_every_layout_gives_the_same_data(copy: Path) -> None:
     assert [len(data.part(p)) for p in ("train", "valid", "test")] == [4, 4, 4]
 
 
-def test_crop_is_exact_on_lossless_pictures(tmp_path: Path) -> None:
+def test_crop_is_exact_on_lossless_images(tmp_path: Path) -> None:
     signs, points, _ = tables(3)
-    write_pictures(tmp_path / "img_align_celeba_png", 3, "png")
+    write_images(tmp_path / "img_align_celeba_png", 3, "png")
     index = signs.index.str.replace("jpg", "png")
     signs.set_axis(index).to_csv(tmp_path / "list_attr_celeba.csv", index_label="image_id")
     points.set_axis(index).to_csv(tmp_path / "list_landmarks_align_celeba.csv", index_label="image_id")
@@ -61,7 +61,7 @@ def test_crop_is_exact_on_lossless_pictures(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [official, kaggle])
-def test_a_thousand_pictures(make, tmp_path: Path) -> None:
+def test_a_thousand_images(make, tmp_path: Path) -> None:
     data = CelebA(make(tmp_path, 1000), size=64)
     assert data.inventory.used == 1000
     for workers in (0, 2):
@@ -78,14 +78,14 @@ def test_missing_and_extra_files_are_counted(copy: Path) -> None:
     (folder / names(N)[3]).unlink()
     (folder / names(N)[5]).write_bytes(b"")  # of no bytes: as good as missing
     Image.fromarray(gradient()).save(folder / "999999.jpg")
-    (folder / "Thumbs.db").write_text("no picture")
-    with pytest.warns(UserWarning, match=r"10 of 12 pictures used; 2 without a file \(000004.jpg, ...\); 1 files not"):
+    (folder / "Thumbs.db").write_text("no image")
+    with pytest.warns(UserWarning, match=r"10 of 12 images used; 2 without a file \(000004.jpg, ...\); 1 files not"):
         data = CelebA(copy)
     assert data.inventory.missing == (names(N)[3], names(N)[5])
     assert data.inventory.extra == ("999999.jpg",)
     assert len(data) == 10
     np.testing.assert_array_equal(data.attributes, (tables(N)[0] > 0).loc[data.names])
-    with pytest.raises(ValueError, match=r"Expected a picture for every row, found none for 2, first 000004.jpg"):
+    with pytest.raises(ValueError, match=r"Expected an image for every row, found none for 2, first 000004.jpg"):
         CelebA(copy, missing="error")
 
 
@@ -99,10 +99,10 @@ def test_rows_without_landmarks_are_counted(tmp_path: Path) -> None:
     assert np.abs(data[0].permute(1, 2, 0).numpy().astype(int) - wanted).max() <= 5
 
 
-def test_crops_that_leave_the_picture(tmp_path: Path) -> None:
+def test_crops_that_leave_the_image(tmp_path: Path) -> None:
     kaggle(tmp_path, N)
     points = tables(N)[1]
-    points.iloc[0] = [30, 111, 108, 111, 88, 135, 72, 152, 105, 152]  # starts 20 columns left of the picture
+    points.iloc[0] = [30, 111, 108, 111, 88, 135, 72, 152, 105, 152]  # starts 20 columns left of the image
     points.iloc[1] = [69, 111, 108, 111, 88, 90, 72, 152, 105, 152]  # 15 rows above
     points.iloc[2] = [300, 111, 340, 111, 88, 135, 72, 152, 105, 152]  # wholly to the right
     points.iloc[3] = [69, 111, 170, 111, 88, 135, 72, 152, 105, 152]  # ends 42 columns right of it
@@ -112,14 +112,14 @@ def test_crops_that_leave_the_picture(tmp_path: Path) -> None:
     assert clip.inventory.empty == (names(N)[2],)
     assert clip.inventory.clipped == tuple(names(N)[k] for k in (0, 1, 3))
     assert len(clip) == N - 1
-    assert int(clip[0][1, 0, 0]) <= 3  # its first column is the picture's
-    assert int(clip[2][1, 0, -1]) >= 174  # and row 3's last is the picture's last, 177
+    assert int(clip[0][1, 0, 0]) <= 3  # its first column is the image's
+    assert int(clip[2][1, 0, -1]) >= 174  # and row 3's last is the image's last, 177
 
     skip = CelebA(tmp_path, size=64, outside="skip")
     assert skip.inventory.empty == tuple(names(N)[:4])
     assert len(skip) == N - 4
 
-    # as the published code: picture[30:187, -20:158] is empty in columns, picture[-15:187] in rows
+    # as the published code: image[30:187, -20:158] is empty in columns, image[-15:187] in rows
     reference = CelebA(tmp_path, size=64, outside="published")
     assert reference.inventory.empty == tuple(names(N)[:3])
     assert reference.inventory.clipped == (names(N)[3],)
@@ -166,16 +166,16 @@ def test_a_users_own_folder(tmp_path: Path) -> None:
     for k, (height, width) in enumerate([(40, 30), (10, 90), (64, 64)]):
         Image.fromarray(np.full((height, width, 3), 50 * k, np.uint8)).save(tmp_path / f"pic {k}.png")
     table = pd.DataFrame({"happy": [1, 0, 1]}, index=[f"pic {k}.png" for k in range(3)])
-    data = PictureFolder(tmp_path, table, size=16)
+    data = ImageFolder(tmp_path, table, size=16)
     assert data.stack([0, 1, 2]).shape == (3, 3, 16, 16)
     assert data.attributes["happy"].tolist() == [True, False, True]
     np.testing.assert_array_equal(data.stack([0, 1, 2]).float().mean((1, 2, 3)), [0, 50, 100])
     table.to_csv(tmp_path / "mine.tsv", sep="\t", index_label="file")
-    from_file = PictureFolder(tmp_path, tmp_path / "mine.tsv", size=16)
+    from_file = ImageFolder(tmp_path, tmp_path / "mine.tsv", size=16)
     pd.testing.assert_frame_equal(from_file.attributes, data.attributes, check_names=False)
 
 
-def test_masks_are_cropped_as_the_pictures(faces: Path) -> None:
+def test_masks_are_cropped_as_the_images(faces: Path) -> None:
     data = CelebA(faces, size=64)
     rows = np.flatnonzero(data.attributes["Wearing_Hat"])[:20]
     masks, pixels = data.masks("Wearing_Hat", rows), data.stack(rows)
