@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "_agreement": ["mask_agreement", "mean_difference"],
         "_architecture": ["PRESETS", "Architecture"],
         "_celeba": ["CelebA"],
+        "_cli": ["faces"],
         "_concepts": ["both_classes", "concept_scores", "concept_vectors", "performance"],
         "_crop": ["CropReport", "crop_faces"],
         "_data": ["PictureArray", "Pictures"],
