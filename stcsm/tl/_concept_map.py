@@ -62,7 +62,7 @@ def concept_map(
 
     Each part is brought to mean 0 and standard deviation 1 over the spots (of several sections, over those of each:
     maps compare the spots of a section, not sections). The parts are averaged, expression (``"expression"``,
-    ``"nearest"``) with 1.5 times the weight of the others, and carried over the spot graph, so that similar spots get
+    ``"nearest"``) with 1.5 times the weight of the others, and diffused over the spot graph, so that similar spots get
     similar values. Attribution says what the encoder looks at. A linear encoder varies less where the genes are few or
     have few counts. The expression of the concept's own genes ties both to the counts, and the genes that the model
     finds nearest to the concept add counts where its own genes are few. ``benchmarks/RECOVERY.md`` measures what each
@@ -83,7 +83,7 @@ def concept_map(
         ``"nearest"`` (the same of these genes together with the ten trained genes of highest concept score) and
         ``"decoded"`` (:func:`stcsm.tl.decoded`); or a mapping of these to weights of your own.
     graph
-        Carry the map over the spot graph (:func:`stcsm.pp.spot_graph`), which is computed with its defaults where
+        Diffuse the map over the spot graph (:func:`stcsm.pp.spot_graph`), which is computed with its defaults where
         ``adata.obsp["stcsm_spot_graph"]`` is absent.
     key_added
         Key of ``.obsm`` to write the maps into, instead of ``"concept_map"``.

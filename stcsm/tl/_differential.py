@@ -27,7 +27,7 @@ REST = "rest"
 SPOTS_A_BLOCK = 20
 BLOCKS_A_REGION = 6
 COARSE = 0.01
-"""Where permutations allow no smaller p than this, it is said."""
+"""A warning is logged where permutations allow no smaller p than this."""
 ALIKE = 0.3
 """Neighbouring blocks that correlate more than this are too small to be permuted."""
 
@@ -50,12 +50,12 @@ def differential(
 ) -> pd.DataFrame:
     """Compare concepts between two sets of spots: a region against another, a condition against another.
 
-    Neighbouring spots are alike, so a test that permutes spots finds differences everywhere. Here compact blocks of
-    neighbouring spots, each within one of the two sets, are permuted; the statistic is Welch's t over block means.
+    Neighbouring spots are correlated, so a test that permutes spots finds differences everywhere. Here compact blocks
+    of neighbouring spots, each within one of the two sets, are permuted; the statistic is Welch's t over block means.
 
     Regions that differ in most genes differ in most concepts. With ``model``, the difference of each concept is also
     compared with those of random gene sets matched in size, abundance and dispersion
-    (:func:`stcsm.tl.significance`): is it larger than that of any genes like these?
+    (:func:`stcsm.tl.significance`): is it larger than that of similar genes?
 
     Parameters
     ----------
@@ -88,12 +88,12 @@ def differential(
 
     Returns
     -------
-    DataFrame with a row for each concept, smallest p first: ``mean_a``, ``mean_b`` over blocks, ``difference`` in the
-    units of the map; ``t``; two-sided ``p``, and ``q`` (Benjamini-Hochberg over the concepts); ``block_correlation``
-    between neighbouring blocks of a region: well above 0 (0.3), blocks are too small and p is too small. With
-    ``model``: ``z_random``, the difference in standard deviations from the mean of the random sets' (positive: more in
-    A than theirs); two-sided ``p_random``, at least ``1 / (1 + n_random)``; and ``q_random`` over the concepts. Encoded
-    label profiles have no genes that others could stand in for; they get NaN.
+    DataFrame with a row for each concept, smallest p first: ``mean_group``, ``mean_reference`` over blocks,
+    ``difference`` in the units of the map; ``t``; two-sided ``p``, and ``q`` (Benjamini-Hochberg over the concepts);
+    ``block_correlation`` between neighbouring blocks of a region: well above 0 (0.3), blocks are too small and p is too
+    small. With ``model``: ``z_random``, the difference in standard deviations from the mean of the random sets'
+    (positive: more in ``group`` than theirs); two-sided ``p_random``, at least ``1 / (1 + n_random)``; and ``q_random``
+    over the concepts. Encoded label profiles have no genes that others could stand in for; they get NaN.
 
     Writes
     ------
@@ -153,8 +153,8 @@ def differential(
     means = [_block_mean(maps, blocks, side) for side in (in_a, in_b)]
     result = pd.DataFrame(
         {
-            "mean_a": means[0],
-            "mean_b": means[1],
+            "mean_group": means[0],
+            "mean_reference": means[1],
             "difference": found.difference,
             "t": found.t,
             "p": found.p,

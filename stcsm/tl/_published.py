@@ -1,4 +1,4 @@
-"""Concepts as the paper makes them: a seed gene and its nearest genes."""
+"""Concepts as published: a seed gene and its nearest genes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def published_concepts(
     genes
         Seed genes; each names its concept.
     n
-        Genes of a concept, the seed included (50 in the paper).
+        Genes of a concept, the seed included (published: 50).
     sampled
         Use samples from the posteriors as the genes' latents, as the published code does, in place of their means: for
         the published model only. Two samples share few of the nearest genes.

@@ -172,7 +172,7 @@ def decoded(
     concepts
         Names; None is all of them.
     contrast
-        Against the mean gene. False: the decoder at the concept itself, as the paper shows it; only for concepts of
+        Against the mean gene. False: the decoder at the concept itself, as published; only for concepts of
         ``estimator="mean"``, which are points of the latent space and not directions.
     key_added
         Key of ``.obsm`` to write the maps into, instead of ``"concept_decoded"``.

@@ -176,6 +176,6 @@ def _neighbours(coords: np.ndarray, spots: np.ndarray) -> tuple[np.ndarray, np.n
     if k < 1:
         return spots[:0], spots[:0]
     near = np.asarray(cKDTree(coords).query(coords, k=k + 1)[1])
-    # Of spots in one place, the spot itself need not come first.
+    # Among spots of equal coordinates, the spot itself need not come first.
     others = np.array([[t for t in row if t != s][:k] for s, row in enumerate(near)])
     return np.repeat(spots, k), spots[others.ravel()]

@@ -134,7 +134,7 @@ def analyse(
     ``sources`` are arguments of :func:`stcsm.tl.match_gene_sets`: gene sets and labels are matched before the training,
     so that a bad one is refused in a second.
     """
-    # Of other libraries' notices, only warnings are for the person at the terminal.
+    # Of other libraries' notices, only warnings concern the user.
     for name in ("lightning.pytorch", "scvi"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for kind in (DeprecationWarning, FutureWarning, SyntaxWarning):
@@ -157,7 +157,7 @@ def analyse(
         tl.significance(adata, model, n_random=null, seed=seed, progress=not quiet)
         console.print(_tested(adata))
     elif null is None:
-        console.print(f"maps are not tested against random concepts ({len(sets)} concepts, {method}); ask: --null N")
+        console.print(f"maps are not tested against random concepts ({len(sets)} concepts, {method}); to test them: --null N")
     tl.decoded(adata, model)
     tl.concept_map(adata, model, progress=not quiet)
     check_trust(adata, model, method, seed, console)
@@ -167,13 +167,13 @@ def analyse(
 
 
 def _one_line(message: Warning | str, *_: Any, **__: Any) -> None:
-    """Show a warning as one line without the place in our code where it was raised."""
+    """Show a warning as one line, without the line of code that raised it."""
     text = f"stcsm: warning: {' '.join(str(message).split())}"
     Console(stderr=True, soft_wrap=True).print(text, highlight=False, markup=False)
 
 
 def _tested(adata: AnnData, most: int = 15) -> Table:
-    """Most significant concepts, for the person at the terminal."""
+    """Table of the most significant concepts."""
     found = tl.concept_table(adata).sort_values(["p", "strength"], ascending=[True, False], kind="stable")
     shown = Table(
         title=f"Each map against those of random concepts ({min(most, len(found))} of {len(found)} concepts shown)"
