@@ -24,9 +24,9 @@ from anndata import AnnData
 from scipy import sparse, stats
 
 import stcsm
+from stcsm.attribution import mean_attribution
 from stcsm.concepts import MatchedSampler, gene_abundance_dispersion, matching_bins, significance
 from stcsm.models import GeneVAE
-from stcsm.tl._maps import mean_maps, random_genes
 
 mpl.use("agg")
 import matplotlib.pyplot as plt
@@ -54,8 +54,10 @@ def calibration(model: GeneVAE, counts, n_concepts: int, n_random: int, seed: in
     usable = np.isfinite(latents[0]).all(axis=1)
     abundance, dispersion = gene_abundance_dispersion(counts)
     bins = matching_bins(abundance, np.where(usable, dispersion, 0.0), usable=usable)
-    rows, unit = random_genes(model), np.eye(model.settings["n_latent"])
-    bases = [mean_maps(model, encoder, rows, unit, "saliency", {}) for encoder in model.encoders]
+    trained, fixed = model.trained_genes, np.random.default_rng(model.settings["seed"])
+    inputs = model.inputs(np.sort(fixed.choice(trained, min(1500, len(trained)), replace=False))).to(model.device)
+    unit = np.eye(model.settings["n_latent"])
+    bases = [model.maps_to_spots(mean_attribution(encoder, inputs, unit)) for encoder in model.encoders]
     # The null of a concept is seeded by three words, the seed and two of the concept. A child of the seed has five, so
     # no null is drawn from the stream of the tested concepts, whatever their genes.
     (child,) = np.random.SeedSequence(seed).spawn(1)

@@ -9,13 +9,13 @@ UNS: Final = "stcsm"
 """``.uns``: concepts, methods and their parameters, model settings, versions, seeds, sanity results."""
 
 SPATIAL: Final = "spatial"
-"""``.obsm``: pixel (or array) coordinates of the spots; ``.uns``: pictures, the way squidpy expects them."""
+"""``.obsm``: pixel (or array) coordinates of the spots; ``.uns``: images, the way squidpy expects them."""
 SPATIAL_ARRAY: Final = "spatial_array"
 """``.obsm``: array coordinates of ST spots, kept beside pixel coordinates."""
 ARRAY_ROW: Final = "array_row"
 ARRAY_COL: Final = "array_col"
 LAYER: Final = "layer"
-"""``.obs``: the label of a spot (granule cell layer, L2/3, tumour core)."""
+"""``.obs``: the tissue label of a spot (granule cell layer, L2/3, tumour core)."""
 
 EMBEDDING: Final = "X_stcsm"
 """``.varm``: gene embedding (G, L); NaN for genes without a count."""
@@ -31,8 +31,13 @@ CONCEPT_DECODED: Final = "concept_decoded"
 """``.obsm``: DataFrame spots x concepts, decoder at the concept minus decoder at the mean gene."""
 CONCEPT_EXPRESSION: Final = "concept_expression"
 """``.obsm``: DataFrame spots x concepts, mean max-scaled expression of the concept's genes."""
-CONCEPT_INFO: Final = "concept_info"
-"""What is known of each concept, in ``.uns["stcsm"]``."""
+MAPS: Final = {
+    "saliency": CONCEPT_SALIENCY,
+    "concept_map": CONCEPT_MAP,
+    "decoded": CONCEPT_DECODED,
+    "mean_expression": CONCEPT_EXPRESSION,
+}
+"""Steps of ``tl`` that write maps, and the key of ``.obsm`` that each writes unless it is given ``key_added``."""
 CONCEPT_TABLES: Final = (
     CONCEPT_SALIENCY,
     CONCEPT_SALIENCY_PVAL,
@@ -41,7 +46,9 @@ CONCEPT_TABLES: Final = (
     CONCEPT_DECODED,
     CONCEPT_EXPRESSION,
 )
-"""``.obsm``: all tables with a column a concept."""
+"""``.obsm``: the standard tables with a column a concept."""
+CONCEPT_INFO: Final = "concept_info"
+"""``.uns["stcsm"]``: DataFrame with a row a concept: where it comes from, numbers of its genes."""
 SPOT_GRAPH: Final = "stcsm_spot_graph"
 """``.obsp``: sparse spot graph whose rows sum to one."""
 
@@ -49,6 +56,25 @@ SPOT_GRAPH: Final = "stcsm_spot_graph"
 def layer_names(layers: Iterable[str | None]) -> list[str]:
     """Names of an AnnData's layers, sorted; from anndata 0.13 on ``.X`` is among them, under None."""
     return sorted(str(name) for name in layers if name is not None)
+
+
+def pval(key: str) -> str:
+    """Key in ``.obsm`` of the p values of the maps in ``.obsm[key]``."""
+    return f"{key}_pval"
+
+
+def qval(key: str) -> str:
+    """Key in ``.obsm`` of the q values of the maps in ``.obsm[key]``."""
+    return f"{key}_qval"
+
+
+def record(step: str, key: str | None = None) -> str:
+    """Entry of ``.uns["stcsm"]`` that says how a step (``"saliency"``, ``"significance"``, ...) made or tested a table.
+
+    Of the standard table it has the step's name; of a table that was given another key (``key_added``), both.
+    """
+    standard = MAPS["saliency" if step == "significance" else step]
+    return step if key is None or key == standard else f"{step}_{key}"
 
 
 def embedding(member: int = 0) -> str:

@@ -24,10 +24,12 @@ app.add_typer(faces, name="faces")
 
 Out = Annotated[
     Path,
-    typer.Option("--out", help="Folder for the results; made if absent. Results of an earlier run in it are replaced."),
+    typer.Option("--out", help="Folder for the results, created if absent. Results of an earlier run are replaced."),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the model.")]
-NSeeds = Annotated[int, typer.Option("--n-seeds", min=1, help="Models to train from different seeds and average.")]
+NSeeds = Annotated[
+    int, typer.Option("--n-seeds", min=1, help="Models of different seeds that are trained and averaged.")
+]
 Method = Annotated[
     str,
     typer.Option(
@@ -52,7 +54,7 @@ def demo(
     encoder: Encoder = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Run the whole analysis on a simulated olfactory bulb with known layers, and say how well the maps find them."""
+    """Analyse a simulated olfactory bulb with known tissue layers; print how well the maps find them."""
     from stcsm.workflow import run_demo
 
     run_demo(out, seed=seed, n_seeds=n_seeds, method=method, encoder=encoder, quiet=quiet)
@@ -63,31 +65,35 @@ def run(
     counts: Annotated[Path, typer.Argument(help="ST text file, .h5ad or Space Ranger folder with raw counts.")],
     out: Out,
     genes: Annotated[
-        list[str] | None, typer.Option("--genes", help="A concept: NAME=GENE or NAME=GENE1,GENE2. May be repeated.")
+        list[str] | None, typer.Option("--genes", help="A concept: NAME=GENE or NAME=GENE1,GENE2; may be repeated.")
     ] = None,
-    gmt: Annotated[Path | None, typer.Option("--gmt", help="Gene sets, one concept a line.")] = None,
+    gmt: Annotated[Path | None, typer.Option("--gmt", help="GMT file of gene sets; each makes a concept.")] = None,
     match: Annotated[
         str | None, typer.Option("--match", help="Column of .var to match the gene sets on, such as symbols.")
     ] = None,
     ignore_case: Annotated[
-        bool, typer.Option("--ignore-case", help="Match gene sets to genes whose case differs (human, mouse).")
+        bool,
+        typer.Option("--ignore-case", help="Match gene sets to genes whose case differs (human, mouse)."),
     ] = False,
     null: Annotated[
         int | None,
         typer.Option(
             "--null",
             min=0,
-            help="Random concepts to test each map against; 0 for none. By default 1000 where they cost a second "
+            help="Random concepts that each map is tested against; 0: none. By default 1000 where they take a second "
             "(methods linear in the concept, up to 100 concepts).",
         ),
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option("--labels", help="CSV with a label for each spot; a concept a label.")
+        Path | None,
+        typer.Option("--labels", help="CSV file with a label for each spot; each label makes a concept."),
     ] = None,
     labels_key: Annotated[
-        str | None, typer.Option("--labels-key", help="Column of .obs with labels; a concept a label.")
+        str | None, typer.Option("--labels-key", help="Column of .obs with tissue labels; each makes a concept.")
     ] = None,
-    layer: Annotated[str | None, typer.Option("--layer", help="Layer of the counts in an .h5ad.")] = None,
+    layer: Annotated[
+        str | None, typer.Option("--layer", help="Layer of the counts in an .h5ad; by default .X.")
+    ] = None,
     method: Method = "saliency",
     encoder: Encoder = "auto",
     seed: Seed = 0,
@@ -107,16 +113,16 @@ def run(
 @app.command()
 def report(
     result: Annotated[Path, typer.Argument(help="result.h5ad of stcsm run.")],
-    out: Annotated[Path, typer.Option("--out", help="The page; an earlier report there is replaced.")] = Path(
+    out: Annotated[Path, typer.Option("--out", help="HTML file; an earlier report there is replaced.")] = Path(
         "report.html"
     ),
-    title: Annotated[str | None, typer.Option("--title", help="Heading; the file's name by default.")] = None,
+    title: Annotated[str | None, typer.Option("--title", help="Heading; by default the name of the file.")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Write one self-contained HTML page of a result, to be opened without Python."""
+    """Write a self-contained HTML page of a result, which opens without Python."""
     from stcsm.workflow import write_report
 
-    # Notices about the source of libraries that plots import are not for the person at the terminal.
+    # Notices about the source of libraries that plots import do not concern the user.
     warnings.filterwarnings("ignore", category=SyntaxWarning)
     path = write_report(result, out, title=title, progress=not quiet)
     if not quiet:
@@ -129,7 +135,7 @@ def fetch_mob(
     replicate: Annotated[int, typer.Option("--replicate", min=1, max=12, help="Replicate, 1 to 12.")] = 1,
     quiet: Quiet = False,
 ) -> None:
-    """Fetch a replicate of the mouse olfactory bulb (Stahl et al. 2016): counts, picture and transformation."""
+    """Fetch a replicate of the mouse olfactory bulb (Stahl et al. 2016): counts, image and transformation."""
     from stcsm.datasets import fetch_mob as fetch_files
 
     for path in fetch_files(replicate, out, progress=not quiet):
@@ -142,6 +148,7 @@ SHELL_WORDS = {
     "n_seeds": "--n-seeds",
     "match=...": "--match COLUMN",
     "ignore_case=True": "--ignore-case",
+    "Expected method to be": "Expected --method to be",
     "encoder to be": "--encoder to be",
     "attributes= its path": "--attributes its path",
     "landmarks= its path": "--landmarks its path",
@@ -149,7 +156,7 @@ SHELL_WORDS = {
     "or crop=False": "or --no-crop",
     "pass overwrite=True": "remove it",
 }
-"""What messages say for notebooks, and what it is called here."""
+"""Arguments that error messages name, and the options that set them here."""
 
 
 def main() -> None:
@@ -157,8 +164,8 @@ def main() -> None:
 
     Set ``STCSM_DEBUG=1`` to see where an error comes from.
     """
-    # Read when torch is loaded, which no command has done yet. Threads that spin while they wait for one another do so
-    # for as long as another program has a core.
+    # torch reads it when it is loaded, which no command has done yet. Threads that wait for one another would spin, for
+    # as long as another program has a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app(standalone_mode=False)

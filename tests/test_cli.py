@@ -163,13 +163,13 @@ def test_gene_sets_of_another_species_are_matched_on_a_column(identifiers, tmp_p
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert "GRANULE [/x]" in done.stdout
-    assert done.stderr.count("layers of a single spot") == 1
+    assert done.stderr.count("labels of a single spot") == 1
     assert done.stderr.count("UNKNOWN") == 1  # left out, and said so
     result = ad.read_h5ad(tmp_path / "out" / "result.h5ad")
-    concepts = stcsm.tl._store.read_concepts(result)
-    assert [c.label for c in concepts] == ["GRANULE [/x]", "left", "right"]
-    assert set(concepts[0].members) == set(granule.index)
-    assert roc_auc_score(layers == "Granular Cell Layer", result.obsm["concept_map"][concepts[0].key]) > 0.9
+    assert list(stcsm.tl.concept_table(result)["label"]) == ["GRANULE [/x]", "left", "right"]
+    key = result.varm["concept_score"].columns[0]
+    assert set(result.uns["stcsm"]["concepts"][key]["genes"]) == set(granule.index)
+    assert roc_auc_score(layers == "Granular Cell Layer", result.obsm["concept_map"][key]) > 0.9
 
 
 @pytest.mark.parametrize(
@@ -186,9 +186,9 @@ def test_gene_sets_that_do_not_match_are_one_line_and_status_2(
     identifiers, command_here, tmp_path, genes, args, message
 ):
     folder, granule, _ = identifiers
-    members = "\t".join(granule["symbol"])
+    symbols = "\t".join(granule["symbol"])
     gmt = tmp_path / "sets.gmt"
-    gmt.write_text("granule\tx\t" + genes.format(SYMBOLS=members.upper(), symbols=members) + "\n")
+    gmt.write_text("granule\tx\t" + genes.format(SYMBOLS=symbols.upper(), symbols=symbols) + "\n")
     done = command_here("run", folder / "counts.h5ad", "--gmt", gmt, "--out", tmp_path / "out", "--quiet", *args)
     assert done.returncode == 2, done.stderr[-3000:]
     lines = done.stderr.strip().splitlines()

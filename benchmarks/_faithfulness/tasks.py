@@ -19,8 +19,6 @@ from torch import Tensor, nn
 import stcsm
 from benchmarks._recovery.protocol import thin
 from stcsm.models import GeneVAE
-from stcsm.tl._markers import layer_markers
-from stcsm.tl._store import read_concepts
 
 SAMPLES = 8
 """Samples a concept: those that score highest on it."""
@@ -67,7 +65,8 @@ def tissue(name: str, path: str, labels: str, args: Namespace) -> Task:
     first = ad.AnnData(a, obs=whole.obs[[]].copy(), var=whole.var[[]].copy())
     first.obs["layer"] = text
     first.obsm["spatial"] = np.asarray(whole.obsm["spatial"], dtype=float)
-    sets = {s.name: list(s.genes) for s in layer_markers(first, "layer", None, 30)}
+    GeneVAE.setup_anndata(first)
+    sets = stcsm.tl.match_gene_sets(first, groupby="layer").genes
     half = ad.AnnData(b, obs=first.obs.copy(), var=first.var.copy(), obsm={"spatial": first.obsm["spatial"]})
     GeneVAE.setup_anndata(half)
     model = GeneVAE(half, seed=args.seed)
@@ -96,8 +95,8 @@ def _of_model(
     name: str, about: str, adata: ad.AnnData, model: GeneVAE, truth: np.ndarray, layer_of: Any, args: Namespace
 ) -> Task:
     rng = np.random.default_rng(args.seed)
-    chosen = read_concepts(adata)
-    vectors = np.stack([c.vectors[0] for c in chosen])
+    records = [adata.uns["stcsm"]["concepts"][key] for key in adata.varm["concept_score"]]
+    vectors = np.stack([record["vectors"][0] for record in records])
     z = model.get_latent_representation()
     scores = z[model.trained_genes] @ vectors.T
     nearest = np.unique(np.argsort(-scores, axis=0)[:SAMPLES])
@@ -109,7 +108,7 @@ def _of_model(
 
     def found(own: np.ndarray, mean: np.ndarray) -> float:
         spots = model.maps_to_spots(mean)
-        layers = [layer_of[c.label] if layer_of else c.label for c in chosen]
+        layers = [layer_of[r["label"]] if layer_of else r["label"] for r in records]
         return float(np.mean([roc_auc_score(truth[known] == x, m[known]) for x, m in zip(layers, spots, strict=True)]))
 
     params = {"occlusion": {"window": (1, 2, 2), "step": (1, 2, 2)}} if inputs.ndim == 4 else {}

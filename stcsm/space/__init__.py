@@ -21,6 +21,7 @@ from stcsm.space._heldout import HeldOutCounts
 from stcsm.space._lattice import Lattice, find_lattice
 from stcsm.space._memory import available_memory, require_memory
 from stcsm.space._n_components import choose_components
+from stcsm.space._principal_axes import principal_axes
 from stcsm.space._region import irregularity, region_width
 from stcsm.space._similarity import diffuse, nearest_spots, similarity_graph
 from stcsm.space._stored_blocks import row_blocks, stored_blocks, stored_by_columns
@@ -51,6 +52,7 @@ __all__ = [
     "log_normalise",
     "nearest_neighbour_distance",
     "nearest_spots",
+    "principal_axes",
     "region_width",
     "require_memory",
     "row_blocks",

@@ -8,10 +8,15 @@ import numpy as np
 from anndata import AnnData
 
 from stcsm.concepts import combine as combine_vectors
-from stcsm.tl._concepts import read_embedding, write_scores
-from stcsm.tl._store import Concept, concept_key, entry, read_concepts, write_concepts
-
-COMBINATION = "combination"
+from stcsm.tl._state import (
+    COMBINATION,
+    Concept,
+    concept_key,
+    embedding,
+    embedding_fingerprint,
+    read_concepts,
+    write_concepts,
+)
 
 
 def combine(adata: AnnData, name: str, plus: Sequence[str] | str, minus: Sequence[str] | str = ()) -> None:
@@ -34,7 +39,7 @@ def combine(adata: AnnData, name: str, plus: Sequence[str] | str, minus: Sequenc
     Writes
     ------
     ``adata.uns["stcsm"]["concepts"]``, ``adata.uns["stcsm"]["concept_info"]``, ``adata.varm["concept_score"]``
-        As :func:`stcsm.tl.concepts` does. Members are the genes of all concepts, with the weights whose sum the
+        As :func:`stcsm.tl.concepts` does. Its genes are those of all concepts, with the weights whose sum the
         combined vector is: positive where genes count for it, negative where they count against it. A combination is
         dropped when a concept that it was made from changes.
 
@@ -59,7 +64,7 @@ def combine(adata: AnnData, name: str, plus: Sequence[str] | str, minus: Sequenc
     there = {c.key: c for c in read_concepts(adata)}.get(key)
     if there is not None and there.source != COMBINATION:
         raise ValueError(f"Expected a new name for the combination, found {name!r}, which another concept has")
-    latents = read_embedding(adata)
+    latents = embedding(adata)
     vectors = np.stack(
         [
             combine_vectors(
@@ -69,13 +74,13 @@ def combine(adata: AnnData, name: str, plus: Sequence[str] | str, minus: Sequenc
             for m in range(len(latents))
         ]
     )
-    members, weights = _members(included, excluded, vectors)
+    genes, weights = _weighted_genes(included, excluded, vectors)
     made = Concept(
         key=key,
         label=str(name).strip(),
         source=COMBINATION,
         estimator=COMBINATION,
-        members=members,
+        genes=genes,
         weights=weights,
         vectors=vectors,
         info={
@@ -83,12 +88,13 @@ def combine(adata: AnnData, name: str, plus: Sequence[str] | str, minus: Sequenc
             "minus": np.array([c.key for c in excluded], dtype=object),
         },
     )
-    write_concepts(adata, [made], entry(adata, "embedding_model")["fingerprint"])
-    write_scores(adata, latents)
+    write_concepts(adata, [made], latents, embedding_fingerprint(adata))
 
 
-def _members(included: list[Concept], excluded: list[Concept], vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Genes of all parts, weighted as the vector is made of the parts' vectors (least squares, averaged over members).
+def _weighted_genes(
+    included: list[Concept], excluded: list[Concept], vectors: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Genes of all parts, weighted as the vector is made of theirs (least squares, averaged over the ensemble).
 
     The parts' vectors are means over their genes, so the combination of vectors is that combination of weights.
     """
@@ -103,7 +109,7 @@ def _members(included: list[Concept], excluded: list[Concept], vectors: np.ndarr
     total: dict[str, float] = {}
     for c, factor in zip(parts, share, strict=True):
         size = float(np.abs(c.weights).sum())
-        for gene, weight in zip(c.members, c.weights, strict=True):
+        for gene, weight in zip(c.genes, c.weights, strict=True):
             total[gene] = total.get(gene, 0.0) + factor * weight / size
     kept = {gene: weight for gene, weight in total.items() if abs(weight) > 1e-9}
     return np.array(list(kept), dtype=object), np.fromiter(kept.values(), float, len(kept))

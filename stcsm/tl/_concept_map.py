@@ -14,34 +14,37 @@ from stcsm import _keys
 from stcsm.models import GeneVAE
 from stcsm.pp import make_spot_graph, same_spots
 from stcsm.space import diffuse, spatial_filter
-from stcsm.tl._concepts import check_concepts
-from stcsm.tl._decoded import decoded_maps
-from stcsm.tl._ensemble import counted_spots, standardise_sections
-from stcsm.tl._expression import member_expression, nearest_expression
-from stcsm.tl._linear import linear_maps
-from stcsm.tl._maps import random_genes
-from stcsm.tl._saliency import saliency_maps
-from stcsm.tl._store import Concept, columns, entry, read_concepts, write_entry
+from stcsm.tl._maps import (
+    Attribution,
+    attribution_maps,
+    counted_spots,
+    decoded_maps,
+    expression_maps,
+    linear_maps,
+    nearest_maps,
+    standardise_sections,
+)
+from stcsm.tl._state import Concept, check_concepts, entry, free_key, read_concepts, write_entry, write_maps
 
 logger = logging.getLogger(__name__)
 
 
-def _gradient(model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
-    return saliency_maps(model, concepts, [random_genes(model)] * len(concepts))
+def _gradient(adata: AnnData, model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
+    return attribution_maps(adata, model, Attribution("saliency"), concepts)
 
 
-PARTS: dict[str, Callable[[GeneVAE, list[Concept]], np.ndarray]] = {
+PARTS: dict[str, Callable[[AnnData, GeneVAE, list[Concept]], np.ndarray]] = {
     "saliency": _gradient,
     "linear": linear_maps,
-    "expression": member_expression,
-    "nearest": nearest_expression,
+    "expression": expression_maps,
+    "nearest": nearest_maps,
     "decoded": decoded_maps,
 }
 """What a concept map can be made of; each gives (K, S')."""
 SHOWN = ("expression", "nearest")
-"""Parts that genes show by themselves: smoothed over space first."""
+"""Parts that are expression of genes: smoothed over space first."""
 WEIGHTS = {"saliency": 1.0, "linear": 1.0, "expression": 1.5, "nearest": 1.5, "decoded": 1.0}
-"""What each part counts; how it was found: benchmarks/RECOVERY.md."""
+"""Weight of each part; how it was found: benchmarks/RECOVERY.md."""
 DEFAULT_PARTS = ("saliency", "linear", "expression", "nearest")
 
 
@@ -52,16 +55,18 @@ def concept_map(
     parts: Sequence[str] | str | Mapping[str, float] = DEFAULT_PARTS,
     graph: bool = True,
     *,
+    key_added: str | None = None,
     progress: bool = False,
 ) -> None:
     """Map where each concept lives: the recommended map, made of several views of the concept.
 
     Each part is brought to mean 0 and standard deviation 1 over the spots (of several sections, over those of each:
-    maps compare the places of a section, not sections); the parts are averaged, those that genes show by themselves
-    (``"expression"``, ``"nearest"``) with 1.5 times the weight of the others, and carried over the spot graph, so that
-    spots that look alike get alike values. Attribution says what the encoder looks at, a linear encoder is the steadier
-    witness where genes are few or faint, the members' own expression keeps both honest, and genes that the model finds
-    nearest to the concept steady it where the members are few. ``benchmarks/RECOVERY.md`` has what each part is worth.
+    maps compare the spots of a section, not sections). The parts are averaged, expression (``"expression"``,
+    ``"nearest"``) with 1.5 times the weight of the others, and diffused over the spot graph, so that similar spots get
+    similar values. Attribution says what the encoder looks at. A linear encoder varies less where the genes are few or
+    have few counts. The expression of the concept's own genes ties both to the counts, and the genes that the model
+    finds nearest to the concept add counts where its own genes are few. ``benchmarks/RECOVERY.md`` measures what each
+    part contributes.
 
     Parameters
     ----------
@@ -74,36 +79,40 @@ def concept_map(
     parts
         Any of ``"saliency"`` (gradient averaged over a fixed random 1500 genes), ``"linear"`` (the same for a linear
         encoder: principal components of the genes, as many as predict held-out counts best), ``"expression"`` (mean
-        standardised log-normalised expression of the members, smoothed over space with the graph's width),
-        ``"nearest"`` (the same of the members together with the ten trained genes of highest concept score) and
+        standardised log-normalised expression of the concept's genes, smoothed over space with the graph's width),
+        ``"nearest"`` (the same of these genes together with the ten trained genes of highest concept score) and
         ``"decoded"`` (:func:`stcsm.tl.decoded`); or a mapping of these to weights of your own.
     graph
-        Carry the map over the spot graph (:func:`stcsm.pp.spot_graph`), which is made with its defaults where
+        Diffuse the map over the spot graph (:func:`stcsm.pp.spot_graph`), which is computed with its defaults where
         ``adata.obsp["stcsm_spot_graph"]`` is absent.
+    key_added
+        Key of ``.obsm`` to write the maps into, instead of ``"concept_map"``.
     progress
-        Show a progress bar while the graph is made, which takes most of the time.
+        Show a progress bar while the graph is computed, which takes most of the time.
 
     Writes
     ------
     ``adata.obsm["concept_map"]``
-        DataFrame (S, K) in standard deviations; NaN at spots without a count. It is made for looking at: statistics
-        and completeness belong to ``.obsm["concept_saliency"]``.
+        DataFrame (S, K) in standard deviations; NaN at spots without a count. It is for display: statistics and
+        completeness belong to ``.obsm["concept_saliency"]``.
     ``adata.uns["stcsm"]["concept_map"]``
-        The parts, their weights, and the steps over the graph (0: none).
+        The parts, their weights, and the steps over the graph (0: none); ``["concept_map_<key_added>"]`` for another
+        key.
     ``adata.obsp["stcsm_spot_graph"]``
-        Where it was absent, or made for other spots, and is used.
+        Where it was absent, or computed for other spots, and is used; a warning says that it is replaced.
 
     Raises
     ------
     ValueError
-        If there are no concepts, they come from another model, a name is unknown, a part is, or a weight is not above
-        zero.
+        If there are no concepts, they come from another model, a name or a part is unknown, a weight is not above zero,
+        or ``key_added`` is taken.
     """
     check_concepts(adata, model)
     chosen = read_concepts(adata, concepts)
     weights = _weights(parts)
+    key = free_key(adata, "concept_map", key_added)
     made, settings = _graph(adata, model, progress) if graph else (None, {})
-    views = {p: PARTS[p](model, chosen).T for p in weights}
+    views = {p: PARTS[p](adata, model, chosen).T for p in weights}
     shown = [p for p in SHOWN if p in views]
     if shown and settings.get("width"):
         coords = np.asarray(adata.obsm[model.setup.spatial_key], dtype=float)[model.spots]
@@ -120,20 +129,16 @@ def concept_map(
     if made is not None and made is not adata.obsp.get(_keys.SPOT_GRAPH):
         adata.obsp[_keys.SPOT_GRAPH] = made
         write_entry(adata, "spot_graph", settings)
-    adata.obsm[_keys.CONCEPT_MAP] = columns(chosen, model.to_all_spots(maps.T, counted=True).T, adata.obs_names)
-    write_entry(
-        adata,
-        "concept_map",
-        {
-            "parts": np.asarray(list(weights), dtype=object),
-            "weights": np.asarray(list(weights.values())),
-            "steps": steps,
-        },
-    )
+    record = {
+        "parts": np.asarray(list(weights), dtype=object),
+        "weights": np.asarray(list(weights.values())),
+        "steps": steps,
+    }
+    write_maps(adata, "concept_map", key, chosen, model.to_all_spots(maps.T, counted=True).T, record)
 
 
 def _weights(parts: Sequence[str] | str | Mapping[str, float]) -> dict[str, float]:
-    """What each part counts: the usual weights, or those that were given."""
+    """Weight of each part: the default, or what was given."""
     names = [parts] if isinstance(parts, str) else parts
     given = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names)
     unknown = [p for p in given if p not in PARTS]
@@ -168,12 +173,13 @@ def _graph(adata: AnnData, model: GeneVAE, progress: bool) -> tuple[Any, dict[st
         return there, settings
     if there is not None and settings:
         logger.warning(
-            "the spot graph was made for other spots, another layer, other coordinates or sections; it is made anew"
+            "the spot graph was computed for other spots, another layer, other coordinates or sections; it is "
+            "recomputed"
         )
     elif there is not None:
         if not np.allclose(np.asarray(there.sum(axis=1)), 1, atol=1e-3):
             raise ValueError(
-                f"Expected rows of adata.obsp[{_keys.SPOT_GRAPH!r}] that sum to one, found others; make it with "
+                f"Expected rows of adata.obsp[{_keys.SPOT_GRAPH!r}] that sum to one, found others; compute it with "
                 "stcsm.pp.spot_graph(adata)"
             )
         return there, {"steps": 1}

@@ -1,46 +1,61 @@
-"""Concepts from gene names or from layers, into ``.uns`` and ``.varm``."""
+"""Genes into latent space, and gene sets or tissue labels into directions there, on which all genes are scored."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from anndata import AnnData
 from scipy import sparse
 
-from stcsm import _keys
-from stcsm.concepts import (
-    ESTIMATORS,
-    GeneSetMatch,
-    check_distinct,
-    concept_info,
-    concept_scores,
-    concept_vectors,
-    match_gene_sets,
-)
+from stcsm.concepts import ESTIMATORS, GeneSetMatch, GroupProfiles, concept_info, concept_vectors, group_profiles
 from stcsm.models import GeneVAE, read_setup
-from stcsm.tl._embed import check_fits, embed_genes
-from stcsm.tl._ensemble import average_members
-from stcsm.tl._markers import chosen_groups, layer_labels, layer_markers
-from stcsm.tl._profile import encoded_profiles
-from stcsm.tl._sources import Source, gene_index, given_sets, ranked_sets
-from stcsm.tl._store import (
+from stcsm.tl._gene_sets import MatchedSets, chosen_groups, group_labels, match_to_usable
+from stcsm.tl._state import (
     Concept,
-    check_model,
-    columns,
+    check_fits,
     distinct_keys,
-    entry,
-    read_concepts,
+    embedding,
+    embedding_fingerprint,
+    encode_genes,
+    is_embedded,
     write_concepts,
+    write_embedding,
 )
-
-logger = logging.getLogger(__name__)
 
 PROFILE = "profile"
-CONCEPTS_AT_ONCE = 256
+COUNTS_A_SPOT = 20
+"""Counts of an ideal gene at a mean spot: many against the model's pseudo-count of 1/2."""
+
+
+def embed_genes(adata: AnnData, model: GeneVAE) -> None:
+    """Embed every gene with a trained model.
+
+    Parameters
+    ----------
+    adata
+        The AnnData that the model was trained on, or one with the same spots and genes.
+    model
+        A trained :class:`stcsm.models.GeneVAE`.
+
+    Writes
+    ------
+    ``adata.varm["X_stcsm"]``, ``adata.varm["X_stcsm_var"]``
+        Posterior mean and variance, (G, L); NaN for genes without a count. Further members of the ensemble:
+        ``X_stcsm_1``, ``X_stcsm_1_var``, ...
+    ``adata.uns["stcsm"]["model"]``
+        Settings of the model, versions, numbers of genes.
+
+    Raises
+    ------
+    ValueError
+        If the model is not trained, or was trained on other spots or genes.
+    """
+    check_fits(adata, model)
+    write_embedding(adata, model, encode_genes(model))
 
 
 def concepts(
@@ -58,22 +73,23 @@ def concepts(
     n_markers: int = 30,
     keep: bool = True,
 ) -> None:
-    """Turn named gene sets, or the layers of a tissue, into directions in latent space, and score every gene on them.
+    """Turn named gene sets, or the labels of a tissue, into directions in latent space, and score every gene on them.
 
-    Concepts that are there already stay; one of the same name is replaced, and its maps are dropped. Concepts of
-    another model are dropped with their maps, since latent spaces differ between models.
+    Concepts that are there already stay; one of the same name is replaced. Concepts of another model are dropped, since
+    latent spaces differ between models. What was made of a concept that is replaced or dropped (maps, tests, the check
+    of sanity) is dropped with it, and a warning names it.
 
     Parameters
     ----------
     adata
         Spots x genes with a gene embedding, or without one if ``model`` is given.
     model
-        A trained model; embeds the genes first where ``.varm["X_stcsm"]`` is absent.
+        A trained model; embeds the genes first where ``.varm["X_stcsm"]`` is absent or another model's.
     genes
         ``{name: gene}``, ``{name: [genes]}`` or ``{name: {gene: weight}}`` (negative, or ``"-"``: down in the concept);
         the path of a GMT file (plain or gzip); a network as decoupler has them, a DataFrame with the columns
-        ``source``, ``target`` and ``weight``; :class:`stcsm.concepts.GeneSet` objects; or the name of a ``.var`` column
-        (boolean: one concept; otherwise one concept a category).
+        ``source``, ``target`` and ``weight``; :class:`stcsm.concepts.GeneSet` objects; the name of a ``.var`` column
+        (boolean: one concept; otherwise one concept a category); or what :func:`match_gene_sets` returned.
     groupby
         Column of ``adata.obs`` with a label for each spot: the marker genes of each label make a concept (scanpy's
         t-test on log-normalised counts). Spots without a label are left out.
@@ -91,19 +107,20 @@ def concepts(
         warning, sets of which nothing is left or that cover all genes; ``"auto"``: error for names typed by hand and
         ``.var`` columns, report for files, networks, GeneSet objects and rankings.
     estimator
-        ``"contrast"``: members' mean latent minus the mean of all genes; ``"mean"``: members' mean (Brocki & Chung
-        2019); ``"cav"``: normal of a linear classifier of members against the rest, its cross-validated accuracy
-        reported (Kim et al. 2018); ``"profile"`` (for ``groupby``, with ``model``): the encoded profile of an ideal
-        gene, expressed in the layer and nowhere else, minus that of a gene expressed everywhere alike.
+        ``"contrast"``: mean latent of the set's genes minus the mean of all genes; ``"mean"``: mean latent of the set's
+        genes (Brocki & Chung 2019); ``"cav"``: normal of a linear classifier of the set's genes against the rest, its
+        cross-validated accuracy reported (Kim et al. 2018); ``"profile"`` (for ``groupby``, with ``model``): the
+        encoded profile of an ideal gene, expressed where the label is and nowhere else, minus that of a gene expressed
+        everywhere alike.
     n_markers
-        Marker genes a layer or group.
+        Marker genes of a label or group, at most.
     keep
-        Keep the concepts that are there; False drops them and their maps.
+        Keep the concepts that are there; False drops them and what was made of them.
 
     Writes
     ------
     ``adata.uns["stcsm"]["concepts"]``
-        For each concept its label, estimator, members, weights and vectors (M, L). A ``/`` in a name becomes ``_`` in
+        For each concept its label, estimator, genes, weights and vectors (M, L). A ``/`` in a name becomes ``_`` in
         the key, since HDF5 takes it as a path; the label keeps it.
     ``adata.uns["stcsm"]["concept_info"]``
         DataFrame (K rows, in the order in which the concepts were made): where each comes from, genes given, found
@@ -116,7 +133,7 @@ def concepts(
     ------
     ValueError
         If nothing is given, a set is at fault (empty, weights that are no numbers, two sets of one name; a GMT file's
-        line is named), a gene is unknown (the closest names are suggested, differences in case named), no member of a
+        line is named), a gene is unknown (the closest names are suggested, differences in case named), no gene of a
         concept has counts, a set covers all genes, names clash, or the embedding comes from another model.
     FileNotFoundError, IsADirectoryError
         If the path of a GMT file leads to none.
@@ -127,123 +144,52 @@ def concepts(
     >>> stcsm.tl.concepts(adata, model, genes="hallmark.gmt", match="symbol")
     >>> stcsm.tl.concepts(adata, model, genes=decoupler.op.progeny(organism="mouse"))
     """
-    if genes is None and groupby is None and rank_genes is None:
-        raise ValueError("Expected genes={name: [genes]}, groupby='obs column' or rank_genes='uns key', found neither")
-    if missing not in ("auto", "error", "report"):
-        raise ValueError(f"Expected missing to be 'auto', 'error' or 'report', found {missing!r}")
-    if n_markers < 1:
-        raise ValueError(f"Expected n_markers of 1 or more, found {n_markers}")
+    if isinstance(genes, MatchedSets):
+        given = {"groupby": groupby, "groups": groups, "rank_genes": rank_genes, "match": match}
+        more = [name for name, value in given.items() if value is not None]
+        if more:
+            raise ValueError(
+                f"Expected nothing beside matched gene sets, found {more[0]}=; give it to stcsm.tl.match_gene_sets"
+            )
+        if not genes.gene_names.equals(adata.var_names):
+            raise ValueError("Expected gene sets matched to the genes of adata, found others; match them again")
     _check_estimator(estimator, model, groupby, genes is not None or rank_genes is not None)
     if model is not None:
         check_fits(adata, model)
-    count_layer = read_setup(adata).layer if model is None else model.setup.layer
-    sources = [] if genes is None else [given_sets(adata, genes)]
-    profile_of = None
-    if estimator == PROFILE:
-        profile_of = layer_labels(adata, str(groupby), count_layer)
-        profile_of = profile_of.where(profile_of.isin(chosen_groups(profile_of, groups, str(groupby))))
-    elif groupby is not None:
-        sources.append(Source(layer_markers(adata, groupby, count_layer, n_markers, groups), "layer", True))
-    if rank_genes is not None:
-        sources.append(ranked_sets(adata, rank_genes, n_markers))
-    names = [s.name for source in sources for s in source.sets]
-    if profile_of is not None:
-        names += sorted(profile_of.dropna().unique())
-    check_distinct(names)
-    keys = distinct_keys(names)
-
-    new = model is not None and (
-        _keys.EMBEDDING not in adata.varm or entry(adata, "embedding_model").get("fingerprint") != model.fingerprint()
-    )
-    if model is not None and new:
-        latents = [model.get_latent_representation(member=m) for m in range(model.n_members)]
+    encoded = None if model is None or is_embedded(adata, model) else encode_genes(model)
+    latents = embedding(adata) if encoded is None else [mean for mean, _ in encoded]
+    layer = read_setup(adata).layer if model is None else model.setup.layer
+    if estimator == PROFILE and model is not None:
+        made = _from_profiles(model, str(groupby), groups, group_labels(adata, str(groupby), layer))
     else:
-        latents = read_embedding(adata)
-    usable = np.asarray(np.isfinite(latents[0]).all(axis=1))
-    made: list[Concept] = []
-    for source in sources:
-        report = missing == "report" or (missing == "auto" and not source.strict)
-        found = match_gene_sets(
-            source.sets,
-            gene_index(adata, match if source.kind == "genes" else None),
-            usable=usable,
-            missing="report" if report else "error",
-            unusable="skip" if report else "error",
-            ignore_case=ignore_case,
-        )
-        if report:
-            _say_what_was_found(found)
-        made += _from_genes(found, source.kind, adata.var_names, latents, estimator, keys)
-    if profile_of is not None and model is not None:
-        made += _from_profiles(model, profile_of, keys)
-    if model is not None and new:
-        embed_genes(adata, model)
-    write_concepts(adata, made, entry(adata, "embedding_model")["fingerprint"], keep)
-    write_scores(adata, latents)
-
-
-def write_scores(adata: AnnData, latents: list[np.ndarray]) -> None:
-    """Write the scores of all genes on all stored concepts."""
-    stored = read_concepts(adata)
-    adata.varm[_keys.CONCEPT_SCORE] = columns(stored, score_genes(latents, stored), adata.var_names)
-
-
-def score_genes(latents: list[np.ndarray], stored: list[Concept]) -> np.ndarray:
-    """Concept scores (G, K), averaged over the members of the ensemble, float32 as the latents are."""
-    scores = np.empty((len(latents[0]), len(stored)), dtype=np.float32)
-    for first in range(0, len(stored), CONCEPTS_AT_ONCE):
-        some = stored[first : first + CONCEPTS_AT_ONCE]
-        scores[:, first : first + CONCEPTS_AT_ONCE] = average_members(
-            [concept_scores(z, np.stack([c.vectors[m] for c in some])) for m, z in enumerate(latents)]
-        )
-    return scores
-
-
-def read_embedding(adata: AnnData) -> list[np.ndarray]:
-    """Gene embedding (G, L) of every member.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
-    """
-    if _keys.EMBEDDING not in adata.varm:
-        raise ValueError(
-            f"Expected a gene embedding in adata.varm[{_keys.EMBEDDING!r}], found none; "
-            "call stcsm.tl.embed_genes(adata, model) first, or pass model="
-        )
-    latents, member = [], 0
-    while _keys.embedding(member) in adata.varm:
-        latents.append(np.asarray(adata.varm[_keys.embedding(member)]))
-        member += 1
-    return latents
+        sets = genes
+        if not isinstance(sets, MatchedSets):
+            usable = np.asarray(np.isfinite(latents[0]).all(axis=1))
+            sets = match_to_usable(
+                adata, usable, layer, genes=genes, groupby=groupby, groups=groups, rank_genes=rank_genes, match=match,
+                ignore_case=ignore_case, missing=missing, n_markers=n_markers,
+            )  # fmt: skip
+        keys = distinct_keys(sets.names)
+        made = []
+        for kind, found in sets.sources:
+            made += _from_genes(found, kind, adata.var_names, latents, estimator, keys)
+    if model is not None and encoded is not None:
+        write_embedding(adata, model, encoded)
+    write_concepts(adata, made, latents, embedding_fingerprint(adata), keep)
 
 
 def _check_estimator(estimator: str, model: GeneVAE | None, groupby: str | None, other_sources: bool) -> None:
     if estimator == PROFILE:
         if groupby is None or model is None or other_sources:
             raise ValueError(
-                "Expected groupby='obs column' and model= alone with estimator='profile', which encodes the layers "
+                "Expected groupby='obs column' and model= alone with estimator='profile', which encodes the labels "
                 "themselves; gene sets need estimator='contrast', 'mean' or 'cav' and a call of their own"
             )
     elif estimator not in ESTIMATORS:
         raise ValueError(f"Expected estimator to be one of {[*sorted(ESTIMATORS), PROFILE]}, found {estimator!r}")
 
 
-def _say_what_was_found(found: GeneSetMatch) -> None:
-    """Log how much of a collection is there, so that a wrong species or identifier is seen."""
-    n, share = len(found.names), found.fraction
-    logger.info(f"{n} gene sets: {np.median(share):.0%} of a set's genes found (median), {share.min():.0%} at least")
-    if found.skipped:
-        name, reason = next(iter(found.skipped.items()))
-        logger.warning(f"{len(found.skipped)} of {n + len(found.skipped)} gene sets are left out; {name!r}: {reason}")
-    few = np.flatnonzero(share < 0.5)
-    if few.size:
-        logger.warning(
-            f"fewer than half of the genes were found for {few.size} of {n} gene sets, such as "
-            f"{found.names[few[0]]!r} ({found.n_found[few[0]]} of {found.n_given[few[0]]}; "
-            f"{', '.join(found.missing[few[0]][:3])} are not there)"
-        )
+# ---- Gene sets
 
 
 def _from_genes(
@@ -271,7 +217,7 @@ def _from_genes(
                 label=label,
                 source=kind,
                 estimator=estimator,
-                members=np.asarray(var_names[rows.indices[own]], dtype=object),
+                genes=np.asarray(var_names[rows.indices[own]], dtype=object),
                 weights=rows.data[own],
                 vectors=vectors[k],
                 info={
@@ -295,21 +241,68 @@ def _name_the_culprit(found: GeneSetMatch, rows: sparse.csr_array, latents: list
                 raise ValueError(f"Concept {label!r}: {error}") from None
 
 
-def _from_profiles(model: GeneVAE, labels: pd.Series, keys: dict[str, str]) -> list[Concept]:
-    profiles, vectors = encoded_profiles(model, labels)
-    nothing = np.array([], dtype=object)
+# ---- Labels as ideal genes
+
+
+def _from_profiles(model: GeneVAE, column: str, groups: Sequence[str] | None, labels: pd.Series) -> list[Concept]:
+    """A concept for each label: an ideal gene that is expressed where the label is and nowhere else."""
+    chosen = labels.where(labels.isin(chosen_groups(labels, groups, column)))
+    keys = distinct_keys(sorted(chosen.dropna().unique()))
+    profiles, vectors = _encoded_profiles(model, chosen)
+    nothing, sizes = np.array([], dtype=object), chosen.value_counts()
     return [
-        Concept(keys[name], name, "layer", PROFILE, nothing, np.array([]), vectors[k], {"n_spots": int(n)})
-        for k, (name, n) in enumerate(zip(profiles.names, _sizes(profiles.names, labels), strict=True))
+        Concept(keys[name], name, "label", PROFILE, nothing, np.array([]), vectors[k], {"n_spots": int(sizes[name])})
+        for k, name in enumerate(profiles.names)
     ]
 
 
-def _sizes(names: tuple[str, ...], labels: pd.Series) -> list[int]:
-    counts = labels.value_counts()
-    return [int(counts[name]) for name in names]
+def _encoded_profiles(model: GeneVAE, labels: pd.Series) -> tuple[GroupProfiles, np.ndarray]:
+    """Latents of ideal genes minus that of a gene expressed everywhere alike.
+
+    Parameters
+    ----------
+    model
+        Trained; its encoder takes depth-corrected counts over the spots.
+    labels
+        Label of every spot of the AnnData (text), NaN where there is none.
+
+    Returns
+    -------
+    The K profiles, and concept vectors (K, M, L) for M members of the ensemble.
+
+    Raises
+    ------
+    ValueError
+        If labels are at fault (see :func:`stcsm.concepts.group_profiles`), or the model's input is another.
+    """
+    if model.sections is not None:
+        raise ValueError(
+            "Expected a model of one section, on the spots that it was trained on, for estimator='profile', found one "
+            f"over the array positions of {len(model.section_names)} section(s); use estimator='contrast', which takes "
+            "the label's marker genes"
+        )
+    profiles = group_profiles(
+        labels.to_numpy(dtype=object)[model.spots],
+        model.reader.depth,
+        total=float(COUNTS_A_SPOT * len(model.spots)),
+    )
+    some = model.trained_genes[:1]
+    theirs, ours = model.inputs(some), _inputs(model, model.reader.profiles(some))
+    if theirs.shape != ours.shape or not torch.allclose(theirs, ours, atol=1e-5):
+        raise ValueError(
+            "Expected a model over spots with depth-corrected counts as input for estimator='profile', found another "
+            "(a grid, or max-scaled counts); use estimator='contrast', which takes the label's marker genes"
+        )
+    inputs = _inputs(model, np.concatenate([profiles.background[None], profiles.counts]))
+    vectors = []
+    with torch.inference_mode():
+        for encoder in model.encoders:
+            z = encoder(inputs.to(model.device)).cpu().numpy().astype(np.float64)
+            vectors.append(z[1:] - z[0])
+    return profiles, np.stack(vectors, axis=1)
 
 
-def check_concepts(adata: AnnData, model: GeneVAE) -> None:
-    """Refuse a model that does not belong to ``adata`` or to its concepts."""
-    check_fits(adata, model)
-    check_model(adata, model.fingerprint(), "concepts")
+def _inputs(model: GeneVAE, counts: np.ndarray) -> torch.Tensor:
+    """The model's input u for profiles (n, S') that are no genes of the data."""
+    expected = counts.sum(axis=1, keepdims=True) * model.reader.depth
+    return torch.from_numpy(np.log1p(counts / (expected + 0.5)).astype(np.float32))

@@ -12,18 +12,14 @@ from anndata import AnnData
 from stcsm import _keys
 from stcsm.concepts import (
     benjamini_hochberg,
-    concepts_against_random,
     differential_concepts,
-    map_test,
     neighbour_block_correlation,
     region_contrast,
     spatial_blocks,
 )
 from stcsm.models import GeneVAE
-from stcsm.tl._concepts import check_concepts
-from stcsm.tl._matching import StandIns
-from stcsm.tl._random_maps import N_RANDOM, RandomMaps, how_maps_were_made
-from stcsm.tl._store import Concept, read_concepts, write_entry
+from stcsm.tl._random_concepts import against_random, at_rows, recorded_attribution
+from stcsm.tl._state import check_concepts, entry, read_maps, write_entry
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +27,7 @@ REST = "rest"
 SPOTS_A_BLOCK = 20
 BLOCKS_A_REGION = 6
 COARSE = 0.01
-"""Where permutations allow no smaller p than this, it is said."""
+"""A warning is logged where permutations allow no smaller p than this."""
 ALIKE = 0.3
 """Neighbouring blocks that correlate more than this are too small to be permuted."""
 
@@ -54,12 +50,12 @@ def differential(
 ) -> pd.DataFrame:
     """Compare concepts between two sets of spots: a region against another, a condition against another.
 
-    Neighbouring spots are alike, so a test that permutes spots finds differences everywhere. Here compact blocks of
-    neighbouring spots, each within one of the two sets, are permuted; the statistic is Welch's t over block means.
+    Neighbouring spots are correlated, so a test that permutes spots finds differences everywhere. Here compact blocks
+    of neighbouring spots, each within one of the two sets, are permuted; the statistic is Welch's t over block means.
 
     Regions that differ in most genes differ in most concepts. With ``model``, the difference of each concept is also
     compared with those of random gene sets matched in size, abundance and dispersion
-    (:func:`stcsm.tl.significance`): is it larger than that of any genes like these?
+    (:func:`stcsm.tl.significance`): is it larger than that of similar genes?
 
     Parameters
     ----------
@@ -77,7 +73,7 @@ def differential(
         Random gene sets for each concept: by default 1000 for methods that are linear in the concept, where they cost
         next to nothing; other methods map each by itself, and the number has to be given.
     key
-        Table of ``.obsm`` to compare; ``"concept_saliency"`` for the comparison with random genes.
+        Table of ``.obsm`` to compare; for the comparison with random genes one of :func:`stcsm.tl.saliency`.
     spots_a_block
         Mean number of spots in a block; ``"auto"``: 20, or fewer where a region is too small for 6 such blocks.
     batch_key
@@ -92,12 +88,12 @@ def differential(
 
     Returns
     -------
-    DataFrame with a row for each concept, smallest p first: ``mean_a``, ``mean_b`` over blocks, ``difference`` in the
-    units of the map; ``t``; two-sided ``p``, and ``q`` (Benjamini-Hochberg over the concepts); ``block_correlation``
-    between neighbouring blocks of a region: well above 0 (0.3), blocks are too small and p is too small. With
-    ``model``: ``z_random``, the difference in standard deviations from the mean of the random sets' (positive: more in
-    A than theirs); two-sided ``p_random``, at least ``1 / (1 + n_random)``; and ``q_random`` over the concepts. Encoded
-    layer profiles have no genes that others could stand in for; they get NaN.
+    DataFrame with a row for each concept, smallest p first: ``mean_group``, ``mean_reference`` over blocks,
+    ``difference`` in the units of the map; ``t``; two-sided ``p``, and ``q`` (Benjamini-Hochberg over the concepts);
+    ``block_correlation`` between neighbouring blocks of a region: well above 0 (0.3), blocks are too small and p is too
+    small. With ``model``: ``z_random``, the difference in standard deviations from the mean of the random sets'
+    (positive: more in ``group`` than theirs); two-sided ``p_random``, at least ``1 / (1 + n_random)``; and ``q_random``
+    over the concepts. Encoded label profiles have no genes that others could stand in for; they get NaN.
 
     Writes
     ------
@@ -116,26 +112,20 @@ def differential(
     """
     if model is not None:
         check_concepts(adata, model)
-        if key != _keys.CONCEPT_SALIENCY:
+        other = key in _keys.CONCEPT_TABLES and key != _keys.CONCEPT_SALIENCY
+        if other or (key in adata.obsm and not entry(adata, _keys.record("saliency", key))):
             raise ValueError(
-                f"Expected key={_keys.CONCEPT_SALIENCY!r} to compare with random genes, found {key!r}, whose maps are "
-                "not made of the concept's vector alone; leave model= out"
+                f"Expected maps of stcsm.tl.saliency to compare with random genes, found {key!r}, whose maps are not "
+                "made of the concept's vector alone; leave model= out"
             )
         if n_random is not None and n_random < 1:
             raise ValueError(f"Expected n_random of 1 or more, found {n_random}")
     elif n_random is not None:
         raise ValueError("Expected model= to map random genes with, found n_random= alone; pass the model")
     in_a, in_b = _regions(adata, groupby, group, reference)
-    if key not in adata.obsm:
-        raise ValueError(f"Expected maps in adata.obsm[{key!r}], found none; run stcsm.tl.saliency(adata, model) first")
     if spatial_key not in adata.obsm:
         raise ValueError(f"Expected coordinates in adata.obsm[{spatial_key!r}], found {sorted(map(str, adata.obsm))}")
-    table = pd.DataFrame(adata.obsm[key])
-    chosen = read_concepts(adata, [str(name) for name in table] if concepts is None else concepts)
-    lost = [c.label for c in chosen if c.key not in table]
-    if lost:
-        raise ValueError(f"Expected a map of every concept in adata.obsm[{key!r}], found none of {lost[0]!r}")
-    maps = table[[c.key for c in chosen]].to_numpy(dtype=np.float64).T
+    chosen, maps = read_maps(adata, key, concepts)
     known = np.isfinite(maps).all(axis=0)
     in_a, in_b = in_a & known, in_b & known
     smaller = int(min(in_a.sum(), in_b.sum()))
@@ -149,17 +139,22 @@ def differential(
     blocks = spatial_blocks(coords, groups, spots_a_block=size, seed=seed)
     random: dict[str, np.ndarray] = {}
     if model is not None:  # before the permutations: it may have something to refuse
-        weights = region_contrast(in_a, in_b, blocks)[model.spots]
-        z, p_random, n_random = _against_random(adata, model, chosen, weights, n_random, seed)
-        random = {"z_random": z, "p_random": p_random, "q_random": benjamini_hochberg(p_random)}
+        onto = region_contrast(in_a, in_b, blocks)[model.spots][:, None]
+        how = recorded_attribution(adata, model, key)
+        tests, where = against_random(adata, model, how, chosen, n_random, seed=seed, onto=onto)
+        random = dict.fromkeys(("z_random", "p_random", "q_random"), np.full(len(chosen), np.nan))
+        if tests is not None:
+            z_random, p_random = (at_rows(values[:, 0], where) for values in (tests.z, tests.p))
+            random = {"z_random": z_random, "p_random": p_random, "q_random": benjamini_hochberg(p_random)}
+            n_random = tests.n_random
     found = differential_concepts(maps, in_a, in_b, blocks, n_permutations=n_permutations, seed=seed)
     used = groups >= 0
     alike = neighbour_block_correlation(maps[:, used], blocks[used], groups[used], coords[used])
     means = [_block_mean(maps, blocks, side) for side in (in_a, in_b)]
     result = pd.DataFrame(
         {
-            "mean_a": means[0],
-            "mean_b": means[1],
+            "mean_group": means[0],
+            "mean_reference": means[1],
             "difference": found.difference,
             "t": found.t,
             "p": found.p,
@@ -199,39 +194,6 @@ def differential(
         },
     )
     return result
-
-
-def _against_random(
-    adata: AnnData, model: GeneVAE, chosen: list[Concept], weights: np.ndarray, n_random: int | None, seed: int
-) -> tuple[np.ndarray, np.ndarray, int | None]:
-    """Each concept's difference, a sum over spots with ``weights`` (S',), against those of its random stand-ins.
-
-    Returns
-    -------
-    How many standard deviations it lies from their mean, its p value, both (K,), and how many there were.
-    """
-    _, recipe = how_maps_were_made(adata, model)
-    latents = [model.get_latent_representation(member=m) for m in range(model.n_members)]
-    stand_ins = StandIns(adata, latents, model, seed)
-    tested = [k for k, c in enumerate(chosen) if stand_ins.testable(c)]
-    z, p = np.full(len(chosen), np.nan), np.full(len(chosen), np.nan)
-    if not tested:
-        return z, p, n_random
-    onto = weights[:, None]
-    if recipe.linear:
-        n_random = N_RANDOM if n_random is None else n_random
-        draws = (stand_ins.draw(chosen[k], n_random) for k in tested)
-        bases = recipe.bases(adata, model, chosen[tested[0]])
-        found = concepts_against_random(draws, len(tested), bases, onto=onto)
-        z[tested], p[tested] = found.z[:, 0], found.p[:, 0]
-        return z, p, n_random
-    mapper = RandomMaps(adata, model, latents, recipe)
-    n_random = mapper.agreed(stand_ins, [chosen[k] for k in tested], n_random)
-    for k in tested:
-        sums = mapper.together(chosen[k], stand_ins.draw(chosen[k], n_random)) @ onto
-        test = map_test(sums[0], sums[1:])
-        z[k], p[k] = test.z[0], test.p[0]
-    return z, p, n_random
 
 
 def _regions(adata: AnnData, groupby: str, group: str, reference: str) -> tuple[np.ndarray, np.ndarray]:

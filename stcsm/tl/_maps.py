@@ -1,88 +1,202 @@
-"""Mean attribution maps over genes: the piece that saliency, concept maps and their statistics share."""
+"""Maps of concepts over the model's spots: the one place where they are made, for stored and for random concepts alike.
+
+Every map is (K, S'): K concepts, and the S' spots that the model knows (``model.spots``). Of an ensemble each member's
+maps are standardised and averaged.
+"""
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from anndata import AnnData
-from torch import nn
-from tqdm.auto import tqdm
+from scipy import sparse
+from scipy.special import expit
+from torch import Tensor
 
-from stcsm.attribution import LINEAR_METHODS, attribute
-from stcsm.concepts import match_genes
+from stcsm.attribution import mean_attribution, method_class
+from stcsm.concepts import concept_vectors, match_genes, standardise
 from stcsm.models import GeneVAE
-from stcsm.tl._store import Concept, member_rows
+from stcsm.space import HeldOutCounts, choose_components, principal_axes, some_spots
+from stcsm.tl._state import CONCEPTS_AT_ONCE, Concept, average_members, embedding, gene_rows, score_genes
 
 N_RANDOM_GENES = 1500
 """Genes that stand for all genes; a gradient averaged over more of them changes little."""
-CHUNK_VALUES = 2**25
-"""Values of attributions held at once."""
+N_NEAREST = 10
+"""Genes beside a concept's own in the part "nearest": five do as well, twenty dilute (benchmarks/RECOVERY.md)."""
+PCA_GENES, PCA_SPOTS = 4000, 5000
+"""The number of principal components is chosen on at most so many genes and spots."""
+BLOCK, VALUES = 256, 2**22
+"""Genes that are dense at once at most, and values of them: fewer genes of a large section."""
+KEPT = 4
+"""Sets of latents' maps that are kept of one model."""
 
 
-def mean_maps(
-    model: GeneVAE,
-    encoder: nn.Module,
-    genes: np.ndarray,
-    vectors: np.ndarray,
-    method: str,
-    params: dict[str, Any],
-    progress: bool = False,
-) -> np.ndarray:
-    """Signed mean over genes of their saliency maps.
+# ---- Attribution
 
-    Parameters
+
+@dataclass(frozen=True)
+class Attribution:
+    """How attribution maps are made.
+
+    Attributes
     ----------
-    model
-        Gives the inputs.
-    encoder
-        One member's encoder.
-    genes
-        Indices (n,).
-    vectors
-        Concept vectors (K, L).
     method, params
         Of :func:`stcsm.attribution.attribute`.
-    progress
-        Show a progress bar.
-
-    Returns
-    -------
-    (K, S') over the model's spots, float64. Of several sections, each has the mean over its own samples of the genes.
+    genes, n_genes
+        Genes that maps are averaged over. ``"all"``: a fixed random 1500 of the genes trained on; ``"nearest"``: the
+        ``n_genes`` trained genes of highest concept score; ``"concept"``: the concept's own genes; or gene names.
     """
+
+    method: str
+    genes: Any = "all"
+    n_genes: int = 50
+    params: dict[str, Any] | None = None
+
+    @property
+    def same_genes(self) -> bool:
+        """Whether all concepts are averaged over the same genes."""
+        return not (isinstance(self.genes, str) and self.genes in ("nearest", "concept"))
+
+    @property
+    def linear(self) -> bool:
+        """Whether maps are linear in the concept's vector, so that those of the latents make them all."""
+        return self.same_genes and method_class(self.method).linear
+
+
+def attribution_maps(
+    adata: AnnData, model: GeneVAE, how: Attribution, concepts: list[Concept], progress: bool = False
+) -> np.ndarray:
+    """Signed mean over genes of the concepts' attributions, (K, S'), members averaged."""
+    return average_members([maps.T for maps in member_maps(adata, model, how, concepts, progress)]).T
+
+
+def member_maps(
+    adata: AnnData, model: GeneVAE, how: Attribution, concepts: list[Concept], progress: bool = False
+) -> list[np.ndarray]:
+    """Signed mean over genes of the concepts' attributions, (K, S') of every member.
+
+    Of several sections, a spot has the mean over its own section's profiles of the genes that have counts there.
+    """
+    rows = choose_genes(adata, model, how, concepts)
+    out = []
+    for m in range(model.n_members):
+        maps = np.empty((len(concepts), len(model.spots)))
+        for group in work_groups(rows):
+            vectors = np.stack([concepts[k].vectors[m] for k in group])
+            maps[group] = _at_spots(model, input_maps(model, m, how, rows[group[0]], vectors, progress))
+        out.append(maps)
+    return out
+
+
+def latent_maps(adata: AnnData, model: GeneVAE, how: Attribution) -> list[np.ndarray]:
+    """Maps (L, S') of the latents themselves, of every member, for a method that is linear in the concept."""
+    genes, unit = _shared_genes(adata, model, how.genes), np.eye(model.settings["n_latent"])
+    return [_at_spots(model, input_maps(model, m, how, genes, unit)) for m in range(model.n_members)]
+
+
+@dataclass(frozen=True)
+class InputMaps:
+    """Mean attributions (K, ...) over the inputs of one part of the tissue: a section, or all of it.
+
+    ``spots`` of the model's are its own, and ``n`` samples were averaged.
+    """
+
+    section: str | None
+    spots: Any
+    n: int
+    maps: np.ndarray
+
+
+def input_maps(
+    model: GeneVAE, member: int, how: Attribution, genes: np.ndarray, vectors: np.ndarray, progress: bool = False
+) -> list[InputMaps]:
+    """Mean attributions of concept vectors (K, L) over the encoder's inputs, of every part of the tissue.
+
+    Methods linear in the concept attribute the latents, whose maps are kept (:func:`_kept_maps`), however many
+    concepts there are and however often they are asked for.
+    """
+    if not how.linear:
+        return _attributed(model, member, how, genes, vectors, progress)
+    return [
+        replace(part, maps=np.tensordot(np.asarray(vectors, dtype=np.float64), part.maps, 1))
+        for part in _kept_maps(model, how, genes, progress)[member]
+    ]
+
+
+_kept: WeakKeyDictionary[GeneVAE, tuple[str, OrderedDict[Any, list[list[InputMaps]]]]] = WeakKeyDictionary()
+
+
+def _kept_maps(model: GeneVAE, how: Attribution, genes: np.ndarray, progress: bool) -> list[list[InputMaps]]:
+    """Maps of the latents of every member, attributed once for a state of the model.
+
+    They live in memory, not in the AnnData, as long as the model does: the last :data:`KEPT` combinations of method,
+    parameters and genes, M x L x S' values each, until a weight changes. Parameters that are arrays are not compared,
+    so maps that were made with them are not kept.
+    """
+    params = how.params or {}
+    key = (method_class(how.method), tuple(sorted(params.items())), genes.tobytes())
+    state = model.fingerprint()
+    known, kept = _kept.get(model, ("", OrderedDict()))
+    if known != state:
+        kept = OrderedDict()
+    plain = all(isinstance(v, (str, int, float, bool, np.generic)) for v in params.values())
+    if plain and key in kept:
+        kept.move_to_end(key)
+        return kept[key]
+    unit = np.eye(model.settings["n_latent"])
+    made = [_attributed(model, m, how, genes, unit, progress) for m in range(model.n_members)]
+    if plain:
+        kept[key] = made
+        while len(kept) > KEPT:
+            kept.popitem(last=False)
+        _kept[model] = (state, kept)
+    return made
+
+
+def _attributed(
+    model: GeneVAE, member: int, how: Attribution, genes: np.ndarray, vectors: np.ndarray, progress: bool
+) -> list[InputMaps]:
+    """The attribution itself, part of the tissue by part."""
+    params = how.params or {}
     if not len(genes):
         raise ValueError("Expected genes to average over, found none")
     if "batch_size" in params:
-        raise TypeError(f"Expected parameters of {method}, found batch_size, which is set here to bound the memory")
-    n_latent = model.settings["n_latent"]
-    if method in LINEAR_METHODS and len(vectors) > n_latent:
-        # The latents' own maps make those of any number of concepts.
-        basis = mean_maps(model, encoder, genes, np.eye(n_latent), method, params, progress)
-        return np.asarray(vectors, dtype=np.float64) @ basis
-    step = int(np.clip(CHUNK_VALUES // (len(vectors) * np.prod(model.input_shape)), 1, 256))
-    total = np.zeros((len(vectors), len(model.spots)))
-    concepts = torch.as_tensor(vectors, dtype=torch.float32, device=model.device)
-    for section, own in model.parts():
-        seen = genes_seen(model, genes, section)
-        starts = range(0, len(seen), step)
-        said = method if section is None else f"{method}, {section}"
-        for start in tqdm(starts, desc=said, disable=not progress, leave=False):
-            inputs = model.inputs(seen[start : start + step], section).to(model.device)
-            # The noise of a gene depends on its place among all genes, not among those of the chunk.
-            first: dict[str, Any] = {"first": start} if method == "smoothgrad" else {}
-            maps = attribute(encoder, inputs, concepts, method, batch_size=step, **first, **params)
-            total[:, own] += model.maps_to_spots(maps.cpu().double().sum(dim=0).numpy(), section)
-        total[:, own] /= len(seen)
-    return total
+        raise TypeError(f"Expected parameters of {how.method}, found batch_size, which is set here to bound the memory")
+    out = []
+    for section, spots in model.parts():
+        seen = _genes_seen(model, genes, section)
+        maps = mean_attribution(
+            model.encoders[member], _batches(model, seen, section), vectors, how.method, progress=progress, **params
+        )
+        out.append(InputMaps(section, spots, len(seen), maps))
+    return out
 
 
-def all_inputs(model: GeneVAE, genes: np.ndarray) -> torch.Tensor:
+def _at_spots(model: GeneVAE, parts: list[InputMaps]) -> np.ndarray:
+    """Maps (K, S') over the model's spots, every part's at its own."""
+    maps = np.empty((len(parts[0].maps), len(model.spots)))
+    for part in parts:
+        maps[:, part.spots] = model.maps_to_spots(part.maps, part.section)
+    return maps
+
+
+def _batches(model: GeneVAE, genes: np.ndarray, section: str | None) -> Iterator[Tensor]:
+    for start in range(0, len(genes), BLOCK):
+        yield model.inputs(genes[start : start + BLOCK], section).to(model.device)
+
+
+def all_inputs(model: GeneVAE, genes: np.ndarray) -> Tensor:
     """Encoder inputs of genes in every section that has counts of them, section after section, (n, ...)."""
-    return torch.cat([model.inputs(genes_seen(model, genes, section), section) for section, _ in model.parts()])
+    return torch.cat([model.inputs(_genes_seen(model, genes, section), section) for section, _ in model.parts()])
 
 
-def genes_seen(model: GeneVAE, genes: np.ndarray, section: str | None) -> np.ndarray:
+def _genes_seen(model: GeneVAE, genes: np.ndarray, section: str | None) -> np.ndarray:
     """Those of the genes that have a count in the section; all where none has, whose input is zero then."""
     if section is None:
         return genes
@@ -90,39 +204,37 @@ def genes_seen(model: GeneVAE, genes: np.ndarray, section: str | None) -> np.nda
     return seen if len(seen) else genes
 
 
-def choose_genes(
-    adata: AnnData, model: GeneVAE, concepts: list[Concept], scores: np.ndarray | None, genes: Any, n_genes: int
-) -> list[np.ndarray]:
-    """Indices of the genes whose maps are averaged, for each concept.
+# ---- Genes that attribution is averaged over
 
-    Parameters
-    ----------
-    adata, model
-        Genes and which of them were trained on.
-    concepts, scores
-        K concepts and, for ``"nearest"``, the scores (G, K) of all genes on them.
-    genes
-        ``"all"``: a fixed random 1500 of the genes trained on, the same for every concept; ``"nearest"``: the
-        ``n_genes`` with the highest score among them; ``"concept"``: the concept's own genes; or gene names.
-    n_genes
-        For ``"nearest"``.
+
+def choose_genes(adata: AnnData, model: GeneVAE, how: Attribution, concepts: list[Concept]) -> list[np.ndarray]:
+    """Indices of the genes whose maps are averaged, for each concept; one array where all have the same.
 
     Raises
     ------
     ValueError
-        If a name is unknown or has no counts, or ``genes`` is none of these.
+        If a name is unknown or has no counts, a concept has no gene with counts, or ``genes`` is none of the choices.
     """
+    if how.same_genes:
+        return [_shared_genes(adata, model, how.genes)] * len(concepts)
+    if how.genes == "concept":
+        return [_with_counts(model, c, gene_rows(c, adata.var_names)[0]) for c in concepts]
+    if how.n_genes < 1:
+        raise ValueError(f"Expected n_genes of 1 or more, found {how.n_genes}")
+    return list(_highest_scoring(model, score_genes(embedding(adata, model), concepts), how.n_genes))
+
+
+def work_groups(rows: Sequence[np.ndarray]) -> list[list[int]]:
+    """Numbers of the concepts that share the work: all where they have the same genes, otherwise each by itself."""
+    if all(r is rows[0] for r in rows):
+        return [list(range(len(rows)))]
+    return [[k] for k in range(len(rows))]
+
+
+def _shared_genes(adata: AnnData, model: GeneVAE, genes: Any) -> np.ndarray:
     if isinstance(genes, str):
         if genes == "all":
-            return [random_genes(model)] * len(concepts)
-        if genes == "nearest":
-            if n_genes < 1:
-                raise ValueError(f"Expected n_genes of 1 or more, found {n_genes}")
-            if scores is None:
-                raise ValueError("Expected scores to find the nearest genes by, found none")
-            return list(highest_scoring(model, scores, n_genes))
-        if genes == "concept":
-            return [_usable(model, member_rows(c, adata.var_names)[0], f"concept {c.key!r}") for c in concepts]
+            return _random_genes(model)
         if genes not in adata.var_names:
             raise ValueError(f"Expected genes to be 'all', 'nearest', 'concept' or gene names, found {genes!r}")
         genes = [genes]
@@ -130,10 +242,17 @@ def choose_genes(
     without = index[model.reader.gene_totals[index] == 0]
     if len(without):
         raise ValueError(f"Expected genes with counts, found {adata.var_names[without[0]]!r} without any; leave it out")
-    return [np.sort(index)] * len(concepts)
+    return np.sort(index)
 
 
-def highest_scoring(model: GeneVAE, scores: np.ndarray, n: int) -> np.ndarray:
+def _random_genes(model: GeneVAE) -> np.ndarray:
+    """The fixed random genes that stand for all genes: the same for every concept and call."""
+    rng = np.random.default_rng(model.settings["seed"])
+    n = min(N_RANDOM_GENES, len(model.trained_genes))
+    return np.sort(rng.choice(model.trained_genes, n, replace=False))
+
+
+def _highest_scoring(model: GeneVAE, scores: np.ndarray, n: int) -> np.ndarray:
     """Trained genes of highest score on each concept, ascending (K, n), by the scores (G, K) of all genes."""
     # A loaded model may have been trained on genes that have no count here, and no score.
     trained = model.trained_genes[model.reader.gene_totals[model.trained_genes] > 0]
@@ -144,15 +263,214 @@ def highest_scoring(model: GeneVAE, scores: np.ndarray, n: int) -> np.ndarray:
     return np.sort(trained[best_last[:, len(trained) - n :]], axis=1)
 
 
-def random_genes(model: GeneVAE) -> np.ndarray:
-    """Draw the fixed random genes that stand for all genes: the same for every concept and call."""
-    rng = np.random.default_rng(model.settings["seed"])
-    n = min(N_RANDOM_GENES, len(model.trained_genes))
-    return np.sort(rng.choice(model.trained_genes, n, replace=False))
-
-
-def _usable(model: GeneVAE, index: np.ndarray, what: str) -> np.ndarray:
-    kept = np.sort(index[model.reader.gene_totals[index] > 0])
+def _with_counts(model: GeneVAE, concept: Concept, rows: np.ndarray) -> np.ndarray:
+    kept = np.sort(rows[model.reader.gene_totals[rows] > 0])
     if not len(kept):
-        raise ValueError(f"Expected a gene with counts in {what}, found that its {len(index)} genes have none")
+        raise ValueError(
+            f"Expected a gene with counts in concept {concept.key!r}, found that its {len(rows)} genes have none"
+        )
     return kept
+
+
+# ---- The decoder
+
+
+def decoded_maps(adata: AnnData, model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
+    """Decoder at the mean gene plus the concept, minus decoder at the mean gene, (K, S')."""
+    by_member = []
+    for m, latent in enumerate(embedding(adata, model)):
+        centre = np.nanmean(latent, axis=0)
+        points = np.concatenate([centre[None], centre + _steps(model, concepts, latent, m)])
+        f = model.decode(points, m)[:, model.spots].astype(np.float64)
+        f -= f.mean(axis=1, keepdims=True)
+        by_member.append((f[1:] - f[0]).T)
+    return average_members(by_member).T
+
+
+def decoded_points(model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
+    """Decoder at the concepts themselves, (K, S'), which have to be points of the latent space and not directions.
+
+    Raises
+    ------
+    ValueError
+        If a concept is a direction.
+    """
+    for c in concepts:
+        if c.estimator != "mean":
+            raise ValueError(
+                f"Expected concepts of estimator='mean' to decode them by themselves, found {c.key!r} of "
+                f"estimator={c.estimator!r}, which is a direction; pass contrast=True"
+            )
+    by_member = []
+    for m in range(model.n_members):
+        f = model.decode(np.stack([c.vectors[m] for c in concepts]), m)[:, model.spots].astype(np.float64)
+        by_member.append((expit(f) if model.settings["likelihood"] == "bernoulli" else f).T)
+    return average_members(by_member).T
+
+
+def _steps(model: GeneVAE, concepts: list[Concept], latent: np.ndarray, member: int) -> np.ndarray:
+    """From the mean gene to where each concept lies, (K, L).
+
+    Plain means point at the genes themselves; other vectors are directions, along which the genes' distance from the
+    mean gene says how far to go. The encoded profile of a label has no genes: it is where it is.
+    """
+    steps = np.stack([c.vectors[member] for c in concepts])
+    with_genes = [k for k, c in enumerate(concepts) if len(c.genes)]
+    if not with_genes:
+        return steps
+    found = [gene_rows(concepts[k], model.gene_names) for k in with_genes]
+    ends = np.cumsum([0, *(len(rows) for rows, _ in found)])
+    weights = sparse.csr_array(
+        (np.concatenate([w for _, w in found]), np.concatenate([rows for rows, _ in found]), ends),
+        shape=(len(found), len(latent)),
+    )
+    towards = concept_vectors(latent, weights, "contrast")
+    for k, there in zip(with_genes, towards, strict=True):
+        v = steps[k]
+        steps[k] = there if concepts[k].estimator == "mean" else v * abs(there @ v) / (v @ v)
+    return steps
+
+
+# ---- A linear encoder
+
+
+def linear_maps(adata: AnnData, model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
+    """Saliency maps (K, S') of concepts in a linear encoder.
+
+    The encoder is that of principal component analysis, with all genes that have a count as samples (faint ones help
+    here: benchmarks/RECOVERY.md) and their depth-corrected input u as features (of several sections, the spots of all,
+    u taken within each); held-out counts choose the number of components. The score of a concept, its genes' mean
+    latent minus that of all genes, times a gene's latent, is linear in u, so its gradient is one map for all genes.
+    """
+    seed = int(model.settings["seed"])
+    genes = np.flatnonzero(model.reader.gene_totals > 0)
+    axes, centre = principal_axes(
+        lambda: (_depth_corrected(model, genes[start : start + BLOCK]) for start in range(0, len(genes), BLOCK)),
+        _number_of_components(model, seed),
+        seed=seed,
+    )
+    share = _gene_shares(model, concepts)
+    latents = np.zeros((len(concepts), axes.shape[1]))
+    for block in _gene_blocks(share, len(model.spots)):
+        latents += share[:, block] @ ((_depth_corrected(model, block) - centre) @ axes)
+    return latents @ axes.T
+
+
+def _number_of_components(model: GeneVAE, seed: int) -> int:
+    """Number of components, chosen on some of a large section."""
+    rng = np.random.default_rng(seed)
+    genes = model.trained_genes
+    genes = genes if len(genes) <= PCA_GENES else np.sort(rng.choice(genes, PCA_GENES, replace=False))
+    spots = some_spots(model.coordinates, PCA_SPOTS, seed)
+    return choose_components(HeldOutCounts(model.reader.counts(genes, spots), seed=seed), seed=seed)
+
+
+def _depth_corrected(model: GeneVAE, genes: np.ndarray) -> np.ndarray:
+    """Depth-corrected profiles u (n, S') of genes, whatever form the model's own encoder takes them in."""
+    counts = model.reader.profiles(genes)
+    return np.log1p(counts / (model.expected_counts(genes) + np.float32(0.5)))
+
+
+# ---- Expression
+
+
+def expression_maps(adata: AnnData, model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
+    """Mean standardised log-normalised expression of each concept's genes, (K, S'); zero where it has none.
+
+    Counts are divided by the spot's depth (relative to the mean spot), ``log1p`` is taken, and each gene is brought to
+    mean 0 and standard deviation 1 over spots before genes are averaged by their weights; of several sections, each
+    within its own.
+    """
+    return _standardised_expression(model, _gene_shares(model, concepts))
+
+
+def nearest_maps(adata: AnnData, model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
+    """Mean standardised log-normalised expression of each concept's genes and its nearest genes, (K, S').
+
+    The nearest are the ten trained genes of highest concept score. Those outside the concept's set count as much as
+    one gene of it does (of unequal weights: as one of their effective number, 1 over the sum of squared shares).
+    """
+    share = _gene_shares(model, concepts)
+    square = np.asarray(share.multiply(share).sum(axis=1)).ravel()
+    own = sparse.diags_array(1 / np.where(square > 0, square, 1)) @ share
+    near = _nearest(embedding(adata, model), model, concepts)
+    joined = sparse.csc_array(own + near - near.multiply(share != 0))
+    total = np.asarray(abs(joined).sum(axis=1)).ravel()
+    shares = sparse.csc_array(sparse.diags_array(1 / np.where(total > 0, total, 1)) @ joined)
+    return _standardised_expression(model, shares)
+
+
+def _nearest(latents: list[np.ndarray], model: GeneVAE, concepts: list[Concept]) -> sparse.csc_array:
+    """One at each concept's nearest genes, (K, G)."""
+    genes = np.vstack(
+        [
+            _highest_scoring(model, score_genes(latents, concepts[first : first + CONCEPTS_AT_ONCE]), N_NEAREST)
+            for first in range(0, len(concepts), CONCEPTS_AT_ONCE)
+        ]
+    )
+    where = (np.repeat(np.arange(len(concepts)), genes.shape[1]), genes.ravel())
+    return sparse.csc_array((np.ones(genes.size), where), shape=(len(concepts), len(latents[0])))
+
+
+def _standardised_expression(model: GeneVAE, share: sparse.csc_array) -> np.ndarray:
+    """Standardised expression averaged by shares (K, G), within each section; zero at spots without a count."""
+    maps = np.zeros((share.shape[0], len(model.spots)))
+    depth = np.asarray(model.reader.depth, dtype=np.float64)
+    parts = counted_spots(model)
+    for block in _gene_blocks(share, len(model.spots)):
+        profiles = model.reader.profiles(block).astype(np.float64)
+        for own in parts:
+            part = np.log1p(profiles[:, own] / (depth[own] / depth[own].mean()))
+            part -= part.mean(axis=1, keepdims=True)
+            spread = part.std(axis=1, keepdims=True)
+            profiles[:, own] = part / np.where(spread > 0, spread, 1)
+        maps += share[:, block] @ profiles
+    return maps
+
+
+def _gene_shares(model: GeneVAE, concepts: list[Concept]) -> sparse.csc_array:
+    """Weights (K, G) of the concepts' genes that have counts.
+
+    Absolute weights of a concept sum to one; the row of a concept without genes is empty.
+    """
+    totals = model.reader.gene_totals
+    rows, columns, weights = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0)]
+    for k, concept in enumerate(concepts):
+        if len(concept.genes):
+            genes, w = gene_rows(concept, model.gene_names)
+            seen = totals[genes] > 0
+            rows.append(np.full(int(seen.sum()), k))
+            columns.append(genes[seen])
+            weights.append(w[seen] / max(float(np.abs(w[seen]).sum()), 1e-12))
+    where = (np.concatenate(rows), np.concatenate(columns))
+    return sparse.csc_array((np.concatenate(weights), where), shape=(len(concepts), len(totals)))
+
+
+def _gene_blocks(share: sparse.csc_array, n_spots: int) -> list[np.ndarray]:
+    """Genes that any concept uses, in blocks."""
+    used = np.flatnonzero(np.diff(share.indptr))
+    step = int(np.clip(VALUES // max(n_spots, 1), 1, BLOCK))
+    return [used[start : start + step] for start in range(0, len(used), step)]
+
+
+# ---- Sections
+
+
+def standardise_sections(model: GeneVAE, maps: np.ndarray) -> np.ndarray:
+    """Maps (S', K) brought to mean 0 and standard deviation 1 over the spots, of several sections over those of each.
+
+    What the model knows of a gene is where in its section it is found, not how much of it one section has beside
+    another, so maps compare the spots of a section. Spots without a count, of which a model may be loaded on some, are
+    ignored and stay at the mean.
+    """
+    out = np.zeros(maps.shape, dtype=np.float64)
+    for own in counted_spots(model):
+        out[own] = standardise(maps[own])
+    return out
+
+
+def counted_spots(model: GeneVAE) -> list[np.ndarray]:
+    """Spots with counts among the model's, of each part of the tissue."""
+    every = np.arange(len(model.spots))
+    seen = np.asarray(model.reader.depth) > 0
+    return [every[own][seen[own]] for _, own in model.parts()]

@@ -1,4 +1,4 @@
-"""Concepts as the paper makes them: a seed gene and its nearest genes."""
+"""Concepts as published: a seed gene and its nearest genes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 from anndata import AnnData
 
-from stcsm import _keys
 from stcsm.concepts import match_genes, nearest_genes
 from stcsm.models import GeneVAE, PublishedVAE
-from stcsm.tl._concepts import score_genes
-from stcsm.tl._embed import check_fits, embed_genes
-from stcsm.tl._store import Concept, columns, distinct_keys, read_concepts, write_concepts
+from stcsm.tl._state import (
+    Concept,
+    check_fits,
+    distinct_keys,
+    embedding,
+    encode_genes,
+    is_embedded,
+    write_concepts,
+    write_embedding,
+)
 
 
 def published_concepts(
@@ -35,12 +41,12 @@ def published_concepts(
     genes
         Seed genes; each names its concept.
     n
-        Genes of a concept, the seed included (50 in the paper).
+        Genes of a concept, the seed included (published: 50).
     sampled
-        Take draws from the posteriors for the genes' latents, as the published code does, in place of their means: for
-        the published model only. Two draws share few of the nearest genes.
+        Use samples from the posteriors as the genes' latents, as the published code does, in place of their means: for
+        the published model only. Two samples share few of the nearest genes.
     seed
-        Of the draw.
+        Of the samples.
 
     Writes
     ------
@@ -58,7 +64,8 @@ def published_concepts(
     names = [genes] if isinstance(genes, str) else list(genes)
     keys = distinct_keys(names)
     index = match_genes(names, adata.var_names, missing="error").index
-    means = [model.get_latent_representation(member=m) for m in range(model.n_members)]
+    encoded = None if is_embedded(adata, model) else encode_genes(model)
+    means = embedding(adata, model) if encoded is None else [mean for mean, _ in encoded]
     latents = means
     if sampled:
         if not isinstance(model, PublishedVAE):
@@ -75,13 +82,12 @@ def published_concepts(
                 label=name,
                 source="genes",
                 estimator="mean",
-                members=np.asarray(adata.var_names[near], dtype=object),
+                genes=np.asarray(adata.var_names[near], dtype=object),
                 weights=np.ones(len(near)),
                 vectors=vectors,
                 info={"seed_gene": name, "n_given": n, "n_found": len(near), "n_usable": len(near), "sampled": sampled},
             )
         )
-    embed_genes(adata, model)
-    write_concepts(adata, made, model.fingerprint())
-    stored = read_concepts(adata)
-    adata.varm[_keys.CONCEPT_SCORE] = columns(stored, score_genes(means, stored), adata.var_names)
+    if encoded is not None:
+        write_embedding(adata, model, encoded)
+    write_concepts(adata, made, means, model.fingerprint())

@@ -1,4 +1,4 @@
-"""Concept saliency on the tissue: attribution alone."""
+"""Maps of single kinds: attribution, decoded, mean expression; and attribution for single genes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
-from stcsm import _keys
 from stcsm.attribution import attribute
 from stcsm.concepts import match_genes
-from stcsm.models import GeneVAE
-from stcsm.tl._concepts import check_concepts, score_genes
-from stcsm.tl._ensemble import average_members
-from stcsm.tl._maps import choose_genes, mean_maps
-from stcsm.tl._store import Concept, columns, drop_significance, read_concepts, write_entry
+from stcsm.models import GeneVAE, counts_of, read_setup
+from stcsm.tl._maps import Attribution, attribution_maps, choose_genes, decoded_maps, decoded_points
+from stcsm.tl._state import check_concepts, embedding, free_key, gene_rows, read_concepts, write_maps
 
 
 def saliency(
@@ -27,6 +24,7 @@ def saliency(
     genes: Any = "all",
     n_genes: int = 50,
     *,
+    key_added: str | None = None,
     progress: bool = False,
     **params: Any,
 ) -> None:
@@ -35,6 +33,11 @@ def saliency(
     The map of a concept is the signed mean, over the chosen genes, of the attribution of their concept score to their
     input profile u (:class:`stcsm.models.GeneVAE`). Of several sections, a spot has the mean over its own section's
     profiles of the genes that have counts there.
+
+    For a method that is linear in the concept (saliency, input x gradient, integrated gradients, ...) and genes that
+    are the same for all concepts, the latents are attributed, once, at the cost of L concepts. Their maps stay in
+    memory while the model has the same weights (the last four combinations of method, parameters and genes), and serve
+    further concepts, :func:`concept_map`, :func:`significance`, :func:`differential` and :func:`sanity`.
 
     Parameters
     ----------
@@ -52,45 +55,40 @@ def saliency(
         ``"concept"``: the concept's own genes; or a list of gene names.
     n_genes
         For ``"nearest"``.
+    key_added
+        Key of ``.obsm`` to write the maps into, instead of ``"concept_saliency"``.
     progress
         Show a progress bar.
     **params
-        Parameters of the method (``percentile=95``, ``n_steps=50``, ...).
+        Parameters of the method (``percentile=95``, ``steps=50``, ...).
 
     Writes
     ------
     ``adata.obsm["concept_saliency"]``
         DataFrame (S, K); NaN at spots without a count. Units: change of the concept score for each unit of u (times u
         for the methods that multiply by the input). With several members of the ensemble each map is standardised and
-        then averaged. What an earlier call wrote there is replaced, and p and q values of it are dropped.
+        then averaged. What an earlier call wrote there is replaced, and its p and q values are dropped, with a warning.
     ``adata.uns["stcsm"]["saliency"]``
-        Method, its parameters, genes.
+        Method, its parameters, genes; ``["saliency_<key_added>"]`` for another key.
 
     Raises
     ------
     ValueError
-        If there are no concepts, they come from another model, or a name is unknown.
+        If there are no concepts, they come from another model, a name is unknown, or ``key_added`` is taken.
     """
     check_concepts(adata, model)
     chosen = read_concepts(adata, concepts)
-    scores = None
-    if isinstance(genes, str) and genes == "nearest":
-        scores = score_genes([model.get_latent_representation(member=m) for m in range(model.n_members)], chosen)
-    rows = choose_genes(adata, model, chosen, scores, genes, n_genes)
-    maps = saliency_maps(model, chosen, rows, method, params, progress)
-    drop_significance(adata)
-    adata.obsm[_keys.CONCEPT_SALIENCY] = columns(chosen, model.to_all_spots(maps, counted=True).T, adata.obs_names)
-    write_entry(
-        adata,
-        "saliency",
-        {
-            "method": method,
-            "genes": genes if isinstance(genes, str) else np.asarray(list(genes), dtype=object),
-            "n_genes": np.asarray([len(r) for r in rows]),
-            "params": {name: _plain(value) for name, value in params.items()},
-            "fingerprint": model.fingerprint(),
-        },
-    )
+    key = free_key(adata, "saliency", key_added)
+    how = Attribution(method, genes, n_genes, params)
+    maps = attribution_maps(adata, model, how, chosen, progress)
+    record = {
+        "method": method,
+        "genes": genes if isinstance(genes, str) else np.asarray(list(genes), dtype=object),
+        "n_genes": np.asarray([len(rows) for rows in choose_genes(adata, model, how, chosen)]),
+        "params": {name: _plain(value) for name, value in params.items()},
+        "fingerprint": model.fingerprint(),
+    }
+    write_maps(adata, "saliency", key, chosen, model.to_all_spots(maps, counted=True).T, record)
 
 
 def _plain(value: Any) -> Any:
@@ -98,27 +96,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     return value if isinstance(value, (str, int, float, bool)) else f"given {type(value).__name__}"
-
-
-def saliency_maps(
-    model: GeneVAE,
-    concepts: list[Concept],
-    genes: list[np.ndarray],
-    method: str = "saliency",
-    params: dict[str, Any] | None = None,
-    progress: bool = False,
-) -> np.ndarray:
-    """Saliency maps (K, S') of concepts, averaged over genes and members; concepts of the same genes share the work."""
-    shared = all(g is genes[0] for g in genes)
-    groups = [list(range(len(concepts)))] if shared else [[k] for k in range(len(concepts))]
-    by_member = []
-    for m, encoder in enumerate(model.encoders):
-        maps = np.empty((len(concepts), len(model.spots)))
-        for group in groups:
-            vectors = np.stack([concepts[k].vectors[m] for k in group])
-            maps[group] = mean_maps(model, encoder, genes[group[0]], vectors, method, params or {}, progress)
-        by_member.append(maps.T)
-    return average_members(by_member).T
 
 
 def gene_saliency(
@@ -136,8 +113,8 @@ def gene_saliency(
     adata, model, params
         As for :func:`saliency`.
     method
-        One of ``stcsm.attribution.METHODS``; by default integrated gradients, first in ``benchmarks/faithfulness.py``
-        where a gene is explained by a map of its own; a gene's map sums to what its profile adds to its score.
+        One of ``stcsm.attribution.METHODS``; by default integrated gradients, the most faithful for single genes in
+        ``benchmarks/faithfulness.py``. A gene's map sums to what its profile adds to its score.
     concept
         One concept.
     genes
@@ -145,7 +122,8 @@ def gene_saliency(
 
     Returns
     -------
-    AnnData of genes x spots: ``.X`` (n, S) attributions of the first member, ``.layers["counts"]`` the genes' counts,
+    AnnData of genes x spots, since single genes have a map for each of several genes and not for each concept:
+    ``.X`` (n, S) attributions of the first member, ``.layers["counts"]`` the genes' counts,
     ``.obs["concept_score"]`` their score, ``.varm["spatial"]`` the coordinates. ``adata`` is not changed. Of several
     sections, spots have the attribution to the gene's profile in their own section.
 
@@ -164,7 +142,7 @@ def gene_saliency(
         inputs = model.inputs(match.index, section).to(model.device)
         maps = attribute(model.encoder, inputs, vector, method, **params).cpu().numpy()
         at_spots[:, own] = model.maps_to_spots(maps, section)
-    latent = model.get_latent_representation()[match.index]
+    latent = embedding(adata, model)[0][match.index]
     out = AnnData(model.to_all_spots(at_spots))
     out.obs_names, out.var_names = adata.var_names[match.index], adata.obs_names
     out.obs["concept_score"] = latent @ vector
@@ -173,3 +151,95 @@ def gene_saliency(
     out.layers["counts"] = sparse.csr_matrix(counts)
     out.varm[model.setup.spatial_key] = np.asarray(adata.obsm[model.setup.spatial_key])
     return out
+
+
+def decoded(
+    adata: AnnData,
+    model: GeneVAE,
+    concepts: Sequence[str] | str | None = None,
+    *,
+    contrast: bool = True,
+    key_added: str | None = None,
+) -> None:
+    """Decode concepts: where a gene would be found that lies where the concept points.
+
+    Parameters
+    ----------
+    adata
+        With concepts (:func:`stcsm.tl.concepts`).
+    model
+        The model that the concepts were made with.
+    concepts
+        Names; None is all of them.
+    contrast
+        Against the mean gene. False: the decoder at the concept itself, as published; only for concepts of
+        ``estimator="mean"``, which are points of the latent space and not directions.
+    key_added
+        Key of ``.obsm`` to write the maps into, instead of ``"concept_decoded"``.
+
+    Writes
+    ------
+    ``adata.obsm["concept_decoded"]``
+        DataFrame (S, K): f(mean gene + concept) - f(mean gene), in log units, mean zero over spots; NaN at spots
+        without a count. The step along the concept's direction is as long as that from the mean gene to the concept's
+        genes. With several members of the ensemble each map is standardised and then averaged. Without ``contrast``
+        f(concept), or the max-scaled expression itself, between 0 and 1, where the likelihood is Bernoulli.
+    ``adata.uns["stcsm"]["decoded"]``
+        Whether maps are a contrast; ``["decoded_<key_added>"]`` for another key.
+
+    Raises
+    ------
+    ValueError
+        If there are no concepts, they come from another model, a name is unknown, a concept that is a direction is to
+        be decoded by itself, or ``key_added`` is taken.
+    """
+    check_concepts(adata, model)
+    chosen = read_concepts(adata, concepts)
+    key = free_key(adata, "decoded", key_added)
+    maps = decoded_maps(adata, model, chosen) if contrast else decoded_points(model, chosen)
+    record = {"contrast": contrast, "fingerprint": model.fingerprint()}
+    write_maps(adata, "decoded", key, chosen, model.to_all_spots(maps, counted=True).T, record)
+
+
+def mean_expression(
+    adata: AnnData, concepts: Sequence[str] | str | None = None, *, key_added: str | None = None
+) -> None:
+    """Mean expression of each concept's genes, every gene scaled by its largest count (Brocki & Chung 2019).
+
+    Spots with more counts have more of every gene: what this map and the concept's other maps have in common may be
+    sequencing depth.
+
+    Parameters
+    ----------
+    adata
+        With concepts (:func:`stcsm.tl.concepts`).
+    concepts
+        Names; None is all of them.
+    key_added
+        Key of ``.obsm`` to write the maps into, instead of ``"concept_expression"``.
+
+    Writes
+    ------
+    ``adata.obsm["concept_expression"]``
+        DataFrame (S, K): mean, by the genes' weights, of counts divided by the gene's largest count.
+    ``adata.uns["stcsm"]["mean_expression"]``
+        The layer of the counts, empty for ``.X``; ``["mean_expression_<key_added>"]`` for another key.
+
+    Raises
+    ------
+    ValueError
+        If there are no concepts, a name is unknown, or ``key_added`` is taken.
+    """
+    chosen = read_concepts(adata, concepts)
+    key = free_key(adata, "mean_expression", key_added)
+    layer = read_setup(adata).layer
+    counts = counts_of(adata, layer)
+    maps = np.zeros((adata.n_obs, len(chosen)))
+    for k, concept in enumerate(chosen):
+        rows, weights = gene_rows(concept, adata.var_names)
+        order = np.argsort(rows)  # files give their columns in order only
+        block = counts[:, rows[order]]
+        dense = np.array(sparse.csr_array(block).toarray(), dtype=np.float64)
+        dense /= np.maximum(dense.max(axis=0), 1)
+        maps[:, k] = dense @ weights[order] / max(float(np.abs(weights).sum()), 1e-12)
+    write_maps(adata, "mean_expression", key, chosen, maps, {"layer": layer or ""})

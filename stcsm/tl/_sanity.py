@@ -9,27 +9,31 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from stcsm.attribution import METHODS
+from stcsm.attribution import mean_attribution, method_class
 from stcsm.evaluation import (
     Checks,
     agreement,
     cross_concept,
     input_randomisation,
     layer_randomisation,
-    mean_map,
     paired_similarity,
     verdict,
 )
 from stcsm.models import GeneVAE
-from stcsm.tl._concepts import check_concepts, score_genes
-from stcsm.tl._ensemble import average_members
-from stcsm.tl._maps import all_inputs, choose_genes
-from stcsm.tl._store import Concept, read_concepts, write_entry
+from stcsm.tl._maps import Attribution, all_inputs, choose_genes, input_maps, work_groups
+from stcsm.tl._state import (
+    Concept,
+    average_members,
+    check_concepts,
+    embedding,
+    read_concepts,
+    score_genes,
+    write_entry,
+)
 
 MOST_KEPT = 100
 """Concepts up to which all correlations between maps are kept; of more, only the closest other concept is."""
@@ -55,12 +59,12 @@ def sanity(
 ) -> None:
     """Check whether the maps of :func:`stcsm.tl.saliency` depend on the concept, on what was learned, and on the seed.
 
-    A map always looks like something. Each number is a Spearman correlation over the spots between the map of a concept
-    and one that should differ: of other concepts and of the opposite one (Sixt et al. 2020), of an encoder whose layers
-    are drawn anew from the top or one at a time (Adebayo et al. 2018), of genes whose spots are shuffled; and one that
-    should not differ, of another member of the ensemble. What changes, changes alone: random concepts and networks are
-    mapped over the very genes of the concept. Of several sections, the maps that are compared are means over the
-    samples of all, place by place.
+    Every map shows a spatial pattern. Each number is a Spearman correlation over the spots between the map of a concept
+    and one that should differ: of other concepts and of the opposite one (Sixt et al. 2020), of an encoder whose
+    network layers are re-initialised from the top or one at a time (Adebayo et al. 2018), of genes whose spots are
+    shuffled; and one that should not differ, of another member of the ensemble. One thing changes at a time: random
+    concepts and networks are mapped over the same genes as the concept. Of several sections, the maps that are compared
+    are means over the samples of all, array position by array position.
 
     Parameters
     ----------
@@ -77,9 +81,9 @@ def sanity(
     n_draws
         Random networks, and shuffled inputs.
     most_genes
-        At most so many of the genes, drawn at random, stand for all.
+        At most so many of the genes, sampled at random, stand for all.
     seed
-        Of everything that is drawn.
+        Of everything random.
     progress
         Show a progress bar.
 
@@ -109,28 +113,25 @@ def sanity(
     >>> adata.uns["stcsm"]["sanity"]["summary"]
     """
     check_concepts(adata, model)
-    if method not in METHODS:
-        raise ValueError(f"Expected method to be one of {', '.join(METHODS)}, found {method!r}.")
+    method_class(method)
     for name, value in (("n_random", n_random), ("n_draws", n_draws), ("most_genes", most_genes)):
         if value < 1:
             raise ValueError(f"Expected {name} of 1 or more, found {value}")
     chosen = read_concepts(adata, concepts)
-    latents = [model.get_latent_representation(member=m) for m in range(model.n_members)]
-    scores = score_genes(latents, chosen)
-    rows = choose_genes(adata, model, chosen, scores, genes, n_genes)
-    shared = all(r is rows[0] for r in rows)
-    groups = [list(range(len(chosen)))] if shared else [[k] for k in range(len(chosen))]
+    latents = embedding(adata, model)
+    how = Attribution(method, genes, n_genes, params)
+    rows = choose_genes(adata, model, how, chosen)
     # On a grid, every gene is zero off the tissue, and what a map says there does not count.
     tissue = (all_inputs(model, _some(model.trained_genes, most_genes, seed)) != 0).any(dim=0).numpy()
-    job = _Job(model, method, params, n_draws, seed, tissue, _some_cells(tissue, seed))
-    strange = _random_vectors(model, latents, n_random, seed)
+    job = _Job(model, how, n_draws, seed, tissue, _some_cells(tissue, seed))
+    random_vectors = _random_vectors(model, latents, n_random, seed)
     found: list[tuple[list[int], _Found]] = []
-    with tqdm(groups, desc="sanity", disable=not progress, leave=False) as shown:
+    with tqdm(work_groups(rows), desc="sanity", disable=not progress, leave=False) as shown:
         for group in shown:
             some = _some(rows[group[0]], most_genes, seed)
-            found.append((group, _check(job, some, [chosen[k] for k in group], strange)))
+            found.append((group, _check(job, some, [chosen[k] for k in group], random_vectors)))
     whole = _joined(found, len(chosen))
-    relatives = _correlation(scores[model.trained_genes])
+    relatives = _correlation(score_genes(latents, chosen)[model.trained_genes])
     apart = cross_concept(np.stack([f.maps[i] for f, i in whole]))
     record, texts = _record(chosen, whole, apart, relatives, method)
     write_entry(
@@ -157,8 +158,7 @@ def sanity(
 @dataclass(frozen=True)
 class _Job:
     model: GeneVAE
-    method: str
-    params: dict[str, Any]
+    how: Attribution
     n_draws: int
     seed: int
     tissue: np.ndarray
@@ -179,22 +179,22 @@ class _Found:
     seeds: np.ndarray
 
 
-def _check(job: _Job, genes: np.ndarray, concepts: list[Concept], strange: list[np.ndarray]) -> _Found:
+def _check(job: _Job, genes: np.ndarray, concepts: list[Concept], random_vectors: list[np.ndarray]) -> _Found:
     """Check concepts whose maps are averaged over the same genes."""
     x = all_inputs(job.model, genes).to(job.model.device)
     k, where = len(concepts), job.where
     by_member, layers, inputs = [], [], []
     for m, encoder in enumerate(job.model.encoders):
-        own = torch.as_tensor(np.stack([c.vectors[m] for c in concepts]), dtype=x.dtype, device=x.device)
-        random = torch.as_tensor(strange[m], dtype=x.dtype, device=x.device)
-        maps = mean_map(encoder, x, torch.cat([own, -own, random]), job.method, job.params, where=where)
+        own = np.stack([c.vectors[m] for c in concepts])
+        parts = input_maps(job.model, m, job.how, genes, np.concatenate([own, -own, random_vectors[m]]))
+        maps = np.average([part.maps for part in parts], axis=0, weights=[part.n for part in parts])[:, where]
         by_member.append(maps)
 
-        def of_network(other: nn.Module, own: Tensor = own) -> np.ndarray:
-            return mean_map(other, x, own, job.method, job.params, where=where)
+        def of_network(other: nn.Module, own: np.ndarray = own) -> np.ndarray:
+            return mean_attribution(other, x, own, job.how.method, **(job.how.params or {}))[:, where]
 
-        def of_inputs(rows: Tensor, encoder: nn.Module = encoder, own: Tensor = own) -> np.ndarray:
-            return mean_map(encoder, rows, own, job.method, job.params, where=where)
+        def of_inputs(rows: Tensor, encoder: nn.Module = encoder, own: np.ndarray = own) -> np.ndarray:
+            return mean_attribution(encoder, rows, own, job.how.method, **(job.how.params or {}))[:, where]
 
         settings: Any = {"original": maps[:k], "n_draws": job.n_draws, "seed": job.seed}
         layers.append(layer_randomisation(encoder, x[:2], of_network, **settings))
@@ -235,12 +235,12 @@ def _some(genes: np.ndarray, most: int, seed: int) -> np.ndarray:
 
 
 def _joined(found: list[tuple[list[int], _Found]], n: int) -> list[tuple[_Found, int]]:
-    """For each concept the group that it was checked in, and its place there."""
-    place: list[Any] = [None] * n
+    """For each concept the group that it was checked in, and its row there."""
+    rows: list[Any] = [None] * n
     for group, result in found:
         for i, k in enumerate(group):
-            place[k] = (result, i)
-    return place
+            rows[k] = (result, i)
+    return rows
 
 
 def _correlation(scores: np.ndarray) -> np.ndarray:

@@ -1,30 +1,27 @@
-"""Saliency maps against those of random concepts."""
+"""Saliency maps against those of random concepts, and how coherent they are in space."""
 
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from tqdm.auto import tqdm
+from scipy import sparse
+from scipy.spatial import cKDTree
 
 from stcsm import _keys
-from stcsm.concepts import (
-    benjamini_hochberg,
-    concepts_against_random,
-    map_test,
-)
 from stcsm.models import GeneVAE
-from stcsm.tl._concepts import check_concepts
-from stcsm.tl._matching import StandIns
-from stcsm.tl._moran import morans_i
-from stcsm.tl._random_maps import N_RANDOM, RandomMaps, how_maps_were_made
-from stcsm.tl._store import columns, read_concepts, write_entry
+from stcsm.tl._random_concepts import against_random, at_rows, recorded_attribution
+from stcsm.tl._state import check_concepts, read_maps, write_significance
 
 logger = logging.getLogger(__name__)
 
+NEIGHBOURS = 6
+GRAPH = "spatial_connectivities"
 LEVEL = 0.05
 
 
@@ -34,6 +31,7 @@ def significance(
     n_random: int | None = None,
     concepts: Sequence[str] | str | None = None,
     *,
+    key: str = _keys.CONCEPT_SALIENCY,
     alternative: str = "two-sided",
     statistic: str = "energy",
     seed: int = 0,
@@ -41,8 +39,8 @@ def significance(
 ) -> None:
     """Test saliency maps against those of concepts made from random genes.
 
-    A map always looks like something. For each concept, random sets of genes are drawn that match it gene by gene in
-    abundance and dispersion (and so in size, weights and signs), made into concepts and mapped in the very same way.
+    Every map shows a spatial pattern. For each concept, random sets of genes are drawn that match it gene by gene in
+    abundance and dispersion (and so in size, weights and signs), made into concepts and mapped in the same way.
     p is the share of maps, the concept's own among them, that are at least as extreme: at a spot, as far from the
     random maps' mean; of a whole map, by ``statistic``. It is exact where the concept's genes were themselves picked at
     random (Phipson & Smyth 2010).
@@ -50,7 +48,7 @@ def significance(
     Parameters
     ----------
     adata
-        With ``.obsm["concept_saliency"]`` (:func:`stcsm.tl.saliency`); the same method, genes and parameters are used.
+        With saliency maps (:func:`stcsm.tl.saliency`); the same method, genes and parameters are used.
     model
         The model that the concepts were made with.
     n_random
@@ -58,8 +56,10 @@ def significance(
         linear in the concept, where they cost well under a second; other methods map each random concept by itself, and
         the number has to be given (without it, the error says what it would cost).
     concepts
-        Names; None is all that have a map. Encoded layer profiles have no genes that others could stand in for; they
+        Names; None is all that have a map. Encoded label profiles have no genes that others could stand in for; they
         get NaN.
+    key
+        Table of ``.obsm`` that holds the maps (``key_added`` of :func:`stcsm.tl.saliency`).
     alternative
         At a spot, ``"two-sided"``: far from the random maps' mean in either direction; ``"greater"``: above it.
     statistic
@@ -80,6 +80,9 @@ def significance(
         ``smallest_p`` that was possible; ``n_genes``; ``spots_q05``, the share of spots with q below 0.05;
         ``morans_i``, spatial coherence of the map (squidpy). Beside it the settings.
 
+    For another ``key``: ``adata.obsm["<key>_pval"]``, ``adata.obsm["<key>_qval"]`` and
+    ``adata.uns["stcsm"]["significance_<key>"]``.
+
     With several members of an ensemble, the same random genes make maps in each; each member's maps are divided by
     their typical size and averaged. A combination with several included concepts tests whether they are together
     stronger than random concepts together; its excluded concepts stay as they are.
@@ -91,80 +94,88 @@ def significance(
         or ``n_random`` has to be given.
     """
     check_concepts(adata, model)
-    made, recipe = how_maps_were_made(adata, model)
-    chosen = read_concepts(adata, [str(key) for key in made] if concepts is None else concepts)
-    without = [c.label for c in chosen if c.key not in made]
-    if without:
+    how = recorded_attribution(adata, model, key)
+    chosen, maps = read_maps(adata, key, concepts)
+    found, where = against_random(
+        adata, model, how, chosen, n_random, seed=seed, alternative=alternative, statistic=statistic, progress=progress
+    )
+    if found is None:
         raise ValueError(
-            f"Expected a map of every concept, found none of {without[0]!r}; run stcsm.tl.saliency(adata, model) again"
+            "Expected a concept made of genes, found encoded label profiles alone, which no random genes stand in for; "
+            "test the marker genes of the labels: estimator='contrast'"
         )
-    if n_random is not None and n_random < 1:
-        raise ValueError(f"Expected n_random of 1 or more, found {n_random}")
-    latents = [model.get_latent_representation(member=m) for m in range(model.n_members)]
-    stand_ins = StandIns(adata, latents, model, seed)
-    tested = [c for c in chosen if stand_ins.testable(c)]
-    if not tested:
-        raise ValueError(
-            "Expected a concept made of genes, found encoded layer profiles alone, which no random genes stand in for; "
-            "test the layers' marker genes: estimator='contrast'"
-        )
-    if len(tested) < len(chosen):
-        logger.warning(f"{len(chosen) - len(tested)} encoded layer profiles are not tested: they have no genes")
-    if recipe.linear:
-        n_random = N_RANDOM if n_random is None else n_random
-        found = concepts_against_random(
-            (stand_ins.draw(c, n_random) for c in tested), len(tested), recipe.bases(adata, model, tested[0]),
-            alternative=alternative, statistic=statistic, progress=progress,
-        )  # fmt: skip
-        p, q, concept_p = found.p, found.q, found.concept_p
-        strength, smallest_p = found.strength, found.smallest_p
-    else:
-        task = RandomMaps(adata, model, latents, recipe)
-        n_random = task.agreed(stand_ins, tested, n_random)
-        tests, floors = [], []
-        for c in tqdm(tested, desc="concepts against random", disable=not progress):
-            drawn = stand_ins.draw(c, n_random)
-            maps = task.together(c, drawn)
-            tests.append(map_test(maps[0], maps[1:], alternative=alternative, statistic=statistic))
-            floors.append(drawn.smallest_p)
-        p, q = (np.stack([getattr(t, name) for t in tests]) for name in ("p", "q"))
-        concept_p, strength = (np.array([getattr(t, name) for t in tests]) for name in ("concept_p", "strength"))
-        smallest_p = np.array(floors)
-    place = {c.key: i for i, c in enumerate(tested)}
-    where = np.array([place.get(c.key, -1) for c in chosen])
-    raw = made[[c.key for c in chosen]].to_numpy(dtype=np.float64)[model.spots]
+    if (where < 0).any():
+        logger.warning(f"{int((where < 0).sum())} encoded label profiles are not tested: they have no genes")
     coords = np.asarray(adata.obsm[model.setup.spatial_key], dtype=np.float64)[model.spots]
+    spots_q05 = np.nanmean(np.where(np.isnan(found.q), np.nan, found.q < LEVEL), axis=1)
     table = pd.DataFrame(
         {
-            "p": _at(concept_p, where),
-            "q": _at(benjamini_hochberg(concept_p), where),
-            "strength": _at(strength, where),
-            "smallest_p": _at(smallest_p, where),
-            "n_genes": [len(c.members) for c in chosen],
-            "spots_q05": _at(np.nanmean(np.where(np.isnan(q), np.nan, q < LEVEL), axis=1), where),
-            "morans_i": morans_i(coords, raw, [own for _, own in model.parts()]),
+            "p": at_rows(found.concept_p, where),
+            "q": at_rows(found.concept_q, where),
+            "strength": at_rows(found.strength, where),
+            "smallest_p": at_rows(found.smallest_p, where),
+            "n_genes": [len(c.genes) for c in chosen],
+            "spots_q05": at_rows(spots_q05, where),
+            "morans_i": _morans_i(coords, maps[:, model.spots].T, [own for _, own in model.parts()]),
         },
         index=pd.Index([c.key for c in chosen]),
     )
-    for key, values in ((_keys.CONCEPT_SALIENCY_PVAL, p), (_keys.CONCEPT_SALIENCY_QVAL, q)):
-        adata.obsm[key] = columns(chosen, model.to_all_spots(_at(values, where), counted=True).T, adata.obs_names)
-    write_entry(
-        adata,
-        "significance",
-        {
-            "table": table,
-            "n_random": n_random,
-            "alternative": alternative,
-            "statistic": statistic,
-            "seed": seed,
-            "method": recipe.method,
-            "fingerprint": model.fingerprint(),
-        },
-    )
+    p, q = (model.to_all_spots(at_rows(values, where), counted=True).T for values in (found.p, found.q))
+    settings = {
+        "n_random": found.n_random,
+        "alternative": alternative,
+        "statistic": statistic,
+        "seed": seed,
+        "method": how.method,
+        "fingerprint": model.fingerprint(),
+    }
+    write_significance(adata, key, chosen, p, q, {"table": table, **settings})
 
 
-def _at(values: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Rows of ``values``; NaN where the row is -1."""
-    out = np.asarray(values, dtype=np.float64)[where]
-    out[where < 0] = np.nan
-    return out
+def _morans_i(coords: np.ndarray, maps: np.ndarray, parts: Sequence[Any] = (slice(None),)) -> np.ndarray:
+    """Moran's I of maps over the graph of each spot's six nearest neighbours.
+
+    Parameters
+    ----------
+    coords
+        (S, 2 or 3).
+    maps
+        (S, K), finite.
+    parts
+        Spots of each section; neighbours lie in one section.
+
+    Returns
+    -------
+    (K,) about 0 for a map without pattern, near 1 for a smooth one; NaN for a constant map.
+    """
+    import squidpy as sq
+
+    n_spots, n_maps = maps.shape
+    if n_spots < 3:
+        return np.full(n_maps, np.nan)
+    pairs = [_neighbours(coords[part], np.arange(n_spots)[part]) for part in parts]
+    spot, other = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    graph = sparse.csr_matrix((np.ones(len(spot)), (spot, other)), shape=(n_spots, n_spots))
+    names = [f"map{i}" for i in range(n_maps)]
+    shell = AnnData(obs=pd.DataFrame(maps, columns=names, index=pd.RangeIndex(n_spots).astype(str)))
+    shell.obsp[GRAPH] = graph
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # constant maps, which get NaN below
+        table = sq.gr.spatial_autocorr(
+            shell, connectivity_key=GRAPH, genes=names, mode="moran", attr="obs", n_perms=None, copy=True,
+            show_progress_bar=False,
+        )  # fmt: skip
+    found = table["I"].reindex(names).to_numpy(dtype=np.float64)
+    constant = np.ptp(maps, axis=0) <= 1e-12 * np.abs(maps).max(axis=0)
+    return np.where(constant, np.nan, found)
+
+
+def _neighbours(coords: np.ndarray, spots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each spot of a section, and each of its nearest."""
+    k = min(NEIGHBOURS, len(spots) - 1)
+    if k < 1:
+        return spots[:0], spots[:0]
+    near = np.asarray(cKDTree(coords).query(coords, k=k + 1)[1])
+    # Among spots of equal coordinates, the spot itself need not come first.
+    others = np.array([[t for t in row if t != s][:k] for s, row in enumerate(near)])
+    return np.repeat(spots, k), spots[others.ravel()]

@@ -18,19 +18,10 @@ from stcsm._files import replace_all
 from stcsm.models import GeneVAE, holds_only_a_model
 from stcsm.workflow._trust import write_trust
 
-RESULT = "result.h5ad"
-RESULTS = (
-    "concept_saliency.csv",
-    "concept_map.csv",
-    "concept_scores.csv",
-    "concept_maps.png",
-    RESULT,
-    "concept_significance.csv",
-    "sanity.json",
-    "model",
-)
-SIGNIFICANCE = "concept_significance.csv"
-SANITY = "sanity.json"
+SALIENCY, MAP, SCORES = "concept_saliency.csv", "concept_map.csv", "concept_scores.csv"
+SIGNIFICANCE, SANITY = "concept_significance.csv", "sanity.json"
+PLOT, RESULT, MODEL = "concept_maps.png", "result.h5ad", "model"
+RESULTS = (SALIENCY, MAP, SCORES, PLOT, RESULT, SIGNIFICANCE, SANITY, MODEL)
 
 
 def check_out(out: Path) -> None:
@@ -48,10 +39,10 @@ def check_out(out: Path) -> None:
     nearest = next(p for p in (out, *out.resolve().parents) if p.exists())
     if not os.access(nearest, os.W_OK):
         raise PermissionError(f"Expected a folder that can be written to, found one that cannot: {nearest}")
-    for name in RESULTS[:-1]:
-        if (out / name).is_dir():
+    for name in RESULTS:
+        if name != MODEL and (out / name).is_dir():
             raise FileExistsError(f"Expected to write a file, found a folder: {out / name}; choose another --out")
-    model = out / RESULTS[-1]
+    model = out / MODEL
     if model.exists() and not holds_only_a_model(model):
         raise FileExistsError(f"Expected room for the model, found something else in {model}; choose another --out")
     there = [name for name in RESULTS if (out / name).exists()]
@@ -92,9 +83,9 @@ def write_results(adata: AnnData, model: GeneVAE, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".stcsm-", dir=out))
     try:
-        for key, name in ((_keys.CONCEPT_SALIENCY, RESULTS[0]), (_keys.CONCEPT_MAP, RESULTS[1])):
+        for key, name in ((_keys.CONCEPT_SALIENCY, SALIENCY), (_keys.CONCEPT_MAP, MAP)):
             _write_csv(_with_labels(adata, adata.obsm[key]), scratch / name, "spot")
-        _write_csv(_with_labels(adata, adata.varm[_keys.CONCEPT_SCORE]), scratch / RESULTS[2], "gene")
+        _write_csv(_with_labels(adata, adata.varm[_keys.CONCEPT_SCORE]), scratch / SCORES, "gene")
         if "significance" in adata.uns[_keys.UNS]:
             table = tl.concept_table(adata)
             table.set_index("label").to_csv(scratch / SIGNIFICANCE, index_label="concept")
@@ -103,18 +94,18 @@ def write_results(adata: AnnData, model: GeneVAE, out: Path) -> None:
             backend = mpl.get_backend()
             mpl.use("agg")
             figure = pl.concept_map(adata)
-            figure.savefig(scratch / RESULTS[3], bbox_inches="tight")
+            figure.savefig(scratch / PLOT, bbox_inches="tight")
             plt.close(figure)
             mpl.use(backend)
         adata.write_h5ad(scratch / RESULT)
-        model.save(scratch / RESULTS[-1])
+        model.save(scratch / MODEL)
         replace_all(RESULTS, scratch, out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _write_csv(table: pd.DataFrame, path: Path, index_label: str) -> None:
-    """Write with every digit, five times as fast as pandas would: scores of thousands of concepts are many millions."""
+    """Write every digit, five times as fast as pandas: the scores of thousands of concepts are many millions."""
     import pyarrow as pa
     from pyarrow import csv
 

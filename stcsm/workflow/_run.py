@@ -17,17 +17,16 @@ from sklearn.metrics import roc_auc_score
 
 from stcsm import _keys, io, tl
 from stcsm._files import existing_file
-from stcsm.attribution import LINEAR_METHODS, METHODS
+from stcsm.attribution import method_class
 from stcsm.datasets import simulated_bulb
 from stcsm.models import GeneVAE
-from stcsm.models._logging import quiet as hushed
 from stcsm.workflow._results import RESULTS, check_input, check_out, write_results
 from stcsm.workflow._trust import check_trust
 
 N_RANDOM = 1000
 """Random concepts for each concept where nobody asks for a number."""
 FREE = 100
-"""Concepts whose maps are tested unasked: the test of so many costs a second or two."""
+"""Concepts that are tested without being asked to: the test of so many takes a second or two."""
 
 
 def run_counts(
@@ -66,18 +65,18 @@ def run_counts(
     if labels is not None:
         labels_key = _keys.LAYER
         io.add_labels(adata, labels, labels_key, overwrite=True)
-    steps: list[dict[str, Any]] = []
+    sources: list[dict[str, Any]] = []
     if gene_concepts:
-        steps.append({"genes": gene_concepts})
+        sources.append({"genes": gene_concepts})
     if gmt is not None:
-        steps.append({"genes": gmt, "match": match, "ignore_case": ignore_case})
+        sources.append({"genes": gmt, "match": match, "ignore_case": ignore_case})
     if labels_key is not None:
-        steps.append({"groupby": labels_key})
-    analyse(adata, out, steps, layer=layer, quiet=quiet, **settings)
+        sources.append({"groupby": labels_key})
+    analyse(adata, out, sources, layer=layer, quiet=quiet, **settings)
 
 
 def run_demo(out: Path, *, quiet: bool, seed: int, **settings: Any) -> None:
-    """Analyse the simulated bulb and compare the maps with its known layers."""
+    """Analyse the simulated bulb and compare the maps with its known tissue layers."""
     check_out(out)
     adata = simulated_bulb(seed=seed)
     analyse(adata, out, [{"groupby": _keys.LAYER}], layer=None, quiet=quiet, seed=seed, **settings)
@@ -85,9 +84,9 @@ def run_demo(out: Path, *, quiet: bool, seed: int, **settings: Any) -> None:
         return
     truth = adata.obs[_keys.LAYER].astype(str).to_numpy()
     depth = np.asarray(adata.X.sum(axis=1)).ravel()
-    shown = Table(title="How well each map finds its layer (AUROC; 0.5 is chance)")
-    for heading in ("layer", "concept map", "saliency", "sequencing depth alone"):
-        shown.add_column(heading, justify="left" if heading == "layer" else "right")
+    shown = Table(title="How well each map finds its tissue layer (AUROC; 0.5 is chance)")
+    for heading in ("tissue layer", "concept map", "saliency", "sequencing depth alone"):
+        shown.add_column(heading, justify="left" if heading == "tissue layer" else "right")
     for key in adata.obsm[_keys.CONCEPT_MAP]:
         label = adata.uns[_keys.UNS]["concepts"][key]["label"]
         values = [adata.obsm[_keys.CONCEPT_MAP][key], adata.obsm[_keys.CONCEPT_SALIENCY][key], depth]
@@ -106,21 +105,21 @@ def parse_genes(items: list[str]) -> dict[str, list[str]]:
     concepts: dict[str, list[str]] = {}
     for item in items:
         name, _, rest = item.partition("=")
-        members = [g.strip() for g in rest.split(",") if g.strip()]
-        if not name.strip() or not members:
+        genes = [g.strip() for g in rest.split(",") if g.strip()]
+        if not name.strip() or not genes:
             raise ValueError(f"Expected --genes NAME=GENE1,GENE2, found {item!r}")
         if name.strip() in concepts:
             raise ValueError(
                 f"Expected one --genes for each concept, found {name.strip()!r} twice; join its genes by commas"
             )
-        concepts[name.strip()] = members
+        concepts[name.strip()] = genes
     return concepts
 
 
 def analyse(
     adata: AnnData,
     out: Path,
-    steps: list[dict[str, Any]],
+    sources: list[dict[str, Any]],
     *,
     layer: str | None,
     quiet: bool,
@@ -130,8 +129,12 @@ def analyse(
     n_seeds: int,
     null: int | None = None,
 ) -> None:
-    """Train a model on ``adata``, map its concepts, write the results."""
-    # Of other libraries' notices, only warnings are for the person at the terminal.
+    """Train a model on ``adata``, map its concepts, write the results.
+
+    ``sources`` are arguments of :func:`stcsm.tl.match_gene_sets`: gene sets and labels are matched before the training,
+    so that a bad one is refused in a second.
+    """
+    # Of other libraries' notices, only warnings concern the user.
     for name in ("lightning.pytorch", "scvi"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for kind in (DeprecationWarning, FutureWarning, SyntaxWarning):
@@ -139,27 +142,24 @@ def analyse(
     warnings.showwarning = _one_line
     console = Console(quiet=quiet)
     started = time.perf_counter()
-    if method not in METHODS:
-        raise ValueError(f"Expected --method to be one of {', '.join(METHODS)}, found {method!r}")
+    linear = method_class(method).linear
     GeneVAE.setup_anndata(adata, layer=layer)
     model = GeneVAE(adata, encoder=encoder, seed=seed, n_seeds=n_seeds)
     console.print(model.summary_string.splitlines()[1])
-    # A concept that cannot be is refused before the training: untrained embeddings do for the check.
-    n_concepts = check_steps(adata, model, steps)
+    first, *others = (tl.match_gene_sets(adata, model, **source) for source in sources)
+    sets = sum(others, first)
     model.train(progress=not quiet)
-    tl.embed_genes(adata, model)
-    # What is to be said of gene sets and layers was said before the training.
-    with hushed("stcsm.tl._concepts", logging.ERROR), hushed("stcsm.tl._markers", logging.ERROR):
-        for step in steps:
-            tl.concepts(adata, model, **step)
+    tl.concepts(adata, model, genes=sets)
     tl.saliency(adata, model, method=method, progress=not quiet)
-    if null is None and method in LINEAR_METHODS and n_concepts <= FREE:
+    if null is None and linear and len(sets) <= FREE:
         null = N_RANDOM
     if null:
         tl.significance(adata, model, n_random=null, seed=seed, progress=not quiet)
         console.print(_tested(adata))
     elif null is None:
-        console.print(f"maps are not tested against random concepts ({n_concepts} concepts, {method}); ask: --null N")
+        console.print(
+            f"maps are not tested against random concepts ({len(sets)} concepts, {method}); to test them: --null N"
+        )
     tl.decoded(adata, model)
     tl.concept_map(adata, model, progress=not quiet)
     check_trust(adata, model, method, seed, console)
@@ -169,13 +169,13 @@ def analyse(
 
 
 def _one_line(message: Warning | str, *_: Any, **__: Any) -> None:
-    """Show a warning as one line without the place in our code where it was raised."""
+    """Show a warning as one line, without the line of code that raised it."""
     text = f"stcsm: warning: {' '.join(str(message).split())}"
     Console(stderr=True, soft_wrap=True).print(text, highlight=False, markup=False)
 
 
 def _tested(adata: AnnData, most: int = 15) -> Table:
-    """Most significant concepts, for the person at the terminal."""
+    """Table of the most significant concepts."""
     found = tl.concept_table(adata).sort_values(["p", "strength"], ascending=[True, False], kind="stable")
     shown = Table(
         title=f"Each map against those of random concepts ({min(most, len(found))} of {len(found)} concepts shown)"
@@ -185,35 +185,3 @@ def _tested(adata: AnnData, most: int = 15) -> Table:
     for _, row in found.head(most).iterrows():
         shown.add_row(escape(str(row["label"])), *(f"{float(row[v]):.2g}" for v in ("p", "q", "strength", "morans_i")))
     return shown
-
-
-def check_steps(adata: AnnData, model: GeneVAE, steps: list[dict[str, Any]]) -> int:
-    """Try the concepts on a stand-in embedding, so that a bad one fails in a second and not after the training.
-
-    Returns
-    -------
-    How many concepts there will be.
-
-    Raises
-    ------
-    ValueError
-        If a concept cannot be, or two of them have one name.
-    """
-    rng = np.random.default_rng(0)
-    z = rng.normal(size=(adata.n_vars, 3)).astype(np.float32)
-    z[model.reader.gene_totals == 0] = np.nan
-    taken: dict[str, str] = {}
-    for step in steps:
-        layers = {name: adata.layers[name] for name in _keys.layer_names(adata.layers)}
-        trial = AnnData(adata.X, obs=adata.obs, var=adata.var, layers=layers)
-        trial.varm[_keys.EMBEDDING] = z
-        trial.uns[_keys.UNS] = {"setup": adata.uns[_keys.UNS]["setup"], "embedding_model": {"fingerprint": "trial"}}
-        tl.concepts(trial, **step)
-        for key, record in trial.uns[_keys.UNS]["concepts"].items():
-            if key in taken:
-                raise ValueError(
-                    f"Expected concepts of different names, found {taken[key]!r} and {record['label']!r}, which are "
-                    f"both stored as {key!r}; rename one of them"
-                )
-            taken[key] = record["label"]
-    return len(taken)

@@ -13,23 +13,24 @@ from rich.console import Console
 from rich.markup import escape
 
 from stcsm import _keys, tl
-from stcsm.attribution import LINEAR_METHODS
+from stcsm.attribution import method_class
 from stcsm.models import GeneVAE
 
 MOST_CHECKED = {True: 100, False: 30}
-"""Concepts that are checked unasked, for methods linear in the concept and for others: a few seconds."""
+"""Concepts that are checked, for methods linear in the concept and for others: a few seconds."""
 MOST_SAID = 12
 MEANING = (
     "Spearman correlations over the spots between the map of a concept and: maps of random genes (median), the map of "
-    "the opposite concept, the closest other concept, the map of an encoder whose top layer or whose layers are all "
-    "drawn anew, the map of genes whose spots are shuffled, and the map of another seed (lowest; null: one model)."
+    "the opposite concept, the closest other concept, the map of an encoder whose top network layer or whose network "
+    "layers are all re-initialised, the map of genes whose spots are shuffled, and the map of another seed (lowest; "
+    "null: one model)."
 )
 
 
 def check_trust(adata: AnnData, model: GeneVAE, method: str, seed: int, console: Console) -> None:
     """Check the sanity of the maps of a run, and say what was found."""
     keys = list(adata.obsm[_keys.CONCEPT_SALIENCY])
-    most = MOST_CHECKED[method in LINEAR_METHODS]
+    most = MOST_CHECKED[method_class(method).linear]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         tl.sanity(adata, model, keys[:most], method, seed=seed)

@@ -7,7 +7,6 @@ import pytest
 
 from stcsm import datasets, tl
 from stcsm.models import GeneVAE
-from stcsm.tl._store import Concept, write_concepts
 
 
 @pytest.fixture(scope="module")
@@ -46,22 +45,11 @@ def test_pictures_of_the_concepts(model, reference):
 def test_mean_maps_of_the_concepts_on_the_spots(adata, model, reference, method):
     """tl.saliency with the original's concepts is the paper's figure."""
     tissue = adata.copy()
-    tl.embed_genes(tissue, model)
-    made = [
-        Concept(
-            key=str(gene),
-            label=str(gene),
-            source="genes",
-            estimator="mean",
-            members=np.asarray(reference["genes"][top], dtype=object),
-            weights=np.ones(50),
-            vectors=vector[None],
-        )
-        for gene, top, vector in zip(
-            reference["concept_genes"], reference["seed0_top50_idx"], reference["seed0_concept_vectors"], strict=True
-        )
-    ]
-    write_concepts(tissue, made, model.fingerprint())
+    names = [str(gene) for gene in reference["concept_genes"]]
+    sets = {name: list(reference["genes"][top]) for name, top in zip(names, reference["seed0_top50_idx"], strict=True)}
+    tl.concepts(tissue, model, genes=sets, estimator="mean")
+    for name, vector in zip(names, reference["seed0_concept_vectors"], strict=True):
+        tissue.uns["stcsm"]["concepts"][name]["vectors"] = vector[None]
     tl.saliency(tissue, model, method=method, genes="concept", published=True)
     key = {"rectgrad": "seed0_mean_rectgrad_mean", "guided_backprop": "seed0_mean_guidedbp_mean"}[method]
     at = tissue.obs_names.get_indexer(reference["spots"])

@@ -1,4 +1,4 @@
-"""Maps against random concepts, carriers, combinations, similarity, regions: on a tissue whose truth is known."""
+"""Maps against random concepts, ranked genes, combinations, similarity, regions: on a tissue whose truth is known."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from stcsm import _keys, pl, tl
+from stcsm.attribution import TABLE, method_class
 from stcsm.models import GeneVAE
 
 LEFT = ["a0", "a1", "a2", "a3"]
@@ -55,7 +56,7 @@ def test_one_by_one_gives_the_p_of_all_at_once(mapped, model, monkeypatch):
     """A method that maps every concept by itself has the same answer as the shortcut for linear ones."""
     tl.significance(mapped, model, n_random=49)
     fast = mapped.uns["stcsm"]["significance"]["table"]
-    monkeypatch.setattr(tl._random_maps, "LINEAR_METHODS", ())
+    monkeypatch.setitem(TABLE, "saliency", type("OneByOne", (method_class("saliency"),), {"linear": False}))
     tl.significance(mapped, model, n_random=49)
     slow = mapped.uns["stcsm"]["significance"]["table"]
     np.testing.assert_allclose(fast["p"], slow["p"], atol=0.021)  # a tie may fall either way in float32
@@ -109,13 +110,13 @@ def test_new_maps_take_old_p_values_away(mapped, model):
     assert list(mapped.uns["stcsm"]["significance"]["table"].index) == ["right", "mixed"]
 
 
-def test_carriers_are_the_other_genes_of_the_region(mapped, model):
+def test_genes_that_carry_a_concept_are_the_other_genes_of_its_region(mapped, model):
     table = tl.rank_genes_concept(mapped, "left", n_random=999)
     assert not set(LEFT) & set(table.index)
     assert (table.index[:20].str[0] == "a").all()
     assert (table["q"][:10] < 0.05).all()
     assert table[table.index.str[0] == "b"]["p"].median() > 0.9
-    whole = tl.rank_genes_concept(mapped, "left", model, n_random=999, members=True)
+    whole = tl.rank_genes_concept(mapped, "left", model, n_random=999, include_own=True)
     assert set(whole.index[:4]) == set(LEFT)
     assert whole["q"].iloc[:4].isna().all()
     pd.testing.assert_frame_equal(whole.iloc[4:], table)  # counts of the model and of the AnnData are the same
@@ -190,7 +191,7 @@ def test_differences_between_regions_against_random_genes(mapped, model, monkeyp
     turned = tl.differential(mapped, "region", "B", "A/left", model=model, n_random=499, spots_a_block=4)
     np.testing.assert_allclose(turned["z_random"], -table["z_random"].loc[turned.index], rtol=1e-6)
     few = tl.differential(mapped, "region", "A/left", "B", model=model, n_random=49, spots_a_block=4)
-    monkeypatch.setattr(tl._random_maps, "LINEAR_METHODS", ())
+    monkeypatch.setitem(TABLE, "saliency", type("OneByOne", (method_class("saliency"),), {"linear": False}))
     with monkeypatch.context() as before:
         before.setattr("stcsm.tl._differential.differential_concepts", None)  # no permutation before it is refused
         with pytest.raises(ValueError, match="Expected n_random for method"):
@@ -231,7 +232,7 @@ def test_blocks_lie_within_the_sections_of_the_setup(mapped):
     assert not mixed.equals(by_name)
 
 
-def test_layer_profiles_are_not_compared_with_random_genes(tissue, model):
+def test_label_profiles_are_not_compared_with_random_genes(tissue, model):
     tl.concepts(tissue, model, groupby="region", estimator="profile")
     tl.saliency(tissue, model)
     table = tl.differential(tissue, "region", "A/left", model=model, spots_a_block=4)
@@ -269,7 +270,7 @@ def test_regions_that_cannot_be_compared(mapped, arguments, message):
         tl.differential(mapped, *arguments)
 
 
-def test_layers_as_ideal_genes(tissue, model):
+def test_labels_as_ideal_genes(tissue, model):
     tl.concepts(tissue, model, groupby="region", estimator="profile")
     tl.saliency(tissue, model)
     tl.decoded(tissue, model)

@@ -43,7 +43,7 @@ def _row(adata: AnnData, key: str, record: dict[str, Any], tests: pd.DataFrame, 
     return {
         "key": key,
         "label": str(record.get("label", key)),
-        "source": {"genes": "genes", "layer": "marker genes of a label"}.get(
+        "source": {"genes": "genes", "label": "marker genes of a label"}.get(
             str(record.get("source")), str(record.get("source"))
         ),
         "estimator": str(record.get("estimator")),

@@ -16,7 +16,7 @@ from stcsm.concepts import gene_set
 ALL = [f"{c}{i}" for c in "abc" for i in range(30)]
 
 
-def members(adata, key):
+def genes_of(adata, key):
     return set(adata.uns["stcsm"]["concepts"][key]["genes"])
 
 
@@ -25,12 +25,12 @@ def test_network_with_weights_and_signs(tissue, model):
     tl.concepts(tissue, model, genes=net)
     record = tissue.uns["stcsm"]["concepts"]["T"]
     assert dict(zip(record["genes"], record["weights"], strict=True)) == {"a0": 1.0, "b0": -2.0}
-    assert members(tissue, "U") == {"c1"}
+    assert genes_of(tissue, "U") == {"c1"}
 
 
 def test_gene_sets_as_objects(tissue, model):
     tl.concepts(tissue, model, genes=[gene_set("x", {"a0": "up", "b0": "down"}), gene_set("y", ["a1", "absent"])])
-    assert members(tissue, "y") == {"a1"}
+    assert genes_of(tissue, "y") == {"a1"}
     assert tl.concept_table(tissue).loc["y", "fraction"] == 0.5
 
 
@@ -42,7 +42,7 @@ def test_ranking_that_is_there_already(tissue, model):
     sc.tl.rank_genes_groups(copy, "region", key_added="mine")
     tissue.uns["mine"] = copy.uns["mine"]
     tl.concepts(tissue, model, rank_genes="mine", n_markers=10)
-    assert {m[0] for m in members(tissue, "A_left")} == {"a"}
+    assert {g[0] for g in genes_of(tissue, "A_left")} == {"a"}
     with pytest.raises(ValueError, match="rank_genes_groups"):
         tl.concepts(tissue, model, rank_genes="spatial")
 
@@ -50,13 +50,13 @@ def test_ranking_that_is_there_already(tissue, model):
 def test_identifiers_of_a_var_column(tissue, model):
     tissue.var["id"] = [f"ENSMUSG{i:011d}" for i in range(tissue.n_vars)]
     tl.concepts(tissue, model, genes={"x": ["ENSMUSG00000000003"]}, match="id")
-    assert members(tissue, "x") == {"a3"}
+    assert genes_of(tissue, "x") == {"a3"}
     with pytest.raises(ValueError, match="Ensembl"):
         tl.concepts(tissue, model, genes={"x": ["ENSMUSG00000000003"]})
     with pytest.raises(ValueError, match="to match on"):
         tl.concepts(tissue, model, genes={"x": ["a0"]}, match="nowhere")
     tl.concepts(tissue, model, genes={"y": ["A3"]}, ignore_case=True)
-    assert members(tissue, "y") == {"a3"}
+    assert genes_of(tissue, "y") == {"a3"}
 
 
 def test_file_of_sets_leaves_out_what_cannot_be_and_says_so(tissue, model, tmp_path, caplog):
@@ -158,6 +158,6 @@ def test_malformed_lines_are_named(tissue, model, tmp_path, text, message):
 
 
 @pytest.mark.parametrize("arguments", [{"genes": {"x": ["a0"]}}, {"groupby": None, "genes": {"x": ["a0"]}}])
-def test_profiles_are_of_layers(tissue, model, arguments):
+def test_profiles_are_of_labels(tissue, model, arguments):
     with pytest.raises(ValueError, match="estimator='profile'"):
         tl.concepts(tissue, model, estimator="profile", **arguments)
