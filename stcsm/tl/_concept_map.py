@@ -17,6 +17,7 @@ from stcsm.space import diffuse, spatial_filter
 from stcsm.tl._maps import (
     Attribution,
     attribution_maps,
+    choose_genes,
     counted_spots,
     decoded_maps,
     expression_maps,
@@ -30,7 +31,8 @@ logger = logging.getLogger(__name__)
 
 
 def _gradient(adata: AnnData, model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
-    return attribution_maps(adata, model, Attribution("saliency"), concepts)
+    how = Attribution("saliency")
+    return attribution_maps(model, how, concepts, choose_genes(adata, model, how, concepts))
 
 
 PARTS: dict[str, Callable[[AnnData, GeneVAE, list[Concept]], np.ndarray]] = {

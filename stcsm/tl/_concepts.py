@@ -12,8 +12,8 @@ from anndata import AnnData
 from scipy import sparse
 
 from stcsm.concepts import ESTIMATORS, GeneSetMatch, GroupProfiles, concept_info, concept_vectors, group_profiles
-from stcsm.models import GeneVAE, read_setup
-from stcsm.tl._gene_sets import MatchedSets, chosen_groups, group_labels, match_to_usable
+from stcsm.models import GeneVAE
+from stcsm.tl._gene_sets import MatchedSets, chosen_groups, group_labels, match_gene_sets
 from stcsm.tl._state import (
     Concept,
     check_fits,
@@ -156,21 +156,21 @@ def concepts(
     _check_estimator(estimator, model, groupby, genes is not None or rank_genes is not None)
     if model is not None:
         check_fits(adata, model)
+    sets, labels = genes, None
+    if estimator == PROFILE and model is not None:
+        labels = group_labels(adata, str(groupby), model.setup.layer)
+        labels = labels.where(labels.isin(chosen_groups(labels, groups, str(groupby))))
+    elif not isinstance(sets, MatchedSets):
+        sets = match_gene_sets(
+            adata, model, genes=genes, groupby=groupby, groups=groups, rank_genes=rank_genes, match=match,
+            ignore_case=ignore_case, missing=missing, n_markers=n_markers,
+        )  # fmt: skip
     encoded = None if model is None or is_embedded(adata, model) else encode_genes(model)
     latents = embedding(adata) if encoded is None else [mean for mean, _ in encoded]
-    layer = read_setup(adata).layer if model is None else model.setup.layer
-    if estimator == PROFILE and model is not None:
-        made = _from_profiles(model, str(groupby), groups, group_labels(adata, str(groupby), layer))
+    if labels is not None and model is not None:
+        made = _from_profiles(model, labels)
     else:
-        sets = genes
-        if not isinstance(sets, MatchedSets):
-            usable = np.asarray(np.isfinite(latents[0]).all(axis=1))
-            sets = match_to_usable(
-                adata, usable, layer, genes=genes, groupby=groupby, groups=groups, rank_genes=rank_genes, match=match,
-                ignore_case=ignore_case, missing=missing, n_markers=n_markers,
-            )  # fmt: skip
-        keys = distinct_keys(sets.names)
-        made = []
+        made, keys = [], distinct_keys(sets.names)
         for kind, found in sets.sources:
             made += _from_genes(found, kind, adata.var_names, latents, estimator, keys)
     if model is not None and encoded is not None:
@@ -244,12 +244,11 @@ def _name_the_culprit(found: GeneSetMatch, rows: sparse.csr_array, latents: list
 # ---- Labels as ideal genes
 
 
-def _from_profiles(model: GeneVAE, column: str, groups: Sequence[str] | None, labels: pd.Series) -> list[Concept]:
+def _from_profiles(model: GeneVAE, labels: pd.Series) -> list[Concept]:
     """A concept for each label: an ideal gene that is expressed where the label is and nowhere else."""
-    chosen = labels.where(labels.isin(chosen_groups(labels, groups, column)))
-    keys = distinct_keys(sorted(chosen.dropna().unique()))
-    profiles, vectors = _encoded_profiles(model, chosen)
-    nothing, sizes = np.array([], dtype=object), chosen.value_counts()
+    keys = distinct_keys(sorted(labels.dropna().unique()))
+    profiles, vectors = _encoded_profiles(model, labels)
+    nothing, sizes = np.array([], dtype=object), labels.value_counts()
     return [
         Concept(keys[name], name, "label", PROFILE, nothing, np.array([]), vectors[k], {"n_spots": int(sizes[name])})
         for k, name in enumerate(profiles.names)

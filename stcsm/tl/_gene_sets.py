@@ -31,7 +31,7 @@ from stcsm.concepts import (
 from stcsm.concepts import match_gene_sets as match_to_index
 from stcsm.models import GeneVAE, counts_of, read_setup
 from stcsm.space import check_counts, row_blocks
-from stcsm.tl._state import distinct_keys, first_few
+from stcsm.tl._state import distinct_keys, embedding, first_few, is_embedded
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +67,7 @@ class MatchedSets:
         ValueError
             If two sets have one name, or names that are one in a file.
         """
-        check_distinct(self.names)
-        distinct_keys(self.names)
+        _check_names(self.names)
 
     def __len__(self) -> int:
         """Number of sets."""
@@ -118,7 +117,7 @@ def match_gene_sets(
     adata
         Spots x genes, set up (:meth:`stcsm.models.GeneVAE.setup_anndata`); not changed.
     model
-        A model of ``adata``, trained or not, which knows which genes have counts; without it the counts are read.
+        A model of ``adata``, trained or not, which knows which genes have counts.
     genes, groupby, groups, rank_genes, match, ignore_case, missing, n_markers
         As for :func:`stcsm.tl.concepts`.
 
@@ -138,48 +137,21 @@ def match_gene_sets(
     >>> model.train()
     >>> stcsm.tl.concepts(adata, model, genes=sets)
     """
-    layer = read_setup(adata).layer
-    if model is not None:
-        usable = np.asarray(model.reader.gene_totals) > 0
-    else:
-        usable = np.zeros(adata.n_vars, dtype=bool)
-        for _, block in row_blocks(counts_of(adata, layer)):
-            usable |= np.asarray(block.sum(axis=0)).ravel() > 0
-    return match_to_usable(
-        adata, usable, layer, genes=genes, groupby=groupby, groups=groups, rank_genes=rank_genes, match=match,
-        ignore_case=ignore_case, missing=missing, n_markers=n_markers,
-    )  # fmt: skip
-
-
-def match_to_usable(
-    adata: AnnData,
-    usable: np.ndarray,
-    layer: str | None,
-    *,
-    genes: Any,
-    groupby: str | None,
-    groups: Sequence[str] | None,
-    rank_genes: str | None,
-    match: str | None,
-    ignore_case: bool,
-    missing: str,
-    n_markers: int,
-) -> MatchedSets:
-    """:func:`match_gene_sets` where it is known which genes (G,) can be used."""
     if genes is None and groupby is None and rank_genes is None:
         raise ValueError("Expected genes={name: [genes]}, groupby='obs column' or rank_genes='uns key', found neither")
     if missing not in ("auto", "error", "report"):
         raise ValueError(f"Expected missing to be 'auto', 'error' or 'report', found {missing!r}")
     if n_markers < 1:
         raise ValueError(f"Expected n_markers of 1 or more, found {n_markers}")
+    layer = read_setup(adata).layer if model is None else model.setup.layer
     sources = [] if genes is None else [_given_sets(adata, genes)]
     if groupby is not None:
         sources.append(_Source(_label_markers(adata, groupby, layer, n_markers, groups), "label", True))
     if rank_genes is not None:
         sources.append(_ranked_sets(adata, rank_genes, n_markers))
     # Before the search, which may take long.
-    check_distinct([s.name for source in sources for s in source.sets])
-    distinct_keys([s.name for source in sources for s in source.sets])
+    _check_names([s.name for source in sources for s in source.sets])
+    usable = _usable_genes(adata, model, layer)
     matched = []
     for source in sources:
         report = missing == "report" or (missing == "auto" and not source.strict)
@@ -195,6 +167,23 @@ def match_to_usable(
             _say_what_was_found(found)
         matched.append((source.kind, found))
     return MatchedSets(adata.var_names, tuple(matched))
+
+
+def _check_names(names: list[str]) -> None:
+    check_distinct(names)
+    distinct_keys(names)
+
+
+def _usable_genes(adata: AnnData, model: GeneVAE | None, layer: str | None) -> np.ndarray:
+    """Genes (G,) that have a latent, or will have one when a model is trained: those with counts."""
+    if model is not None:
+        return np.asarray(model.reader.gene_totals) > 0
+    if is_embedded(adata):
+        return np.asarray(np.isfinite(embedding(adata)[0]).all(axis=1))
+    total = np.zeros(adata.n_vars)
+    for _, block in row_blocks(counts_of(adata, layer)):
+        total += np.asarray(block.sum(axis=0)).ravel()
+    return total > 0
 
 
 def _say_what_was_found(found: GeneSetMatch) -> None:

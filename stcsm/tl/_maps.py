@@ -70,20 +70,20 @@ class Attribution:
 
 
 def attribution_maps(
-    adata: AnnData, model: GeneVAE, how: Attribution, concepts: list[Concept], progress: bool = False
+    model: GeneVAE, how: Attribution, concepts: list[Concept], rows: list[np.ndarray], progress: bool = False
 ) -> np.ndarray:
     """Signed mean over genes of the concepts' attributions, (K, S'), members averaged."""
-    return average_members([maps.T for maps in member_maps(adata, model, how, concepts, progress)]).T
+    return average_members([maps.T for maps in member_maps(model, how, concepts, rows, progress)]).T
 
 
 def member_maps(
-    adata: AnnData, model: GeneVAE, how: Attribution, concepts: list[Concept], progress: bool = False
+    model: GeneVAE, how: Attribution, concepts: list[Concept], rows: list[np.ndarray], progress: bool = False
 ) -> list[np.ndarray]:
     """Signed mean over genes of the concepts' attributions, (K, S') of every member.
 
-    Of several sections, a spot has the mean over its own section's profiles of the genes that have counts there.
+    ``rows`` are the genes of each concept (:func:`choose_genes`). Of several sections, a spot has the mean over its own
+    section's profiles of the genes that have counts there.
     """
-    rows = choose_genes(adata, model, how, concepts)
     out = []
     for m in range(model.n_members):
         maps = np.empty((len(concepts), len(model.spots)))
@@ -119,9 +119,10 @@ def input_maps(
     """Mean attributions of concept vectors (K, L) over the encoder's inputs, of every part of the tissue.
 
     Methods linear in the concept attribute the latents, whose maps are kept (:func:`_kept_maps`), however many
-    concepts there are and however often they are asked for.
+    concepts there are and however often they are asked for. Parameters that are arrays cannot be compared, so maps that
+    are made with them are not kept.
     """
-    if not how.linear:
+    if not (how.linear and all(_comparable(value) for value in (how.params or {}).values())):
         return _attributed(model, member, how, genes, vectors, progress)
     return [
         replace(part, maps=np.tensordot(np.asarray(vectors, dtype=np.float64), part.maps, 1))
@@ -136,27 +137,27 @@ def _kept_maps(model: GeneVAE, how: Attribution, genes: np.ndarray, progress: bo
     """Maps of the latents of every member, attributed once for a state of the model.
 
     They live in memory, not in the AnnData, as long as the model does: the last :data:`KEPT` combinations of method,
-    parameters and genes, M x L x S' values each, until a weight changes. Parameters that are arrays are not compared,
-    so maps that were made with them are not kept.
+    parameters and genes, M x L x S' values each, until a weight changes.
     """
-    params = how.params or {}
-    key = (method_class(how.method), tuple(sorted(params.items())), genes.tobytes())
     state = model.fingerprint()
     known, kept = _kept.get(model, ("", OrderedDict()))
     if known != state:
         kept = OrderedDict()
-    plain = all(isinstance(v, (str, int, float, bool, np.generic)) for v in params.values())
-    if plain and key in kept:
-        kept.move_to_end(key)
-        return kept[key]
-    unit = np.eye(model.settings["n_latent"])
-    made = [_attributed(model, m, how, genes, unit, progress) for m in range(model.n_members)]
-    if plain:
-        kept[key] = made
+    key = (method_class(how.method), frozenset((how.params or {}).items()), genes.tobytes())
+    if key not in kept:
+        unit = np.eye(model.settings["n_latent"])
+        kept[key] = [_attributed(model, m, how, genes, unit, progress) for m in range(model.n_members)]
         while len(kept) > KEPT:
             kept.popitem(last=False)
         _kept[model] = (state, kept)
-    return made
+    kept.move_to_end(key)
+    return kept[key]
+
+
+def _comparable(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(_comparable(v) for v in value)
+    return value is None or isinstance(value, (str, int, float, np.generic))
 
 
 def _attributed(

@@ -30,7 +30,7 @@ from stcsm.concepts import (
 )
 from stcsm.models import GeneVAE, counts_of, read_setup
 from stcsm.space import check_counts, row_blocks
-from stcsm.tl._maps import Attribution, latent_maps, member_maps
+from stcsm.tl._maps import Attribution, choose_genes, latent_maps, member_maps
 from stcsm.tl._state import COMBINATION, Concept, embedding, entry, gene_rows, read_concepts
 
 logger = logging.getLogger(__name__)
@@ -257,7 +257,7 @@ class _RandomMaps:
             )
             for genes, joined in zip([drawn.own, *drawn.genes[: n - 1]], drawn.joined()[:n], strict=True)
         ]
-        return member_maps(self.adata, self.model, self.how, alike)
+        return member_maps(self.model, self.how, alike, choose_genes(self.adata, self.model, self.how, alike))
 
     def together(self, concept: Concept, drawn: RandomConcepts) -> np.ndarray:
         """Maps (1 + N, S') of the concept (row 0) and of its random stand-ins, members averaged."""

@@ -80,11 +80,12 @@ def saliency(
     chosen = read_concepts(adata, concepts)
     key = free_key(adata, "saliency", key_added)
     how = Attribution(method, genes, n_genes, params)
-    maps = attribution_maps(adata, model, how, chosen, progress)
+    rows = choose_genes(adata, model, how, chosen)
+    maps = attribution_maps(model, how, chosen, rows, progress)
     record = {
         "method": method,
         "genes": genes if isinstance(genes, str) else np.asarray(list(genes), dtype=object),
-        "n_genes": np.asarray([len(rows) for rows in choose_genes(adata, model, how, chosen)]),
+        "n_genes": np.asarray([len(r) for r in rows]),
         "params": {name: _plain(value) for name, value in params.items()},
         "fingerprint": model.fingerprint(),
     }

@@ -201,7 +201,7 @@ def embedding(adata: AnnData, model: GeneVAE | None = None) -> list[np.ndarray]:
         if is_embedded(adata, model):
             return [np.asarray(adata.varm[_keys.embedding(m)]) for m in range(model.n_members)]
         return [model.get_latent_representation(member=m) for m in range(model.n_members)]
-    if _keys.EMBEDDING not in adata.varm:
+    if not is_embedded(adata):
         raise ValueError(
             f"Expected a gene embedding in adata.varm[{_keys.EMBEDDING!r}], found none; "
             "call stcsm.tl.embed_genes(adata, model) first, or pass model="
@@ -213,8 +213,10 @@ def embedding(adata: AnnData, model: GeneVAE | None = None) -> list[np.ndarray]:
     return latents
 
 
-def is_embedded(adata: AnnData, model: GeneVAE) -> bool:
-    """Whether the stored embedding is what the model would give."""
+def is_embedded(adata: AnnData, model: GeneVAE | None = None) -> bool:
+    """Whether an embedding is stored, and is what the model would give."""
+    if model is None:
+        return _keys.EMBEDDING in adata.varm
     made = entry(adata, "embedding_model")
     return (
         made.get("fingerprint") == model.fingerprint()

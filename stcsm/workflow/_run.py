@@ -157,9 +157,7 @@ def analyse(
         tl.significance(adata, model, n_random=null, seed=seed, progress=not quiet)
         console.print(_tested(adata))
     elif null is None:
-        console.print(
-            f"maps are not tested against random concepts ({len(sets)} concepts, {method}); to test them: --null N"
-        )
+        console.print(f"maps are not tested against random concepts ({len(sets)} concepts, {method}); use --null N")
     tl.decoded(adata, model)
     tl.concept_map(adata, model, progress=not quiet)
     check_trust(adata, model, method, seed, console)
