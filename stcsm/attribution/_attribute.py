@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -12,9 +15,12 @@ from stcsm.attribution._check import check_batch_size, check_encoder, home, open
 from stcsm.attribution._encoder import Encoder
 from stcsm.attribution._evaluating import evaluating, sealed_generators
 from stcsm.attribution._method import Batch, Method
-from stcsm.attribution._table import make_method
+from stcsm.attribution._table import make_method, method_class
 
-__all__ = ["attribute"]
+__all__ = ["attribute", "mean_attribution"]
+
+CHUNK_VALUES = 2**25
+"""Attributions that a mean holds at once."""
 
 
 def attribute(
@@ -94,6 +100,76 @@ def attribute(
     if out is not None:
         return out
     return given if isinstance(inputs, Tensor) else given.numpy()
+
+
+def mean_attribution(
+    encoder: nn.Module,
+    batches: Any,
+    concepts: Any,
+    method: str = "saliency",
+    *,
+    batch_size: int = 256,
+    progress: bool = False,
+    **params: Any,
+) -> np.ndarray:
+    """Mean over samples of the attributions of each concept, in bounded memory.
+
+    A method that is linear in the concept attributes the latents once, however many concepts there are. So the maps of
+    the latents themselves, ``concepts=torch.eye(L)``, give those of any concepts as ``concepts @ maps``.
+
+    Parameters
+    ----------
+    encoder, concepts, method, **params
+        As for :func:`attribute`.
+    batches
+        Samples, (N, ...), or an iterable of batches (n_i, ...), which is read one batch at a time. Batches may be on
+        any device.
+    batch_size
+        Most samples in one pass of the encoder. Fewer go through together where their attributions are many.
+    progress
+        Whether to show a progress bar over passes.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64, (...) for one concept (L,), (K, ...) for (K, L). A sample's attributions have the inputs' precision;
+        sums and products are in float64. The noise of a stochastic method depends on a sample's number over all
+        batches.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`attribute`; or there is no sample.
+    """
+    rows_per_pass = check_batch_size(batch_size)
+    cls = method_class(method)
+    vectors, single = read_concepts(concepts, torch.empty(0, dtype=torch.float64))
+    vectors = vectors.cpu()
+    through_latents = cls.linear and len(vectors) > vectors.shape[1]
+    directions = torch.eye(vectors.shape[1], dtype=torch.float64) if through_latents else vectors
+    first, seen = params.pop("first", 0) if cls.stochastic else 0, 0
+    total: Any = 0.0
+    with tqdm(desc=method, unit="batch", disable=not progress, leave=False) as shown:
+        for rows in _chunks(batches, len(directions), rows_per_pass):
+            own = {"first": first + seen, **params} if cls.stochastic else params
+            maps = attribute(encoder, rows, directions, method, batch_size=len(rows), **own)
+            total = total + torch.as_tensor(maps).cpu().double().sum(dim=0)
+            seen += len(rows)
+            shown.update()
+    if not seen:
+        raise ValueError("Expected at least one sample to average over, found none.")
+    mean = total / seen
+    if through_latents:
+        mean = (vectors @ mean.flatten(1)).unflatten(1, mean.shape[1:])
+    return (mean[0] if single else mean).numpy()
+
+
+def _chunks(batches: Any, concepts: int, most: int) -> Iterator[Any]:
+    """Samples a few at a time, so that their attributions stay below :data:`CHUNK_VALUES`."""
+    given: Iterable[Any] = [batches] if isinstance(batches, (Tensor, np.ndarray)) else batches
+    for batch in given:
+        step = int(np.clip(CHUNK_VALUES // max(1, concepts * math.prod(batch.shape[1:])), 1, most))
+        yield from (batch[start : start + step] for start in range(0, len(batch), step))
 
 
 def _run(

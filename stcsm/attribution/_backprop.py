@@ -17,16 +17,7 @@ __all__ = ["DeconvolutionMethod", "DeepLift", "EpsilonLRPMethod", "GuidedBackpro
 
 @dataclass(frozen=True, kw_only=True)
 class RuleMethod(Method):
-    """A method made of one rule: a forward pass, then a backward pass for each direction.
-
-    Attributes
-    ----------
-    times_input
-        Whether the signal that arrives at the input is multiplied by the input.
-    """
-
-    linear: ClassVar[bool] = False
-    times_input: ClassVar[bool] = False
+    """A method made of one rule: a forward pass, then a backward pass for each direction."""
 
     def rule(self) -> Rule:
         """Return the backward rule."""
@@ -49,7 +40,6 @@ class RuleMethod(Method):
 class DeconvolutionMethod(RuleMethod):
     """Gradient that keeps only positive signals at every activation (Zeiler and Fergus 2014)."""
 
-    family: ClassVar[str] = "backprop"
     published_name: ClassVar[str] = "deconv"
 
     def rule(self) -> Rule:
@@ -61,7 +51,6 @@ class DeconvolutionMethod(RuleMethod):
 class GuidedBackpropMethod(RuleMethod):
     """Gradient that keeps only positive signals at positive pre-activations (Springenberg et al. 2015)."""
 
-    family: ClassVar[str] = "backprop"
     published_name: ClassVar[str] = "guidedbp"
 
     def rule(self) -> Rule:
@@ -81,7 +70,6 @@ class EpsilonLRPMethod(RuleMethod):
 
     epsilon: float = 1e-4
     linear: ClassVar[bool] = True
-    family: ClassVar[str] = "relevance"
     published_name: ClassVar[str] = "elrp"
     times_input: ClassVar[bool] = True
 
@@ -109,7 +97,7 @@ class DeepLift(RuleMethod):
 
     baseline: Any = None
     linear: ClassVar[bool] = True
-    family: ClassVar[str] = "relevance"
+    times_input: ClassVar[bool] = True
     published_name: ClassVar[str] = "deeplift"
 
     def prepared(self, inputs: Tensor) -> DeepLift:

@@ -47,7 +47,6 @@ class Saliency(Method):
     """Gradient of the concept score, signed (Simonyan et al. 2014)."""
 
     linear: ClassVar[bool] = True
-    family: ClassVar[str] = "gradients"
     published_name: ClassVar[str] = "saliency"
 
     def fill(self, encoder: Encoder, batch: Batch, directions: Tensor, into: Tensor) -> None:
@@ -61,6 +60,7 @@ class Saliency(Method):
 class InputXGradient(Saliency):
     """Input times gradient (Shrikumar et al. 2016)."""
 
+    times_input: ClassVar[bool] = True
     published_name: ClassVar[str] = "grad*input"
 
     def fill(self, encoder: Encoder, batch: Batch, directions: Tensor, into: Tensor) -> None:
@@ -84,7 +84,7 @@ class IntegratedGradients(Method):
     steps: int = 50
     baseline: Any = None
     linear: ClassVar[bool] = True
-    family: ClassVar[str] = "gradients"
+    times_input: ClassVar[bool] = True
     published_name: ClassVar[str] = "intgrad"
 
     def __post_init__(self) -> None:
@@ -136,7 +136,7 @@ class SmoothGrad(Method):
     seed: int = 0
     first: int = 0
     linear: ClassVar[bool] = True
-    family: ClassVar[str] = "gradients"
+    stochastic: ClassVar[bool] = True
     published_name: ClassVar[str] = "smoothgrad"
 
     def __post_init__(self) -> None:

@@ -50,15 +50,18 @@ class Method:
     ----------
     linear
         Whether attributions are linear in the concept, so that those of the latents make those of every concept.
-    family
-        Page of the documentation.
-    published
+    times_input
+        Whether a map is a contribution (a slope times the input), so that it has the score's units, and not a slope.
+    stochastic
+        Whether attributions depend on a draw; such a method has a parameter ``first``, the number of the first sample.
+    published_name
         Name in the published code.
     """
 
     published: bool = False
-    linear: ClassVar[bool]
-    family: ClassVar[str]
+    linear: ClassVar[bool] = False
+    times_input: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = False
     published_name: ClassVar[str]
 
     def __post_init__(self) -> None:

@@ -38,7 +38,7 @@ class Occlusion(Method):
     step: int | Sequence[int] = 1
     baseline: Any = None
     linear: ClassVar[bool] = True
-    family: ClassVar[str] = "occlusion"
+    times_input: ClassVar[bool] = True
     published_name: ClassVar[str] = "occlusion"
 
     def __post_init__(self) -> None:

@@ -27,7 +27,6 @@ class RectGradMethod(RuleMethod):
     """
 
     percentile: float = 95
-    family: ClassVar[str] = "rectgrad"
     published_name: ClassVar[str] = "rectgrad"
     times_input: ClassVar[bool] = True
 
@@ -91,7 +90,6 @@ class RectGradConstantMethod(RuleMethod):
     """
 
     tau: float = 0.0
-    family: ClassVar[str] = "rectgrad"
     published_name: ClassVar[str] = "rectgradconst"
     times_input: ClassVar[bool] = True
 

@@ -15,8 +15,9 @@ from stcsm.attribution._rectgrad import (
     RectGradRedistributingMethod,
 )
 
-__all__ = ["LINEAR_METHODS", "METHODS", "TABLE", "make_method"]
+__all__ = ["LINEAR_METHODS", "METHODS", "TABLE", "make_method", "method_class"]
 
+#: Every method by its name, in order.
 TABLE: dict[str, type[Method]] = {
     "saliency": Saliency,
     "input_x_gradient": InputXGradient,
@@ -40,6 +41,19 @@ METHODS: tuple[str, ...] = tuple(TABLE)
 LINEAR_METHODS: tuple[str, ...] = tuple(name for name, method in TABLE.items() if method.linear)
 
 
+def method_class(name: Any) -> type[Method]:
+    """Class of a method: its traits (``linear``, ``times_input``, ``stochastic``) and its parameters.
+
+    Raises
+    ------
+    ValueError
+        There is no method of that name.
+    """
+    if not isinstance(name, str) or name not in TABLE:
+        raise ValueError(f"Expected method to be one of {', '.join(TABLE)}, found {name!r}.")
+    return TABLE[name]
+
+
 def make_method(name: Any, params: dict[str, Any]) -> Method:
     """Build a method from its name and parameters.
 
@@ -50,9 +64,7 @@ def make_method(name: Any, params: dict[str, Any]) -> Method:
     TypeError
         The method has no such parameter.
     """
-    if not isinstance(name, str) or name not in TABLE:
-        raise ValueError(f"Expected method to be one of {', '.join(METHODS)}, found {name!r}.")
-    cls = TABLE[name]
+    cls = method_class(name)
     unknown = [key for key in params if key not in cls.parameters()]
     if unknown:
         raise TypeError(

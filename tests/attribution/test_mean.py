@@ -1,0 +1,57 @@
+"""The mean over samples: the mean of the maps, in bounded memory, whatever the batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from stcsm.attribution import METHODS, TABLE, attribute, mean_attribution, method_class
+from tests.attribution.networks import inputs, mlp, seeded
+
+X = inputs(23, 10)
+
+
+@pytest.mark.parametrize("n_concepts", [None, 2, 9])
+@pytest.mark.parametrize("method", METHODS)
+def test_it_is_the_mean_of_the_maps(method, n_concepts):
+    encoder, v = seeded(mlp), inputs(4, seed=2) if n_concepts is None else inputs(n_concepts, 4, seed=2)
+    expected = attribute(encoder, X, v, method).mean(dim=0)
+    scale = float(expected.abs().max())
+    for batches in (X, X.numpy(), X.split(7), iter(X.split([1, 20, 2]))):
+        found = mean_attribution(encoder, batches, v, method)
+        assert found.dtype == np.float64
+        np.testing.assert_allclose(found, expected, atol=1e-9 * scale)
+    np.testing.assert_allclose(
+        mean_attribution(encoder, X, v, method, batch_size=4), expected, rtol=1e-7, atol=1e-9 * scale
+    )
+
+
+@pytest.mark.parametrize("method", [name for name, cls in TABLE.items() if cls.linear])
+def test_the_latents_maps_make_those_of_every_concept(method):
+    encoder, v = seeded(mlp), inputs(9, 4, seed=2)
+    basis = mean_attribution(encoder, X, torch.eye(4), method)
+    np.testing.assert_allclose(v.numpy() @ basis, mean_attribution(encoder, X, v, method), atol=1e-12)
+
+
+def test_noise_belongs_to_the_sample():
+    encoder, v = seeded(mlp), inputs(4, seed=2)
+    whole = mean_attribution(encoder, X, v, "smoothgrad", first=5)
+    parts = [mean_attribution(encoder, X[a:b], v, "smoothgrad", first=5 + a) * (b - a) for a, b in ((0, 9), (9, 23))]
+    np.testing.assert_allclose(sum(parts) / 23, whole, rtol=1e-9)
+
+
+def test_nothing_to_average_is_refused():
+    with pytest.raises(ValueError, match="at least one sample"):
+        mean_attribution(seeded(mlp), [], inputs(4))
+    with pytest.raises(ValueError, match="one of"):
+        mean_attribution(seeded(mlp), X, inputs(4), "gradcam")
+    with pytest.raises(ValueError, match="to be zero"):
+        mean_attribution(seeded(mlp), X, torch.zeros(4))
+
+
+def test_classes_say_what_their_methods_are():
+    assert tuple(TABLE) == METHODS
+    assert method_class("smoothgrad").stochastic
+    assert not method_class("rectgrad").linear
+    assert method_class("rectgrad").times_input
