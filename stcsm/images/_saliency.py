@@ -15,8 +15,7 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 from tqdm.auto import tqdm
 
-from stcsm.attribution import attribute
-from stcsm.attribution._table import make_method
+from stcsm.attribution import attribute, make_method
 
 from ._concepts import concept_scores
 from ._data import Pictures

@@ -10,7 +10,7 @@ from anndata import AnnData
 from torch import nn
 from tqdm.auto import tqdm
 
-from stcsm.attribution import LINEAR_METHODS, attribute
+from stcsm.attribution import attribute, method_class
 from stcsm.concepts import match_genes
 from stcsm.models import GeneVAE
 from stcsm.tl._store import Concept, member_rows
@@ -56,7 +56,7 @@ def mean_maps(
     if "batch_size" in params:
         raise TypeError(f"Expected parameters of {method}, found batch_size, which is set here to bound the memory")
     n_latent = model.settings["n_latent"]
-    if method in LINEAR_METHODS and len(vectors) > n_latent:
+    if method_class(method).linear and len(vectors) > n_latent:
         # The latents' own maps make those of any number of concepts.
         basis = mean_maps(model, encoder, genes, np.eye(n_latent), method, params, progress)
         return np.asarray(vectors, dtype=np.float64) @ basis

@@ -13,7 +13,7 @@ import pandas as pd
 from anndata import AnnData
 
 from stcsm import _keys
-from stcsm.attribution import LINEAR_METHODS
+from stcsm.attribution import method_class
 from stcsm.concepts import RandomConcepts, concept_scores
 from stcsm.models import GeneVAE
 from stcsm.tl._ensemble import average_members
@@ -49,7 +49,7 @@ class MapRecipe:
     def linear(self) -> bool:
         """Whether a map is linear in the concept's vector, so that random concepts cost next to nothing."""
         fixed = not (isinstance(self.genes, str) and self.genes in ("nearest", "concept"))
-        return fixed and self.method in LINEAR_METHODS
+        return fixed and method_class(self.method).linear
 
     def bases(self, adata: AnnData, model: GeneVAE, concept: Concept) -> list[np.ndarray]:
         """Maps (L, S') of the latents, of every member; the genes are those of any concept."""

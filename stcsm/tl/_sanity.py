@@ -14,14 +14,13 @@ from anndata import AnnData
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from stcsm.attribution import METHODS
+from stcsm.attribution import METHODS, mean_attribution
 from stcsm.evaluation import (
     Checks,
     agreement,
     cross_concept,
     input_randomisation,
     layer_randomisation,
-    mean_map,
     paired_similarity,
     verdict,
 )
@@ -187,14 +186,14 @@ def _check(job: _Job, genes: np.ndarray, concepts: list[Concept], strange: list[
     for m, encoder in enumerate(job.model.encoders):
         own = torch.as_tensor(np.stack([c.vectors[m] for c in concepts]), dtype=x.dtype, device=x.device)
         random = torch.as_tensor(strange[m], dtype=x.dtype, device=x.device)
-        maps = mean_map(encoder, x, torch.cat([own, -own, random]), job.method, job.params, where=where)
+        maps = mean_attribution(encoder, x, torch.cat([own, -own, random]), job.method, **job.params)[:, where]
         by_member.append(maps)
 
         def of_network(other: nn.Module, own: Tensor = own) -> np.ndarray:
-            return mean_map(other, x, own, job.method, job.params, where=where)
+            return mean_attribution(other, x, own, job.method, **job.params)[:, where]
 
         def of_inputs(rows: Tensor, encoder: nn.Module = encoder, own: Tensor = own) -> np.ndarray:
-            return mean_map(encoder, rows, own, job.method, job.params, where=where)
+            return mean_attribution(encoder, rows, own, job.method, **job.params)[:, where]
 
         settings: Any = {"original": maps[:k], "n_draws": job.n_draws, "seed": job.seed}
         layers.append(layer_randomisation(encoder, x[:2], of_network, **settings))

@@ -16,7 +16,7 @@ from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
 from stcsm import _keys, io, tl
-from stcsm.attribution import LINEAR_METHODS, METHODS
+from stcsm.attribution import METHODS, method_class
 from stcsm.datasets import simulated_bulb
 from stcsm.io import existing_file
 from stcsm.models import GeneVAE
@@ -153,7 +153,7 @@ def analyse(
         for step in steps:
             tl.concepts(adata, model, **step)
     tl.saliency(adata, model, method=method, progress=not quiet)
-    if null is None and method in LINEAR_METHODS and n_concepts <= FREE:
+    if null is None and method_class(method).linear and n_concepts <= FREE:
         null = N_RANDOM
     if null:
         tl.significance(adata, model, n_random=null, seed=seed, progress=not quiet)

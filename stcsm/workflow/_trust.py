@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from stcsm import _keys, tl
-from stcsm.attribution import LINEAR_METHODS
+from stcsm.attribution import method_class
 from stcsm.models import GeneVAE
 
 MOST_CHECKED = {True: 100, False: 30}
@@ -29,7 +29,7 @@ MEANING = (
 def check_trust(adata: AnnData, model: GeneVAE, method: str, seed: int, console: Console) -> None:
     """Check the sanity of the maps of a run, and say what was found."""
     keys = list(adata.obsm[_keys.CONCEPT_SALIENCY])
-    most = MOST_CHECKED[method in LINEAR_METHODS]
+    most = MOST_CHECKED[method_class(method).linear]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         tl.sanity(adata, model, keys[:most], method, seed=seed)
