@@ -99,20 +99,20 @@ def _check_encoder(encoder: Any) -> None:
     dynamo = sys.modules.get("torch._dynamo")  # only there if something was compiled
     optimized = getattr(dynamo, "OptimizedModule", ())
     for name, module in encoder.named_modules():
-        place = f"module {name!r}" if name else "the encoder"
+        part = f"module {name!r}" if name else "the encoder"
         if isinstance(module, optimized):
             raise ValueError(
-                f"Expected an encoder that runs in Python, found that {place} is compiled; pass the module that "
+                f"Expected an encoder that runs in Python, found that {part} is compiled; pass the module that "
                 "torch.compile was given (its ._orig_mod)."
             )
         if getattr(module, "_compiled_call_impl", None) is not None:
             raise ValueError(
-                f"Expected an encoder that runs in Python, found that {place} was compiled in place by .compile(); "
+                f"Expected an encoder that runs in Python, found that {part} was compiled in place by .compile(); "
                 "build it again without, and load its state_dict()."
             )
         if isinstance(module, torch.jit.ScriptModule):
             raise ValueError(
-                f"Expected an encoder that runs in Python, found that {place} is scripted or traced; pass the module "
+                f"Expected an encoder that runs in Python, found that {part} is scripted or traced; pass the module "
                 "that torch.jit was given, or build it again and load scripted.state_dict()."
             )
     for name, parameter in encoder.named_parameters():

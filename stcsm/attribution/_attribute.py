@@ -194,14 +194,16 @@ def _run(
         for number, start in enumerate(starts, 1):
             stop = min(start + given.batch_size, len(given.x))
             batch = Batch(given.x[start:stop].to(given.device).contiguous(), start, stop)
-            maps = batch.x.new_zeros(stop - start, len(directions), *batch.x.shape[1:])
-            method.fill(encoder, batch, directions, maps)
-            if directions is vectors:
-                result[start:stop].copy_(maps)
-            else:  # the product of some concepts at a time takes no more memory than the maps
+            if method.linear:
+                maps = batch.x.new_zeros(stop - start, len(directions), *batch.x.shape[1:])
+                method.fill(encoder, batch, directions, maps)
+                # The product of some concepts at a time takes no more memory than the maps.
                 for some in range(0, len(vectors), len(directions)):
                     part = slice(some, some + len(directions))
-                    result[start:stop, part].copy_(_of_concepts(vectors[part], maps))
+                    of_some = maps if directions is vectors else _of_concepts(vectors[part], maps)
+                    result[start:stop, part].copy_(of_some)
+            else:
+                method.fill(encoder, batch, directions, result[start:stop])
             shown.update(number * variants - shown.n)
 
 

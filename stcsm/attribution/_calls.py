@@ -139,11 +139,12 @@ def _of_one_argument(spelling: _Spelling, args: tuple[Any, ...], kwargs: dict[st
     value = argument(args, kwargs, 0, "input", "self")
     if name is None or not isinstance(value, Tensor):
         return None
-    rest = {k: v for k, v in kwargs.items() if k not in ("inplace", "input", "self")}
+    # Without the argument itself: a function that held it would keep it alive until the backward pass.
+    rest, others = {k: v for k, v in kwargs.items() if k not in ("inplace", "input", "self")}, args[1:]
     return Call(
         name=name,
         input=value,
-        plain=lambda t: spelling.plain(t, *args[1:], **rest),
+        plain=lambda t: spelling.plain(t, *others, **rest),
         inplace=spelling.inplace or bool(kwargs.get("inplace", False)),
         result_is_saved=spelling.name in ("relu", "sigmoid", "tanh"),
     )

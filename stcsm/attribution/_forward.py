@@ -236,9 +236,8 @@ class _Forward(TorchFunctionMode):
 
     def _discover(self, index: int, call: Call) -> Site:
         assert self.rule is not None
-        ruled = self.dependence.through_autograd(call.input)
-        if ruled:
-            self._refuse_out_of_reach(call)
+        self._refuse_out_of_reach(call, self.rule.allow)
+        ruled = torch.is_grad_enabled() and self.dependence.through_autograd(call.input)
         path, kind = _locate(self._names)
         same = sum(1 for s in self.sites if (s.path, s.activation) == (path, call.name))
         if self.rule.published and call.name in PLAIN_IN_PUBLISHED:
@@ -252,15 +251,15 @@ class _Forward(TorchFunctionMode):
             )
         return site
 
-    def _refuse_out_of_reach(self, call: Call) -> None:
+    def _refuse_out_of_reach(self, call: Call, allow: Sequence[str]) -> None:
         """Refuse activations inside what runs them again, or by other means, in the backward pass."""
         function = inside_function()
-        if function is not None:
-            found = f"the custom autograd function {function}, which has a backward pass of its own"
-            fix = "call it outside"
-        elif _in_checkpoint():
+        if _in_checkpoint():
             found = "a checkpoint (torch.utils.checkpoint), which runs it again without the rule"
             fix = "call it outside"
+        elif function is not None and function not in allow:
+            found = f"the custom autograd function {function}, which has a backward pass of its own"
+            fix = f"call it outside, pass allow=({function!r},) if the function's own backward pass is wanted"
         elif torch._C._functorch.is_functorch_wrapped_tensor(call.input):
             found, fix = "torch.vmap or another torch.func transform", "run the encoder on the batch itself"
         else:
@@ -361,7 +360,7 @@ class Encoder:
         latents = self._checked(latents, leaf, () if mode.watch is None else mode.watch.cuts)
         if mode.watch is not None:
             self._first_pass(mode, mode.watch, rows, leaf, latents)
-            self._sites = mode.sites
+            self._sites = [dataclasses.replace(site, at_baseline=None) for site in mode.sites]
         elif self._sites is not None and len(mode.sites) != len(self._sites):
             raise ValueError(
                 f"Expected the encoder to call the same activations for every batch, found {len(mode.sites)} of "

@@ -28,7 +28,7 @@ class Batch:
     x
         (n, ...), on the encoder's device.
     start, stop
-        Their place among all inputs.
+        Their numbers among all inputs.
     """
 
     x: Tensor
@@ -59,14 +59,14 @@ class Method:
     stochastic
         Whether attributions depend on a draw; such a method has a parameter ``first``, the number of the first sample.
     published_name
-        Name in the published code.
+        Name in the published code; empty where it has no such method.
     """
 
     published: bool = False
     linear: ClassVar[bool] = False
     times_input: ClassVar[bool] = False
     stochastic: ClassVar[bool] = False
-    published_name: ClassVar[str]
+    published_name: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         """Check the parameters; subclasses add theirs."""
@@ -99,7 +99,7 @@ class Method:
         directions
             (D, L): concepts, or the unit vectors of the latent space.
         into
-            (n, D, ...), zero on entry; for linear methods on the encoder's device.
+            (n, D, ...). For linear methods it is zero on entry and on the encoder's device.
         """
         raise NotImplementedError
 
@@ -172,10 +172,10 @@ class IntegratedGradients(Method):
         """Gauss-Legendre quadrature; the published code takes a right Riemann sum on the path from zero."""
         baseline = batch.part_of(self.baseline)
         way = batch.x - baseline
-        places, weights = _right_riemann(self.steps) if self.published else _gauss_legendre(self.steps)
+        nodes, weights = _right_riemann(self.steps) if self.published else _gauss_legendre(self.steps)
         start = torch.zeros_like(way) if self.published else baseline
         path = batch.x - start
-        _add_gradients(encoder, lambda i: start + path * places[i], weights, directions, into)
+        _add_gradients(encoder, lambda i: start + path * nodes[i], weights, directions, into)
         into.mul_(way[:, None])
 
 
@@ -375,8 +375,8 @@ class Occlusion(Method):
 
 
 def _covered(x: Tensor, cover: Tensor, window: tuple[slice, ...]) -> Tensor:
-    point, place = x.clone(), (slice(None), *window)
-    point[place] = cover[place]
+    point, cells = x.clone(), (slice(None), *window)
+    point[cells] = cover[cells]
     return point
 
 
