@@ -1,8 +1,7 @@
 """The first pass of an encoder: what the engine cannot explain is refused by name, a lost part of the signal warned of.
 
-Three questions are asked. Is each row of latents a function of its own sample (:class:`Trial`)? Does the signal leave
-autograd on its way, and is every call one that a rule can leave alone (:class:`Watch`)? Was every call made where
-Python sees it (:func:`hidden_calls`)?
+Two questions are asked. Is each row of latents a function of its own sample (:class:`Trial`)? Does the signal stay in
+autograd on its way, and is every call one that a rule acts on or can leave alone (:class:`Watch`)?
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from stcsm.attribution._arguments import short
 from stcsm.attribution._calls import RULED, Call, call_name, is_plain_node, passes
 from stcsm.attribution._evaluating import sealed_generators
 
-__all__ = ["Trial", "Watch", "hidden_calls", "inside_function", "no_gradient", "read_latents", "warn_user"]
+__all__ = ["Trial", "Watch", "inside_function", "no_gradient", "read_latents", "warn_user"]
 
 
 def warn_user(message: str) -> None:
@@ -288,24 +287,18 @@ class Watch:
     Attributes
     ----------
     cuts
-        Places where a part of the signal leaves autograd.
-    seen
-        Nodes of the graph that were made by calls that Python saw.
+        Where a part of the signal leaves autograd.
     """
 
     def __init__(self, dependence: Dependence, where: Callable[[], str], allow: Sequence[str] | None) -> None:
         self._dependence, self._where, self._allow = dependence, where, allow
         self.cuts: list[str] = []
-        self.seen: set[Node] = set()
+        # Nodes of the graph: those made by calls that Python saw, and of them those that may be activations.
+        self._seen: set[Node] = set()
+        self._suspects: dict[Node, tuple[str, str]] = {}
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
-        """Make a call, and look at what it does.
-
-        Raises
-        ------
-        ValueError
-            A rule is on, and the call may be an activation that it has no hold on.
-        """
+        """Make a call, and look at what it does."""
         dependent = [t for t in _tensors((args, kwargs)) if self._dependence.at_all(t)]
         if not dependent:
             return run()
@@ -322,8 +315,13 @@ class Watch:
                     self._dependence.remember(output)
             if carrying and any(t.is_floating_point() and not t.requires_grad for t in outputs):
                 self._note_cut(func)
-        if self._allow is not None and carrying and signals:
-            self._judge(func, args, kwargs, dependent, signals[0])
+        if self._allow is not None and carrying and signals and call_name(func) not in self._allow:
+            explained = Call.read(func, args, kwargs) is not None or passes(func, args, kwargs, dependent, signals[0])
+            if not explained:
+                # Judged once the latents are there: a variance's head is none of their business.
+                self._suspects |= {
+                    t.grad_fn: (call_name(func), self._where()) for t in signals if t.grad_fn is not None
+                }
         return result
 
     def _note_cut(self, func: Any) -> None:
@@ -340,31 +338,65 @@ class Watch:
             if inside is None:  # what a function of the user's returns is its own affair
                 self.cuts.append(f"{name} in {self._where()}, which runs without autograd")
 
-    def _judge(
-        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dependent: list[Tensor], result: Tensor
-    ) -> None:
-        """Refuse a call that neither has a rule nor passes its plain gradient."""
-        name = call_name(func)
-        if name in (self._allow or ()) or Call.read(func, args, kwargs) is not None:
-            return
-        if not passes(func, args, kwargs, dependent, result):
-            raise ValueError(
-                f"Expected, between inputs and latents, activations that have a backward rule ({', '.join(RULED)}) and "
-                "otherwise linear operations, norms, pooling, soft-max, attention and products with what does not "
-                f"depend on the inputs, found {name} in {self._where()}: it may be an activation that a rule has no "
-                "hold on. Call the activation through torch.nn.functional (F.relu); or pass "
-                f"allow=({name!r},) if its plain gradient is wanted; or use a method without rules, such as "
-                "integrated_gradients."
-            )
-
     def _mark(self, nodes: Sequence[Node | None], stops: set[Node | None]) -> None:
         stack = list(nodes)
         while stack:
             node = stack.pop()
-            if node is None or node in stops or node in self.seen:
+            if node is None or node in stops or node in self._seen:
                 continue
-            self.seen.add(node)
+            self._seen.add(node)
             stack.extend(_parents(node))
+
+    def check_path(self, latents: Tensor) -> None:
+        """Refuse what lies between inputs and latents and is neither under the rule nor passes its plain gradient.
+
+        Raises
+        ------
+        ValueError
+            A call may be an activation, one was made where Python does not see it (in a scripted or compiled function,
+            or in C++), or an autograd function of the user's has a backward pass of its own.
+        """
+        instead = "or use a method without rules, such as integrated_gradients"
+        path = dict.fromkeys(self._path(latents))
+        suspects = list(dict.fromkeys(found for node, found in self._suspects.items() if node in path))
+        if suspects:
+            raise ValueError(
+                "Expected activations that are called by name, and otherwise linear operations, norms, pooling, "
+                "soft-max, attention and products with what does not depend on the inputs, found "
+                f"{'; '.join(f'{name} in {where}' for name, where in suspects)}: it may be an activation that a rule "
+                "has no hold on. Call activations through torch.nn.functional (F.relu; with a rule: "
+                f"{', '.join(RULED)}), or pass allow={tuple(dict.fromkeys(name for name, _ in suspects))!r} if the "
+                f"plain gradient is wanted, {instead}."
+            )
+        for node in path:
+            function = getattr(type(node), "_forward_cls", None)
+            if function is not None:
+                ours = function.__module__.startswith(("torch.", "stcsm.attribution."))
+                if not ours and function.__name__ not in (self._allow or ()):
+                    raise ValueError(
+                        f"Expected calls that a rule has a hold on, found the autograd function {function.__name__}, "
+                        "whose backward pass is its own. If it is an activation, call it through torch.nn.functional; "
+                        f"else pass allow=({function.__name__!r},), {instead}."
+                    )
+            elif node not in self._seen and not hasattr(node, "variable"):
+                kind = re.sub(r"Backward\d*$", "", node.name())
+                if not is_plain_node(kind):
+                    raise ValueError(
+                        f"Expected every call between inputs and latents to be made where Python sees it, found {kind} "
+                        "hidden in a scripted or compiled function, or an operation of C++; write it in Python, "
+                        f"{instead}."
+                    )
+
+    def _path(self, latents: Tensor) -> Iterator[Node]:
+        """Nodes of the graph between inputs and latents."""
+        known: set[Node] = set()
+        stack = [latents.grad_fn]
+        while stack:
+            node = stack.pop()
+            if node is not None and node not in known and self._dependence.of_node(node):
+                known.add(node)
+                yield node
+                stack.extend(_parents(node))
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -375,47 +407,6 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, (tuple, list)):
         for part in value:
             yield from _tensors(part)
-
-
-def hidden_calls(
-    latents: Tensor, dependence: Dependence, seen: set[Node], allow: Sequence[str]
-) -> tuple[list[str], list[str]]:
-    """Calls between inputs and latents that Python did not see: in a scripted or compiled function, or in C++.
-
-    Parameters
-    ----------
-    latents
-        Output of a pass under a rule.
-    dependence
-        On the inputs of that pass.
-    seen
-        Nodes made by calls that Python saw.
-    allow
-        Names of calls, or of autograd functions, whose plain gradient is wanted.
-
-    Returns
-    -------
-    hidden, custom
-        Names of calls, and of the user's own autograd functions, sorted, each once.
-    """
-    hidden: set[str] = set()
-    custom: set[str] = set()
-    known: set[Node] = set()
-    stack = [latents.grad_fn]
-    while stack:
-        node = stack.pop()
-        if node is None or node in known or not dependence.of_node(node):
-            continue
-        known.add(node)
-        stack.extend(_parents(node))
-        function = getattr(type(node), "_forward_cls", None)
-        if function is not None and not function.__module__.startswith(("torch.", "stcsm.attribution.")):
-            custom |= {function.__name__} - set(allow)
-        elif function is None and node not in seen and not hasattr(node, "variable"):
-            kind = re.sub(r"Backward\d*$", "", node.name())
-            if not is_plain_node(kind):
-                hidden.add(kind)
-    return sorted(hidden), sorted(custom)
 
 
 def inside_function() -> str | None:

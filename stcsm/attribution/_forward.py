@@ -19,7 +19,6 @@ from stcsm.attribution._checks import (
     Dependence,
     Trial,
     Watch,
-    hidden_calls,
     inside_function,
     no_gradient,
     read_latents,
@@ -490,19 +489,7 @@ class Encoder:
     def _check_rule(
         self, mode: _Forward, watch: Watch, rule: RuleMethod, trial: Trial, leaf: Tensor, latents: Tensor
     ) -> None:
-        hidden, custom = hidden_calls(latents, mode.dependence, watch.seen, rule.allow)
-        if hidden:
-            raise ValueError(
-                f"Expected every call between inputs and latents to be made where Python sees it, found "
-                f"{', '.join(hidden)} hidden in a scripted or compiled function, or an operation of C++; write it in "
-                "Python, or use a method without rules, such as integrated_gradients."
-            )
-        if custom:
-            raise ValueError(
-                f"Expected calls that a rule has a hold on, found the autograd function {custom[0]}, whose backward "
-                "pass is its own. If it is an activation, call it through torch.nn.functional; else pass "
-                f"allow=({custom[0]!r},)."
-            )
+        watch.check_path(latents)
         ruled = [site for site in mode.sites if site.ruled]
         if not ruled:
             if torch.autograd.grad(latents.sum(), leaf, allow_unused=True)[0] is None:

@@ -135,9 +135,7 @@ def tokens(m, x, fold):
 def test_a_percentile_needs_the_batch_in_the_first_dimension_alone(fold, n_in, n_flat, n):
     """Also where another dimension happens to be as long as the batch."""
     encoder = seeded(lambda: With(lambda m, x: tokens(m, x, fold), n_in, 16, n_flat))
-    with pytest.raises(
-        ValueError, match=r"relu in the encoder's own.*batch_first=True.*rectgrad_const"
-    ):
+    with pytest.raises(ValueError, match=r"relu in the encoder's own.*batch_first=True.*rectgrad_const"):
         attribute(encoder, inputs(n, 8, seed=n), V, "rectgrad", percentile=80)
 
 
