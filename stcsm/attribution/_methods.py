@@ -138,7 +138,7 @@ class InputXGradient(Saliency):
 
 @dataclass(frozen=True, kw_only=True)
 class IntegratedGradients(Method):
-    """Gradient averaged over the straight path from a baseline, times the way (Sundararajan et al. 2017).
+    """Gradient averaged over the path from a baseline, times the difference (Sundararajan et al. 2017).
 
     Parameters
     ----------

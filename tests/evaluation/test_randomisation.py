@@ -21,7 +21,7 @@ from stcsm.evaluation import (
     verdict,
 )
 
-from .networks import deep, samples, vectors
+from .networks import deep, linear, samples, vectors
 
 
 class Branched(nn.Module):
@@ -125,15 +125,32 @@ def test_a_pending_backward_pass_of_the_user_still_works():
     assert all(torch.isfinite(p.grad).all() for p in encoder.parameters())
 
 
+class SideBySide(nn.Module):
+    """Two linear layers of the same inputs: unit vectors give their weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = linear(*samples(200, 60).tolist()), linear(*samples(200, 60, seed=2).tolist())
+
+    def forward(self, x):
+        return torch.cat([self.a(x), self.b(x)], dim=1)
+
+
 def test_draws_keep_the_scale_and_depend_on_seed_and_name_alone():
-    encoder = deep(2, width=200)
-    x = samples(3, 60)
-    one, two = randomised(encoder, ["2"], seed=3), randomised(encoder, ["2", "4"], seed=3)
-    assert torch.equal(one._replaced["2.weight"], two._replaced["2.weight"])
-    assert not torch.equal(one._replaced["2.weight"], randomised(encoder, ["2"], seed=4)._replaced["2.weight"])
-    rms = [w.square().mean().sqrt().item() for w in (encoder[2].weight, one._replaced["2.weight"])]
-    assert rms[1] == pytest.approx(rms[0], rel=0.02)
-    assert torch.equal(randomised(encoder, [])(x), encoder(x))
+    encoder, units = SideBySide(), torch.eye(60, dtype=torch.float64)
+
+    def weights(layers, seed=3):
+        with torch.no_grad():
+            return randomised(encoder, layers, seed)(units).split(200, dim=1)
+
+    before, one, both = weights([]), weights(["a"]), weights(["a", "b"])
+    assert torch.equal(torch.cat(before, dim=1), encoder(units))
+    assert torch.equal(one[1], before[1])
+    assert torch.equal(one[0], both[0])
+    assert not torch.equal(one[0], weights(["a"], seed=4)[0])
+    for drawn, trained in zip(both, before, strict=True):
+        assert not torch.equal(drawn, trained)
+        assert drawn.square().mean().sqrt() == pytest.approx(trained.square().mean().sqrt().item(), rel=0.02)
 
 
 def test_the_gradient_feels_a_random_top_layer_and_guided_backprop_does_not():
