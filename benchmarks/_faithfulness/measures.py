@@ -9,13 +9,12 @@ import numpy as np
 import torch
 
 from benchmarks._faithfulness.tasks import Task
-from stcsm.attribution import attribute
+from stcsm.attribution import attribute, mean_attribution, method_class
 from stcsm.evaluation import (
     completeness,
     cross_concept,
     infidelity,
     layers_from_top,
-    mean_map,
     multiplies_by_input,
     paired_similarity,
     perturbation_curves,
@@ -37,7 +36,7 @@ def measure(task: Task, method: str, seed: int) -> dict[str, Any]:
     """
     encoder, x, v, params = task.encoder, task.inputs, task.concepts, task.params.get(method, {})
     mean_sample = task.averaged.mean(dim=0)
-    based = method in ("integrated_gradients", "deeplift", "occlusion")
+    based = "baseline" in method_class(method).parameters()
     started = time.process_time()
     maps = attribute(encoder, x, v, method, **params).numpy()
     seconds = time.process_time() - started
@@ -48,7 +47,7 @@ def measure(task: Task, method: str, seed: int) -> dict[str, Any]:
         perturbation_curves(encoder, x, v, to_mean, baseline=mean_sample, **settings).relative,
     ]
     k = len(v)
-    every = mean_map(encoder, task.averaged, torch.cat([v, -v, task.strangers]), method, params)
+    every = mean_attribution(encoder, task.averaged, torch.cat([v, -v, task.strangers]), method, **params)
     shared = np.broadcast_to(every[:k], (len(x), *every[:k].shape))
     areas.append(perturbation_curves(encoder, x, v, shared, **settings).relative)
     times_input = multiplies_by_input(method)
@@ -56,7 +55,7 @@ def measure(task: Task, method: str, seed: int) -> dict[str, Any]:
     unfaithful = infidelity(encoder, x, v, maps, multiply_by_input=times_input, n_perturbations=20, seed=seed)
     sensitive = sensitivity_max(encoder, x[few], v[:2], method, n_perturbations=4, seed=seed, **params)
     top = randomised(encoder, layers_from_top(encoder, x[:2])[:1], seed)
-    random_top = paired_similarity(every[:k], mean_map(top, task.averaged, v, method, params))
+    random_top = paired_similarity(every[:k], mean_attribution(top, task.averaged, v, method, **params))
     return {
         **{name: float(np.mean(area)) for name, area in zip(AREAS, areas, strict=True)},
         "infidelity": float(np.nanmean(unfaithful)),

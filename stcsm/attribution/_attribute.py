@@ -1,4 +1,4 @@
-"""The one entry: attributions of concepts to an encoder's inputs."""
+"""The entry: attributions of concepts to an encoder's inputs, sample by sample or their mean; the table of methods."""
 
 from __future__ import annotations
 
@@ -11,16 +11,92 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from stcsm.attribution._check import check_batch_size, check_encoder, home, open_result, read_concepts, read_inputs
-from stcsm.attribution._encoder import Encoder
-from stcsm.attribution._evaluating import evaluating, sealed_generators
-from stcsm.attribution._method import Batch, Method
-from stcsm.attribution._table import make_method, method_class
+from stcsm.attribution._arguments import Arguments, check_positive_integer, open_result, read_concepts
+from stcsm.attribution._evaluating import evaluation_mode, sealed_generators
+from stcsm.attribution._forward import Encoder
+from stcsm.attribution._methods import (
+    Batch,
+    InputXGradient,
+    IntegratedGradients,
+    Method,
+    Occlusion,
+    Saliency,
+    SmoothGrad,
+)
+from stcsm.attribution._rectgrad import RectGrad, RectGradConstant, RectGradModified, RectGradRedistributing
+from stcsm.attribution._rules import Deconvolution, DeepLift, EpsilonLRP, GuidedBackprop, RuleMethod
 
-__all__ = ["attribute", "mean_attribution"]
+__all__ = ["METHODS", "TABLE", "attribute", "make_method", "mean_attribution", "method_class", "methods_table"]
 
 CHUNK_VALUES = 2**25
 """Attributions that a mean holds at once."""
+
+#: Every method by its name, in order. A new method is a class and a line here.
+TABLE: dict[str, type[Method]] = {
+    "saliency": Saliency,
+    "input_x_gradient": InputXGradient,
+    "integrated_gradients": IntegratedGradients,
+    "smoothgrad": SmoothGrad,
+    "deconvolution": Deconvolution,
+    "guided_backprop": GuidedBackprop,
+    "rectgrad": RectGrad,
+    "rectgrad_const": RectGradConstant,
+    "rectgrad_mod": RectGradModified,
+    "rectgrad_prr": RectGradRedistributing,
+    "epsilon_lrp": EpsilonLRP,
+    "deeplift": DeepLift,
+    "occlusion": Occlusion,
+}
+
+#: Names of all methods, in order.
+METHODS: tuple[str, ...] = tuple(TABLE)
+
+
+def method_class(name: Any) -> type[Method]:
+    """Class of a method: its traits (``linear``, ``times_input``, ``stochastic``) and its parameters.
+
+    Raises
+    ------
+    ValueError
+        There is no method of that name.
+    """
+    if not isinstance(name, str) or name not in TABLE:
+        raise ValueError(f"Expected method to be one of {', '.join(TABLE)}, found {name!r}.")
+    return TABLE[name]
+
+
+def make_method(name: Any, params: dict[str, Any]) -> Method:
+    """Build a method from its name and parameters, to use or to check them.
+
+    Raises
+    ------
+    ValueError
+        There is no method of that name, or a parameter is out of range.
+    TypeError
+        The method has no such parameter, or it is of the wrong kind.
+    """
+    cls = method_class(name)
+    unknown = [key for key in params if key not in cls.parameters()]
+    if unknown:
+        raise TypeError(
+            f"Expected parameters of {name} ({', '.join(cls.parameters())}), found {', '.join(map(repr, unknown))}."
+        )
+    return cls(**params)
+
+
+def methods_table() -> str:
+    """Table of all methods in Markdown: what each is, and its traits."""
+    lines = [
+        "| method | in one line | backward rule | linear in the concept | multiplied by the input | parameters |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, cls in TABLE.items():
+        first = (cls.__doc__ or "").strip().split("\n")[0].rstrip(".")
+        traits = [issubclass(cls, RuleMethod), cls.linear, cls.times_input]
+        parameters = ", ".join(f"`{key}`" for key in cls.parameters())
+        cells = [f"`{name}`", first, *("yes" if trait else "no" for trait in traits), parameters]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def attribute(
@@ -60,7 +136,7 @@ def attribute(
         fails, the batches before it stay written.
     **params
         The method's parameters. All methods know ``published=True``: the published code's numbers, its oddities
-        included.
+        included. Methods with a backward rule know ``allow``: names of calls that pass their plain gradient.
 
     Returns
     -------
@@ -75,7 +151,7 @@ def attribute(
         parameter is none of the method's.
     ValueError
         Shapes do not match, values are not finite, a concept is zero, the encoder is compiled, scripted, random or
-        cut off from autograd, a method with a rule meets no activation or one without a rule.
+        cut off from autograd, a method with a rule meets no activation, or a call that may be one and has no rule.
 
     Examples
     --------
@@ -85,21 +161,63 @@ def attribute(
     torch.Size([5, 2, 4])
     """
     chosen = make_method(method, params)
-    rows_per_pass = check_batch_size(batch_size)
-    check_encoder(encoder)
     with torch.inference_mode(False):
-        x = read_inputs(inputs, encoder)
-        vectors, single = read_concepts(concepts, x)
-        chosen = chosen.prepared(x)
-        shape = (len(x), *x.shape[1:]) if single else (len(x), len(vectors), *x.shape[1:])
-        given = open_result(out, shape, x)
-        device = home(encoder, x)
-        with evaluating(encoder, device), sealed_generators(device) as seal:
-            result = given.unsqueeze(1) if single else given
-            _run(encoder, x, vectors.to(device), chosen, rows_per_pass, result, progress, seal)
+        given = Arguments.read(encoder, inputs, concepts, batch_size)
+        chosen = chosen.prepared(given.x)
+        features = given.x.shape[1:]
+        shape = (len(given.x), *features) if given.single else (len(given.x), len(given.vectors), *features)
+        result = open_result(out, shape, given.x)
+        with evaluation_mode(encoder, given.device), sealed_generators(given.device) as seal:
+            _run(encoder, given, chosen, result.unsqueeze(1) if given.single else result, seal, progress)
     if out is not None:
         return out
-    return given if isinstance(inputs, Tensor) else given.numpy()
+    return result if isinstance(inputs, Tensor) else result.numpy()
+
+
+def _run(
+    module: nn.Module, given: Arguments, method: Method, result: Tensor, seal: sealed_generators, progress: bool
+) -> None:
+    """Fill ``result``, (N, K, ...), batch by batch."""
+    vectors = given.vectors.to(given.device)
+    directions = _directions(method, vectors)
+    starts = range(0, len(given.x), given.batch_size)
+    variants = method.variants(tuple(given.x.shape[1:]))
+    with tqdm(total=len(starts) * variants, desc=type(method).__name__, unit="pass", disable=not progress) as shown:
+        encoder = Encoder(
+            module,
+            vectors.shape[1],
+            given.batch_size,
+            seal,
+            several_batches=len(starts) > 1,
+            advance=shown.update,
+        )
+        for number, start in enumerate(starts, 1):
+            stop = min(start + given.batch_size, len(given.x))
+            batch = Batch(given.x[start:stop].to(given.device).contiguous(), start, stop)
+            if method.linear:
+                maps = batch.x.new_zeros(stop - start, len(directions), *batch.x.shape[1:])
+                method.fill(encoder, batch, directions, maps)
+                # The product of some concepts at a time takes no more memory than the maps.
+                for some in range(0, len(vectors), len(directions)):
+                    part = slice(some, some + len(directions))
+                    of_some = maps if directions is vectors else _of_concepts(vectors[part], maps)
+                    result[start:stop, part].copy_(of_some)
+            else:
+                method.fill(encoder, batch, directions, result[start:stop])
+            shown.update(number * variants - shown.n)
+
+
+def _directions(method: Method | type[Method], vectors: Tensor) -> Tensor:
+    """What to attribute: the concepts, or the latents where those are fewer and their maps make the concepts'."""
+    latents = vectors.shape[1]
+    if method.linear and len(vectors) > latents:
+        return torch.eye(latents, dtype=vectors.dtype, device=vectors.device)
+    return vectors
+
+
+def _of_concepts(vectors: Tensor, latent_maps: Tensor) -> Tensor:
+    """Maps of concepts, (n, K, ...), from those of the latents, (n, L, ...)."""
+    return (vectors @ latent_maps.flatten(2)).unflatten(2, latent_maps.shape[2:])
 
 
 def mean_attribution(
@@ -141,16 +259,15 @@ def mean_attribution(
     TypeError, ValueError
         As :func:`attribute`; or there is no sample.
     """
-    rows_per_pass = check_batch_size(batch_size)
+    check_positive_integer(batch_size, "batch_size")
     cls = method_class(method)
     vectors, single = read_concepts(concepts, torch.empty(0, dtype=torch.float64))
     vectors = vectors.cpu()
-    through_latents = cls.linear and len(vectors) > vectors.shape[1]
-    directions = torch.eye(vectors.shape[1], dtype=torch.float64) if through_latents else vectors
+    directions = _directions(cls, vectors)
     first, seen = params.pop("first", 0) if cls.stochastic else 0, 0
     total: Any = 0.0
     with tqdm(desc=method, unit="batch", disable=not progress, leave=False) as shown:
-        for rows in _chunks(batches, len(directions), rows_per_pass):
+        for rows in _chunks(batches, len(directions), int(batch_size)):
             own = {"first": first + seen, **params} if cls.stochastic else params
             maps = attribute(encoder, rows, directions, method, batch_size=len(rows), **own)
             total = total + torch.as_tensor(maps).cpu().double().sum(dim=0)
@@ -158,9 +275,7 @@ def mean_attribution(
             shown.update()
     if not seen:
         raise ValueError("Expected at least one sample to average over, found none.")
-    mean = total / seen
-    if through_latents:
-        mean = (vectors @ mean.flatten(1)).unflatten(1, mean.shape[1:])
+    mean = total / seen if directions is vectors else _of_concepts(vectors, total[None] / seen)[0]
     return (mean[0] if single else mean).numpy()
 
 
@@ -170,53 +285,3 @@ def _chunks(batches: Any, concepts: int, most: int) -> Iterator[Any]:
     for batch in given:
         step = int(np.clip(CHUNK_VALUES // max(1, concepts * math.prod(batch.shape[1:])), 1, most))
         yield from (batch[start : start + step] for start in range(0, len(batch), step))
-
-
-def _run(
-    module: nn.Module,
-    x: Tensor,
-    vectors: Tensor,
-    method: Method,
-    batch_size: int,
-    result: Tensor,
-    progress: bool,
-    seal: sealed_generators,
-) -> None:
-    """Fill ``result``, (N, K, ...), batch by batch."""
-    starts = range(0, len(x), batch_size)
-    variants = method.variants(tuple(x.shape[1:]))
-    with tqdm(total=len(starts) * variants, desc=type(method).__name__, unit="pass", disable=not progress) as shown:
-        encoder = Encoder(
-            module,
-            vectors.shape[1],
-            vectors.device,
-            batch_size,
-            published=method.published,
-            seal=seal,
-            several_batches=len(starts) > 1,
-            advance=shown.update,
-        )
-        for number, start in enumerate(starts, 1):
-            stop = min(start + batch_size, len(x))
-            batch = Batch(x[start:stop].to(vectors.device).contiguous(), start, stop)
-            if method.linear:
-                _through_latents(method, encoder, batch, vectors, result[start:stop])
-            else:
-                method.fill(encoder, batch, vectors, result[start:stop])
-            shown.update(number * variants - shown.n)
-
-
-def _through_latents(method: Method, encoder: Encoder, batch: Batch, vectors: Tensor, into: Tensor) -> None:
-    """Attribute the latents once and multiply by the concepts, or the concepts themselves where they are fewer."""
-    concepts, latents = vectors.shape
-    few = concepts <= latents
-    directions = vectors if few else torch.eye(latents, dtype=vectors.dtype, device=vectors.device)
-    maps = torch.zeros(len(batch.x), len(directions), *batch.x.shape[1:], dtype=batch.x.dtype, device=batch.x.device)
-    method.fill(encoder, batch, directions, maps)
-    if few:
-        into.copy_(maps)
-        return
-    flat = maps.flatten(2)
-    for first in range(0, concepts, latents):  # the product of some concepts at a time takes no more than the maps
-        some = vectors[first : first + latents]
-        into[:, first : first + latents].copy_((some @ flat).unflatten(2, batch.x.shape[1:]))

@@ -1,4 +1,4 @@
-"""The user's module in evaluation mode, in many threads at once if need be, and as it was afterwards."""
+"""The user's module while it runs, in evaluation mode, in many threads at once if need be, and as it was afterwards."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import nn
 
-__all__ = ["evaluating", "sealed_generators"]
+__all__ = ["evaluation_mode", "sealed_generators"]
 
 _LOCK = threading.Lock()
 # Module -> how many calls hold it in evaluation mode, and its flag before the first of them.
@@ -37,11 +37,18 @@ def _release(modules: list[nn.Module]) -> None:
 
 
 @contextmanager
-def evaluating(encoder: nn.Module, device: torch.device) -> Iterator[None]:
-    """Every submodule in evaluation mode, autograd on, autocast off; afterwards all as before.
+def evaluation_mode(encoder: nn.Module, device: torch.device) -> Iterator[None]:
+    """Put every submodule into evaluation mode, autograd on, autocast off; afterwards all is as before.
 
     The flags are set one by one, not through ``encoder.eval()``, which a module may override with side effects. Calls
-    on one module may overlap in threads: the first saves its flag, the last gives it back.
+    on one module may overlap in threads: the first saves its flag, the last restores it.
+
+    Parameters
+    ----------
+    encoder
+        The module.
+    device
+        Where its parameters are.
     """
     modules = list(encoder.modules())
     with ExitStack() as stack:
@@ -57,7 +64,7 @@ def evaluating(encoder: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 class sealed_generators:  # noqa: N801 - a context manager, used as one
-    """Gives torch's global generators back as they were, if the encoder was seen to draw from them.
+    """Restores torch's global generators if the encoder was seen to draw from them.
 
     Only then, because another thread of the user's may have drawn in the meantime, and must not draw the same again.
     """
@@ -81,7 +88,7 @@ class sealed_generators:  # noqa: N801 - a context manager, used as one
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give them back."""
+        """Restore them."""
         if self.drawn:
             torch.set_rng_state(self._before[0])
             if self._device is not None:

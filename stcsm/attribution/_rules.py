@@ -1,182 +1,188 @@
-"""Backward rules: what an activation passes back instead of its gradient. One small class each.
+"""Methods that are the gradient with a rule in its place at every activation. One class each holds all of it.
 
 Throughout, ``x`` is what enters an activation, ``a`` what leaves it, ``R`` the signal that arrives from above.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from stcsm.attribution._activations import Call
-from stcsm.attribution._percentile import keep_above_percentile
-from stcsm.attribution._sites import Site
+from stcsm.attribution._arguments import check_number, like_inputs
+from stcsm.attribution._forward import Encoder, Site
+from stcsm.attribution._methods import Batch, Method
 
-__all__ = [
-    "Deconvolution",
-    "EpsilonLRP",
-    "GuidedBackprop",
-    "RectGrad",
-    "RectGradConstant",
-    "RectGradModified",
-    "Rescale",
-    "Rule",
-]
+__all__ = ["Deconvolution", "DeepLift", "EpsilonLRP", "GuidedBackprop", "RuleMethod"]
 
 
-class Rule:
-    """A backward rule.
+@dataclass(frozen=True, kw_only=True)
+class RuleMethod(Method):
+    """A method made of one rule: a forward pass, then a backward pass for each direction.
+
+    A subclass says what an activation passes back (:meth:`passed_back`, and :meth:`keep` for what that needs), and
+    where it differs from the default: what it asks of the encoder (:meth:`check_sites`, ``per_sample``), what other
+    calls pass back (:meth:`around`), whether the signal is multiplied by the input (``times_input``).
+
+    Parameters
+    ----------
+    allow
+        Names of torch calls, or of autograd functions, that pass their plain gradient although they may be
+        activations: without it such a call is refused.
 
     Attributes
     ----------
     per_sample
-        Whether the rule looks at all cells of one sample at once, so that it must know which dimension the batch is.
-    masks_borders
-        Whether the signal is zeroed in the outermost cells of every padded convolution's output.
-    redistributes_pools
-        Whether max pooling hands its signal to all cells of a window in proportion to their value.
+        Whether the rule looks at all cells of one sample at once, so that the batch must be the first dimension of
+        every activation.
     """
 
-    per_sample = False
-    masks_borders = False
-    redistributes_pools = False
+    allow: Sequence[str] = ()
+    per_sample: ClassVar[bool] = False
 
-    def keep(self, call: Call, x: Tensor, a: Tensor, site: Site) -> Tensor | None:
-        """Return the one tensor that the backward pass needs: ``a`` itself or one that nobody else holds."""
-        raise NotImplementedError
+    def __post_init__(self) -> None:
+        """Check the names that are allowed."""
+        super().__post_init__()
+        if not isinstance(self.allow, (list, tuple, set, frozenset)) or not all(isinstance(n, str) for n in self.allow):
+            raise TypeError(f"Expected allow to be names of torch calls, such as ('exp',), found {self.allow!r}.")
 
-    def backward(self, R: Tensor, kept: Tensor | None, site: Site) -> Tensor:
+    def keep(self, x: Tensor, a: Tensor, site: Site) -> Tensor | None:
+        """Return the one tensor that :meth:`passed_back` needs, or None."""
+        return None
+
+    def passed_back(self, R: Tensor, kept: Tensor | None, site: Site) -> Tensor:
         """Return the signal to pass below."""
         raise NotImplementedError
 
+    def around(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
+        """Make a call that is no activation; a rule may change what it passes back."""
+        return run()
 
-class Deconvolution(Rule):
-    """``max(R, 0)`` (Zeiler and Fergus 2014)."""
+    def check_sites(self, sites: list[Site]) -> None:
+        """Refuse an encoder, or warn of it, by the activations that the first pass met."""
 
-    def keep(self, call: Call, x: Tensor, a: Tensor, site: Site) -> None:
-        """Nothing."""
+    def fill(self, encoder: Encoder, batch: Batch, directions: Tensor, into: Tensor) -> None:
+        """Run the encoder once, and backwards once for each direction."""
+        self._fill(encoder, batch, directions, into, batch.x if self.times_input else None)
 
-    def backward(self, R: Tensor, kept: Tensor | None, site: Site) -> Tensor:
-        """Clip the signal at zero."""
+    def _fill(
+        self,
+        encoder: Encoder,
+        batch: Batch,
+        directions: Tensor,
+        into: Tensor,
+        factor: Tensor | None,
+        baseline: Tensor | None = None,
+    ) -> None:
+        leaf, latents = encoder(batch.x, self, baseline)
+        for d, signal in enumerate(encoder.backward(leaf, latents, directions)):
+            into[:, d].copy_(signal if factor is None else signal * factor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deconvolution(RuleMethod):
+    """Gradient that keeps only positive signals at every activation (Zeiler and Fergus 2014)."""
+
+    published_name: ClassVar[str] = "deconv"
+
+    def passed_back(self, R: Tensor, kept: Tensor | None, site: Site) -> Tensor:
+        """``max(R, 0)``."""
         return R.clamp(min=0)
 
 
-class GuidedBackprop(Rule):
-    """``max(R, 0)`` where ``x > 0``, else 0 (Springenberg et al. 2015)."""
+@dataclass(frozen=True, kw_only=True)
+class GuidedBackprop(RuleMethod):
+    """Gradient that keeps only positive signals at positive pre-activations (Springenberg et al. 2015)."""
 
-    def keep(self, call: Call, x: Tensor, a: Tensor, site: Site) -> Tensor:
+    published_name: ClassVar[str] = "guidedbp"
+
+    def keep(self, x: Tensor, a: Tensor, site: Site) -> Tensor:
         """Where the pre-activation is positive."""
         return x > 0
 
-    def backward(self, R: Tensor, kept: Tensor | None, site: Site) -> Tensor:
-        """Clip the signal at zero and gate it."""
+    def passed_back(self, R: Tensor, kept: Tensor | None, site: Site) -> Tensor:
+        """``max(R, 0)`` where ``x > 0``, else 0."""
         assert kept is not None
         return torch.where(kept, R.clamp(min=0), 0.0)
 
 
-def _private(call: Call, a: Tensor) -> Tensor:
-    # The encoder may add to its activation in place afterwards; torch itself forbids that only where it saved it.
-    return a if call.result_is_saved or call.inplace else a.clone()
+@dataclass(frozen=True, kw_only=True)
+class EpsilonLRP(RuleMethod):
+    """Layer-wise relevance propagation with the epsilon rule (Bach et al. 2015).
 
+    It is computed as input times a modified gradient (Ancona et al. 2018).
 
-@dataclass(frozen=True)
-class RectGrad(Rule):
-    """``R`` where ``a * R`` exceeds its percentile over the sample's cells (Kim et al. 2019, eq. 3)."""
+    Parameters
+    ----------
+    epsilon
+        Positive; keeps the ratio of activation to pre-activation finite.
+    """
 
-    percentile: float
-    masks_borders: bool = False
-    redistributes_pools: bool = False
-    per_sample = True
+    epsilon: float = 1e-4
+    linear: ClassVar[bool] = True
+    times_input: ClassVar[bool] = True
+    published_name: ClassVar[str] = "elrp"
 
-    def keep(self, call: Call, x: Tensor, a: Tensor, site: Site) -> Tensor:
-        """Return the activation."""
-        return _private(call, a)
+    def __post_init__(self) -> None:
+        """Check epsilon."""
+        super().__post_init__()
+        check_number(self.epsilon, "epsilon")
+        if not 0 < self.epsilon < float("inf"):
+            raise ValueError(f"Expected epsilon to be positive and finite, found {self.epsilon}.")
 
-    def importance(self, R: Tensor, kept: Tensor, site: Site) -> Tensor:
-        """Return what is compared with the threshold."""
-        return kept * R
+    def keep(self, x: Tensor, a: Tensor, site: Site) -> Tensor:
+        """``a / (x + epsilon * sign(x))``, the sign of zero being +1."""
+        epsilon = x.new_tensor(float(self.epsilon))
+        return a / (x + torch.where(x >= 0, epsilon, -epsilon))
 
-    def backward(self, R: Tensor, kept: Tensor | None, site: Site) -> Tensor:
-        """Pass what matters most in every sample."""
-        assert kept is not None
-        importance = site.by_sample(self.importance(R, kept, site))
-        return site.from_sample(keep_above_percentile(importance, site.by_sample(R), self.percentile), R)
-
-
-@dataclass(frozen=True)
-class RectGradModified(RectGrad):
-    """RectGrad on ``|a * R|``, except in ``signed_layers``."""
-
-    signed_layers: tuple[str | int, ...] = field(default=())
-
-    def importance(self, R: Tensor, kept: Tensor, site: Site) -> Tensor:
-        """Magnitude of ``a * R``, signed in the layers that were named."""
-        product = kept * R
-        return product if any(site.answers_to(name) for name in self.signed_layers) else product.abs()
-
-
-@dataclass(frozen=True)
-class RectGradConstant(Rule):
-    """``R`` where ``a * R > tau``."""
-
-    tau: float
-    masks_borders: bool = False
-
-    def keep(self, call: Call, x: Tensor, a: Tensor, site: Site) -> Tensor:
-        """Return the activation."""
-        return _private(call, a)
-
-    def backward(self, R: Tensor, kept: Tensor | None, site: Site) -> Tensor:
-        """Pass what exceeds the constant."""
-        assert kept is not None
-        return torch.where(kept * R > self.tau, R, 0.0)
-
-
-@dataclass(frozen=True)
-class EpsilonLRP(Rule):
-    """``R * a / (x + epsilon * sign(x))``, the sign of zero being +1 (Bach et al. 2015; Ancona et al. 2018)."""
-
-    epsilon: float
-
-    def keep(self, call: Call, x: Tensor, a: Tensor, site: Site) -> Tensor:
-        """Return the factor."""
-        return a / (x + torch.where(x >= 0, x.new_tensor(self.epsilon), x.new_tensor(-self.epsilon)))
-
-    def backward(self, R: Tensor, kept: Tensor | None, site: Site) -> Tensor:
-        """Multiply by the factor."""
+    def passed_back(self, R: Tensor, kept: Tensor | None, site: Site) -> Tensor:
+        """``R * a / (x + epsilon * sign(x))``."""
         assert kept is not None
         return R * kept
 
 
-@dataclass(frozen=True)
-class Rescale(Rule):
-    """``R * (a - a0) / (x - x0)``, where 0 marks the baseline's pass (Shrikumar et al. 2017; Ancona et al. 2018).
+@dataclass(frozen=True, kw_only=True)
+class DeepLift(RuleMethod):
+    """Differences from a baseline, propagated by the rescale rule (Shrikumar et al. 2017; Ancona et al. 2018).
 
-    Where the pre-activations differ by no more than 1e-5 the gradient halfway between them stands in.
+    Parameters
+    ----------
+    baseline
+        A number, a sample, or one for each input; zero if None.
     """
 
-    at_baseline: list[tuple[str, Tensor]]
-    smallest_difference: float = 1e-5
+    baseline: Any = None
+    linear: ClassVar[bool] = True
+    times_input: ClassVar[bool] = True
+    published_name: ClassVar[str] = "deeplift"
+    #: Where pre-activations differ by no more than this the gradient halfway between them stands in.
+    smallest_difference: ClassVar[float] = 1e-5
 
-    def keep(self, call: Call, x: Tensor, a: Tensor, site: Site) -> Tensor:
-        """Return the multiplier."""
-        name, x0 = self.at_baseline[site.index] if site.index < len(self.at_baseline) else ("nothing", x[:0])
-        if name != call.name or x0.shape != x.shape:
-            raise ValueError(
-                f"Expected the encoder to call the same activations for the baseline as for the samples, found {name} "
-                f"of shape {tuple(x0.shape)} in place of {site.where} of shape {tuple(x.shape)}; pass an encoder "
-                "whose control flow does not depend on the data."
-            )
-        dx, da = x - x0, a - call.plain(x0)
-        middle = (0.5 * (x + x0)).detach()
+    def prepared(self, inputs: Tensor) -> DeepLift:
+        """Bring the baseline to the inputs' shape."""
+        given = 0.0 if self.baseline is None else self.baseline
+        return dataclasses.replace(self, baseline=like_inputs(given, inputs, "baseline"))
+
+    def fill(self, encoder: Encoder, batch: Batch, directions: Tensor, into: Tensor) -> None:
+        """Run the baseline, then the samples."""
+        baseline = batch.part_of(self.baseline)
+        self._fill(encoder, batch, directions, into, batch.x - baseline, baseline)
+
+    def keep(self, x: Tensor, a: Tensor, site: Site) -> Tensor:
+        """``(a - a0) / (x - x0)``, where 0 marks the baseline's pass."""
+        assert site.at_baseline is not None
+        dx, da = x - site.at_baseline, a - site.function(site.at_baseline)
+        middle = (0.5 * (x + site.at_baseline)).detach()
         with torch.enable_grad():
             middle.requires_grad_()
-            (slope,) = torch.autograd.grad(call.plain(middle).sum(), middle)
+            (slope,) = torch.autograd.grad(site.function(middle).sum(), middle)
         return torch.where(dx.abs() > self.smallest_difference, da / dx, slope)
 
-    def backward(self, R: Tensor, kept: Tensor | None, site: Site) -> Tensor:
-        """Multiply by the multiplier."""
+    def passed_back(self, R: Tensor, kept: Tensor | None, site: Site) -> Tensor:
+        """``R * (a - a0) / (x - x0)``."""
         assert kept is not None
         return R * kept

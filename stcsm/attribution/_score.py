@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stcsm.attribution._arrays import read_real
-from stcsm.attribution._check import read_concepts
-from stcsm.attribution._latents import read_latents
+from stcsm.attribution._arguments import read_concepts, read_real
+from stcsm.attribution._checks import read_latents
 
 __all__ = ["ConceptScore"]
 

@@ -10,12 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stcsm.attribution import METHODS, ConceptScore, attribute
-from stcsm.attribution._evaluating import evaluating
-from stcsm.evaluation._runner import FloatArray, Runner
-
-GRADIENTS = ("saliency", "smoothgrad", "deconvolution", "guided_backprop")
-"""Methods whose map is a slope; all others multiply by the input."""
+from stcsm.attribution import ConceptScore, attribute, evaluation_mode, method_class
+from stcsm.evaluation._faithfulness import FloatArray, Scorer
 
 Explain = Callable[[Tensor], Any]
 
@@ -28,9 +24,7 @@ def multiplies_by_input(method: str) -> bool:
     ValueError
         If there is no such method.
     """
-    if method not in METHODS:
-        raise ValueError(f"Expected method to be one of {', '.join(METHODS)}, found {method!r}.")
-    return method not in GRADIENTS
+    return method_class(method).times_input
 
 
 def infidelity(
@@ -84,7 +78,7 @@ def infidelity(
     ValueError
         If shapes do not fit, ``maps`` are not finite, or a setting is out of range.
     """
-    run = Runner(encoder, inputs, concepts, batch_size)
+    run = Scorer(encoder, inputs, concepts, batch_size)
     values = run.read_maps(maps)
     if not 0 < share < 1:
         raise ValueError(f"Expected a share between 0 and 1, found {share}.")
@@ -93,7 +87,7 @@ def infidelity(
     scorer = ConceptScore(run.encoder, run.vectors)
     out = np.empty(values.shape[:2])
     at_once = max(1, run.batch_size // n_perturbations)
-    with evaluating(scorer, run.device), torch.no_grad():
+    with evaluation_mode(scorer, run.device), torch.no_grad():
         for start in range(0, len(run.x), at_once):
             part = slice(start, start + at_once)
             x, b = run.x[part].to(run.device), cover[part].to(run.device)
@@ -170,7 +164,7 @@ def sensitivity_max(
     ValueError
         If shapes do not fit or a setting is out of range.
     """
-    run = Runner(encoder, inputs, concepts, batch_size)
+    run = Scorer(encoder, inputs, concepts, batch_size)
     if not 0 < radius < np.inf:
         raise ValueError(f"Expected a radius above 0, found {radius}.")
     _at_least_one(n_perturbations, "n_perturbations")
@@ -189,7 +183,7 @@ def sensitivity_max(
 
 
 def _captum_sensitivity(
-    run: Runner, x: Tensor, noise: Tensor, vector: Tensor, method: str, start: int, params: dict[str, Any]
+    run: Scorer, x: Tensor, noise: Tensor, vector: Tensor, method: str, start: int, params: dict[str, Any]
 ) -> np.ndarray:
     from captum.metrics import sensitivity_max as captums
 
@@ -200,7 +194,7 @@ def _captum_sensitivity(
         return (maps_of(given[0]),) if isinstance(given, tuple) else maps_of(given)
 
     def maps_of(rows: Tensor) -> Tensor:
-        if method != "smoothgrad":
+        if not method_class(method).stochastic:
             return attribute(run.encoder, rows, vector, method, batch_size=run.batch_size, **params)
         # A sample keeps its own noise of the method: what is asked is how the map follows the input.
         copies = len(rows) // len(x)

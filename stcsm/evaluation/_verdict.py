@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike
 
-from stcsm.evaluation._runner import FloatArray
+from stcsm.evaluation._faithfulness import FloatArray
 
 ALIKE = 0.5
 """Spearman correlation from which two maps show much the same; maps of unrelated concepts stay below 0.4."""
@@ -35,9 +35,9 @@ class Checks:
     others
         (name, correlation of maps, correlation of gene scores) of the other concepts.
     layers
-        Layers of the encoder, from the top.
+        Network layers of the encoder, from the top.
     cascading
-        (n, draws): layers 0 to i drawn anew.
+        (n, draws): layers 0 to i re-initialised.
     inputs
         (draws,): cells of every input shuffled.
     seeds

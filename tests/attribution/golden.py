@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stcsm.attribution._table import TABLE
+from stcsm.attribution import TABLE, RuleMethod
 from stcsm.nets import Conv2dSame
 
 #: Published name of a method -> ours, from the table of methods.
@@ -172,6 +172,9 @@ class Case:
             elif method == "smoothgrad" and name == "steps":
                 ours = "samples"
             params[ours] = value
+        sampled = any(layer["op"] == "sample" for layer in self.facts["layers"])
+        if sampled and issubclass(TABLE[method], RuleMethod):
+            params["allow"] = ("exp",)  # exp(log_var) is a scale, no activation
         return method, params
 
 

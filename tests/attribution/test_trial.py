@@ -1,4 +1,4 @@
-"""Latents must be a function of their own sample: chance, company and place in the batch, in any spelling."""
+"""Latents must be a function of their own sample: chance, the rest of the batch and the row, in any spelling."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ RANDOM = {
     "sample": after(lambda z: torch.distributions.Normal(z, 1.0).rsample()),
     "tiny latents": after(lambda z: 1e-6 * (z + torch.randn_like(z))),
 }
-COMPANY = {
+OF_THE_BATCH = {
     "functional norm": between(lambda h: F.batch_norm(h, None, None, training=True)),
     "positional norm": between(lambda h: torch.batch_norm(h, None, None, None, None, True, 0.1, 1e-5, False)),
     "layer": lambda: nn.Sequential(nn.Linear(8, 9), nn.BatchNorm1d(9, track_running_stats=False), nn.Linear(9, 3)),
@@ -71,15 +71,15 @@ def test_random_latents_are_refused(spelling, n, method):
 
 
 @pytest.mark.parametrize("n", [2, 6])
-@pytest.mark.parametrize("spelling", COMPANY)
+@pytest.mark.parametrize("spelling", OF_THE_BATCH)
 def test_latents_that_depend_on_the_batch_are_refused(spelling, n):
     with pytest.raises(ValueError, match="rest of its batch"):
-        attribute(seeded(COMPANY[spelling]), X[:n], V, "saliency")
+        attribute(seeded(OF_THE_BATCH[spelling]), X[:n], V, "saliency")
 
 
 def test_the_layer_with_batch_statistics_is_named():
     with pytest.raises(ValueError, match=r"module '1' \(BatchNorm1d\)"):
-        attribute(seeded(COMPANY["layer"]), X, V, "saliency")
+        attribute(seeded(OF_THE_BATCH["layer"]), X, V, "saliency")
 
 
 def test_draws_without_effect_do_no_harm_and_leave_the_generator_alone():
@@ -125,28 +125,40 @@ def tokens(m, x, fold):
         case "second, folded":
             h = h.reshape(4, 2 * n, 1)
             return m.b(torch.relu(m.a(h)).reshape(4, n, -1).transpose(0, 1).flatten(1))
-        case _:  # token after token: no sample's cells stand together
+        case _:  # first, with the tokens: no sample's cells stand together
             h = torch.relu(m.a(h.reshape(4 * n, 2)))
             return m.b(h.reshape(4, n, -1).transpose(0, 1).flatten(1))
 
 
-@pytest.mark.parametrize("method", ["rectgrad", "rectgrad_mod"])
-@pytest.mark.parametrize("n", [2, 4, 6, 8])
-@pytest.mark.parametrize(("fold", "n_in", "n_flat"), [("second", 2, 64), ("second, folded", 1, 128)])
-def test_percentiles_are_of_one_sample_wherever_the_batch_is(fold, n_in, n_flat, n, method):
+@pytest.mark.parametrize("n", [1, 2, 4, 6])
+@pytest.mark.parametrize(("fold", "n_in", "n_flat"), [("second", 2, 64), ("second, folded", 1, 128), ("first", 2, 64)])
+def test_a_percentile_needs_the_batch_in_the_first_dimension_alone(fold, n_in, n_flat, n):
+    """Also where another dimension happens to be as long as the batch."""
     encoder = seeded(lambda: With(lambda m, x: tokens(m, x, fold), n_in, 16, n_flat))
-    x = inputs(n, 8, seed=n)
+    with pytest.raises(ValueError, match=r"relu in the encoder's own.*batch_first=True.*rectgrad_const"):
+        attribute(encoder, inputs(n, 8, seed=n), V, "rectgrad", percentile=80)
+
+
+@pytest.mark.parametrize("method", ["rectgrad_const", "guided_backprop", "epsilon_lrp", "deeplift"])
+@pytest.mark.parametrize(("fold", "n_in", "n_flat"), [("second", 2, 64), ("second, folded", 1, 128), ("first", 2, 64)])
+def test_rules_for_single_cells_take_the_batch_anywhere(fold, n_in, n_flat, method):
+    encoder = seeded(lambda: With(lambda m, x: tokens(m, x, fold), n_in, 16, n_flat))
+    x = inputs(6, 8, seed=6)
+    one = attribute(encoder, x, V, method, batch_size=1)
+    assert one.any()
+    for batch_size in (2, 4, 6):
+        torch.testing.assert_close(attribute(encoder, x, V, method, batch_size=batch_size), one)
+
+
+@pytest.mark.parametrize("method", ["rectgrad", "rectgrad_mod"])
+def test_percentiles_are_of_one_sample(method):
+    """Tokens in a dimension of their own, whatever the batch size."""
+    encoder = seeded(lambda: With(lambda m, x: m.b(torch.relu(m.a(x.unflatten(1, (4, 2)))).flatten(1)), 2, 16, 64))
+    x = inputs(6, 8, seed=6)
     one = attribute(encoder, x, V, method, percentile=80, batch_size=1)
     assert one.any()
-    for batch_size in (2, 3, 4, 8):
+    for batch_size in (2, 3, 4, 6):
         torch.testing.assert_close(attribute(encoder, x, V, method, percentile=80, batch_size=batch_size), one)
-
-
-@pytest.mark.parametrize("n", [2, 4, 6])
-def test_samples_that_lie_scattered_are_refused(n):
-    encoder = seeded(lambda: With(lambda m, x: tokens(m, x, "scattered"), 2, 16, 64))
-    with pytest.raises(ValueError, match="one after another"):
-        attribute(encoder, inputs(n, 8), V, "rectgrad", percentile=80)
 
 
 def test_threads_share_an_encoder():

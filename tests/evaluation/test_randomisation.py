@@ -8,6 +8,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
+from stcsm.attribution import mean_attribution
 from stcsm.evaluation import (
     Checks,
     agreement,
@@ -15,13 +16,12 @@ from stcsm.evaluation import (
     input_randomisation,
     layer_randomisation,
     layers_from_top,
-    mean_map,
     paired_similarity,
     randomised,
     verdict,
 )
 
-from .networks import deep, samples, vectors
+from .networks import deep, linear, samples, vectors
 
 
 class Branched(nn.Module):
@@ -83,7 +83,7 @@ def test_the_users_module_is_as_before_also_after_an_exception():
     before = _state(encoder)
     x = torch.rand(6, 9)
     v = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
-    layer_randomisation(encoder, x, lambda e: mean_map(e, x, v, "guided_backprop"), n_draws=2)
+    layer_randomisation(encoder, x, lambda e: mean_attribution(e, x, v, "guided_backprop"), n_draws=2)
     _same_state(encoder, before)
 
     calls = []
@@ -92,7 +92,7 @@ def test_the_users_module_is_as_before_also_after_an_exception():
         calls.append(e)
         if len(calls) == 3:
             raise RuntimeError("interrupted")
-        return mean_map(e, x, v, "saliency")
+        return mean_attribution(e, x, v, "saliency")
 
     with pytest.raises(RuntimeError, match="interrupted"):
         layer_randomisation(encoder, x, fails)
@@ -120,20 +120,37 @@ def test_a_pending_backward_pass_of_the_user_still_works():
     encoder, x = deep(1), samples(4, 60)
     encoder.requires_grad_(True)
     loss = encoder(x).square().sum()
-    layer_randomisation(encoder, x, lambda e: mean_map(e, x, vectors(1, 6), "saliency"), n_draws=1)
+    layer_randomisation(encoder, x, lambda e: mean_attribution(e, x, vectors(1, 6), "saliency"), n_draws=1)
     loss.backward()
     assert all(torch.isfinite(p.grad).all() for p in encoder.parameters())
 
 
+class SideBySide(nn.Module):
+    """Two linear layers of the same inputs: unit vectors give their weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = linear(*samples(200, 60).tolist()), linear(*samples(200, 60, seed=2).tolist())
+
+    def forward(self, x):
+        return torch.cat([self.a(x), self.b(x)], dim=1)
+
+
 def test_draws_keep_the_scale_and_depend_on_seed_and_name_alone():
-    encoder = deep(2, width=200)
-    x = samples(3, 60)
-    one, two = randomised(encoder, ["2"], seed=3), randomised(encoder, ["2", "4"], seed=3)
-    assert torch.equal(one._replaced["2.weight"], two._replaced["2.weight"])
-    assert not torch.equal(one._replaced["2.weight"], randomised(encoder, ["2"], seed=4)._replaced["2.weight"])
-    rms = [w.square().mean().sqrt().item() for w in (encoder[2].weight, one._replaced["2.weight"])]
-    assert rms[1] == pytest.approx(rms[0], rel=0.02)
-    assert torch.equal(randomised(encoder, [])(x), encoder(x))
+    encoder, units = SideBySide(), torch.eye(60, dtype=torch.float64)
+
+    def weights(layers, seed=3):
+        with torch.no_grad():
+            return randomised(encoder, layers, seed)(units).split(200, dim=1)
+
+    before, one, both = weights([]), weights(["a"]), weights(["a", "b"])
+    assert torch.equal(torch.cat(before, dim=1), encoder(units))
+    assert torch.equal(one[1], before[1])
+    assert torch.equal(one[0], both[0])
+    assert not torch.equal(one[0], weights(["a"], seed=4)[0])
+    for drawn, trained in zip(both, before, strict=True):
+        assert not torch.equal(drawn, trained)
+        assert drawn.square().mean().sqrt() == pytest.approx(trained.square().mean().sqrt().item(), rel=0.02)
 
 
 def test_the_gradient_feels_a_random_top_layer_and_guided_backprop_does_not():
@@ -142,7 +159,7 @@ def test_the_gradient_feels_a_random_top_layer_and_guided_backprop_does_not():
     similarity = {}
     for method in ("saliency", "guided_backprop"):
         encoder = deep(5)
-        made = layer_randomisation(encoder, x[:2], lambda e, m=method: mean_map(e, x, v, m), n_draws=3)
+        made = layer_randomisation(encoder, x[:2], lambda e, m=method: mean_attribution(e, x, v, m), n_draws=3)
         assert made.layers == ["10", "8", "6", "4", "2", "0"]
         np.testing.assert_array_equal(made.independent[0], made.cascading[0])
         similarity[method] = made.cascading.mean(axis=(1, 2))
@@ -156,7 +173,7 @@ def test_guided_backprop_draws_one_map_for_all_concepts_and_their_opposites_the_
     off = np.triu_indices(5, 1)
 
     def alike(depth, method):
-        maps = mean_map(deep(depth), x, torch.cat([v, -v]), method)
+        maps = mean_attribution(deep(depth), x, torch.cat([v, -v]), method)
         return cross_concept(maps[:5])[off].mean(), paired_similarity(maps[:5], maps[5:]).mean()
 
     shallow, middle, bottom = (alike(depth, "guided_backprop") for depth in (1, 3, 6))
@@ -169,7 +186,7 @@ def test_guided_backprop_draws_one_map_for_all_concepts_and_their_opposites_the_
 
 def test_shuffled_inputs_change_nothing_for_a_linear_encoders_gradient_and_everything_for_the_input_itself():
     encoder, x, v = nn.Linear(60, 6).double(), samples(30, 60), vectors(2, 6)
-    steady = input_randomisation(x, lambda rows: mean_map(encoder, rows, v, "saliency"))
+    steady = input_randomisation(x, lambda rows: mean_attribution(encoder, rows, v, "saliency"))
     np.testing.assert_allclose(steady, 1)
     assert abs(input_randomisation(x, lambda rows: rows[:3].numpy(), n_draws=20).mean()) < 0.1
 
@@ -199,18 +216,6 @@ def test_similarities_are_scipys_spearman():
     rest = np.delete(np.arange(40), 3)
     assert cross_concept(holed)[1, 2] == pytest.approx(spearmanr(a[1, rest], a[2, rest]).statistic)
     np.testing.assert_allclose(cross_concept(np.ones((2, 5))), 0)
-
-
-@pytest.mark.parametrize("method", ["saliency", "smoothgrad", "rectgrad", "occlusion"])
-def test_the_mean_map_is_the_mean_of_the_maps(method):
-    from stcsm.attribution import attribute
-
-    encoder, x, v = deep(2), samples(300, 60), vectors(9, 6)
-    expected = attribute(encoder, x, v, method).mean(dim=0)
-    found = mean_map(encoder, x, v, method)
-    np.testing.assert_allclose(found, expected, atol=1e-9 * float(expected.abs().max()))
-    where = np.arange(60) % 3 == 0
-    np.testing.assert_allclose(mean_map(encoder, x, v, method, where=where), found[:, where], atol=1e-12)
 
 
 def _checks(**changes):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,12 +12,76 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from stcsm.attribution._arrays import read_real, short
+__all__ = [
+    "Arguments",
+    "check_number",
+    "check_positive_integer",
+    "like_inputs",
+    "open_result",
+    "read_concepts",
+    "read_real",
+    "read_samples",
+    "short",
+]
 
-__all__ = ["check_batch_size", "check_encoder", "home", "open_result", "read_concepts", "read_inputs"]
+
+@dataclass(frozen=True)
+class Arguments:
+    """An encoder's samples and the concepts, read and checked.
+
+    Attributes
+    ----------
+    x
+        Inputs, (N, ...), detached, where the user has them.
+    vectors
+        Concepts, (K, L), of the inputs' precision.
+    single
+        Whether one concept, (L,), was given.
+    device
+        Where the encoder's parameters are.
+    batch_size
+        Most samples in one pass.
+    """
+
+    x: Tensor
+    vectors: Tensor
+    single: bool
+    device: torch.device
+    batch_size: int
+
+    @classmethod
+    def read(cls, encoder: Any, inputs: Any, concepts: Any, batch_size: Any = 256) -> Arguments:
+        """Read the arguments of :func:`stcsm.attribution.attribute`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            One of them is not what it must be.
+        """
+        check_positive_integer(batch_size, "batch_size")
+        x, device = read_samples(encoder, inputs)
+        return cls(x, *read_concepts(concepts, x), device, int(batch_size))
 
 
-def check_encoder(encoder: Any) -> None:
+def read_samples(encoder: Any, inputs: Any) -> tuple[Tensor, torch.device]:
+    """Check an encoder and read samples for it.
+
+    Returns
+    -------
+    x, device
+        Samples, (N, ...), detached, where the user has them, and where the encoder's parameters are.
+
+    Raises
+    ------
+    TypeError, ValueError
+        One of them is not what :func:`stcsm.attribution.attribute` takes.
+    """
+    _check_encoder(encoder)
+    x = _read_inputs(inputs, encoder)
+    return x, _home(encoder, x)
+
+
+def _check_encoder(encoder: Any) -> None:
     """Refuse what is no module, and modules whose inside Python cannot see.
 
     Raises
@@ -33,21 +99,21 @@ def check_encoder(encoder: Any) -> None:
     dynamo = sys.modules.get("torch._dynamo")  # only there if something was compiled
     optimized = getattr(dynamo, "OptimizedModule", ())
     for name, module in encoder.named_modules():
-        place = f"module {name!r}" if name else "the encoder"
+        part = f"module {name!r}" if name else "the encoder"
         if isinstance(module, optimized):
             raise ValueError(
-                f"Expected an encoder that runs in Python, found that {place} is compiled; pass the module that "
+                f"Expected an encoder that runs in Python, found that {part} is compiled; pass the module that "
                 "torch.compile was given (its ._orig_mod)."
             )
         if getattr(module, "_compiled_call_impl", None) is not None:
             raise ValueError(
-                f"Expected an encoder that runs in Python, found that {place} was compiled in place by .compile(); "
+                f"Expected an encoder that runs in Python, found that {part} was compiled in place by .compile(); "
                 "build it again without, and load its state_dict()."
             )
         if isinstance(module, torch.jit.ScriptModule):
             raise ValueError(
-                f"Expected an encoder that runs in Python, found that {place} is scripted or traced; pass the module "
-                "that torch.jit was given, or build it anew and load scripted.state_dict()."
+                f"Expected an encoder that runs in Python, found that {part} is scripted or traced; pass the module "
+                "that torch.jit was given, or build it again and load scripted.state_dict()."
             )
     for name, parameter in encoder.named_parameters():
         if is_lazy(parameter):
@@ -62,7 +128,7 @@ def check_encoder(encoder: Any) -> None:
             )
 
 
-def read_inputs(inputs: Any, encoder: nn.Module) -> Tensor:
+def _read_inputs(inputs: Any, encoder: nn.Module) -> Tensor:
     """Read inputs as a tensor (N, ...), detached, where they are.
 
     Raises
@@ -135,21 +201,12 @@ def read_concepts(concepts: Any, like: Tensor) -> tuple[Tensor, bool]:
         row = int(zero.nonzero()[0, 0])
         raise ValueError(
             f"Expected concept vectors that point somewhere, found {'it' if single else f'number {row}'} to be zero; "
-            "leave out concepts without members."
+            "leave out concepts without genes or samples."
         )
     return vectors, single
 
 
-def check_batch_size(batch_size: Any) -> int:
-    """Refuse what is no positive integer."""
-    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)):
-        raise TypeError(f"Expected batch_size to be a positive integer, found {batch_size!r}.")
-    if batch_size < 1:
-        raise ValueError(f"Expected batch_size to be a positive integer, found {batch_size}.")
-    return int(batch_size)
-
-
-def home(encoder: nn.Module, inputs: Tensor) -> torch.device:
+def _home(encoder: nn.Module, inputs: Tensor) -> torch.device:
     """Device of the encoder's parameters; of the inputs where it has none.
 
     Raises
@@ -204,3 +261,115 @@ def open_result(out: Any, shape: tuple[int, ...], like: Tensor) -> Tensor:
             "or meta one; allocate it with numpy.empty, numpy.lib.format.open_memmap or torch.empty."
         )
     return torch.from_numpy(out) if isinstance(out, np.ndarray) else out
+
+
+def short(dtype: torch.dtype) -> str:
+    """Name of a precision without "torch."."""
+    return str(dtype).removeprefix("torch.")
+
+
+def read_real(value: Any, name: str, dtype: torch.dtype | None = None) -> Tensor:
+    """Read real numbers in any form that numpy understands as a detached, dense, strided tensor.
+
+    Parameters
+    ----------
+    value
+        A number, a tensor, an array in any byte order and with any strides, a list, a table.
+    name
+        What the user calls it.
+    dtype
+        Floating precision of the result; None keeps a floating one and turns integers into the default precision.
+
+    Raises
+    ------
+    TypeError
+        It is sparse, or holds no real numbers.
+    ValueError
+        A number in it is finite and not zero, and becomes infinite or zero in that precision.
+    """
+    wide = _dense(value, name)
+    if dtype is None:
+        return wide if wide.is_floating_point() else wide.to(torch.get_default_dtype())
+    result = wide.to(dtype)
+    limits = torch.finfo(dtype)
+    for lost, what in (
+        ((result == 0) & (wide != 0), f"not smaller than {limits.tiny:.2g}"),
+        (result.isinf() & wide.isfinite(), f"not larger than {limits.max:.2g}"),
+    ):
+        if bool(lost.any()):
+            raise ValueError(
+                f"Expected numbers in {name} that {short(dtype)} can hold, {what} in magnitude, found "
+                f"{wide[lost][0].item():.3g}; scale {name}, or convert encoder and inputs to float64."
+            )
+    return result
+
+
+def _dense(value: Any, name: str) -> Tensor:
+    if isinstance(value, Tensor):
+        if value.layout is not torch.strided or value.is_nested:
+            raise TypeError(f"Expected dense {name}, found a tensor of layout {value.layout}; pass .to_dense().")
+        if value.is_complex():
+            raise TypeError(f"Expected real numbers in {name}, found {short(value.dtype)}; pass .real or .abs().")
+        # A tensor that was made under inference mode may not be saved for a backward pass; a clone of it may.
+        value = value.detach().resolve_neg()
+        return value.clone() if value.is_inference() else value
+    if value is None:
+        raise TypeError(f"Expected {name} to be an array of real numbers, found None.")
+    if hasattr(value, "toarray") and hasattr(value, "nnz"):
+        raise TypeError(f"Expected dense {name}, found {type(value).__name__}; pass .toarray().")
+    if isinstance(value, (list, tuple)) and any(isinstance(part, Tensor) for part in value):
+        value = [np.asarray(part.detach().cpu()) if isinstance(part, Tensor) else part for part in value]
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # rows of several lengths
+        raise TypeError(f"Expected {name} to be an array of numbers, found {type(value).__name__}: {error}") from None
+    if array.dtype.kind == "O":
+        with contextlib.suppress(TypeError, ValueError):
+            array = array.astype(np.float64)
+    if array.dtype.kind not in "fiub":
+        found = type(value).__name__ if array.dtype.kind == "O" else f"{type(value).__name__} of {array.dtype}"
+        raise TypeError(f"Expected {name} to be an array of real numbers, found {found}.")
+    if (array.dtype.kind == "f" and array.dtype.itemsize > 8) or (array.dtype.kind == "u" and array.dtype.itemsize > 1):
+        array = array.astype(np.float64)
+    plain = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False))
+    return torch.from_numpy(plain if plain.flags.writeable else plain.copy()).reshape(array.shape)
+
+
+def like_inputs(value: Any, inputs: Tensor, name: str) -> Tensor:
+    """Read a parameter that is a number, one sample or one sample for each input, as (1 or N, ...).
+
+    Raises
+    ------
+    TypeError
+        It holds no real numbers.
+    ValueError
+        Its shape fits neither, or it is not finite.
+    """
+    tensor = read_real(value, name, inputs.dtype)
+    if not bool(tensor.isfinite().all()):
+        raise ValueError(f"Expected a finite {name}, found NaN or infinity in it.")
+    shape = tuple(inputs.shape)
+    if tensor.ndim == 0:
+        return tensor.reshape([1] * inputs.ndim)
+    if tuple(tensor.shape) == shape[1:]:
+        return tensor[None]
+    if tuple(tensor.shape) in (shape, (1, *shape[1:])):
+        return tensor
+    raise ValueError(
+        f"Expected {name} to be a number, a sample of shape {shape[1:]} or one for each input, {shape}, "
+        f"found {tuple(tensor.shape)}."
+    )
+
+
+def check_positive_integer(value: Any, name: str) -> None:
+    """Refuse what is no integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"Expected {name} to be a positive integer, found {value!r}.")
+    if value < 1:
+        raise ValueError(f"Expected {name} to be a positive integer, found {value}.")
+
+
+def check_number(value: Any, name: str) -> None:
+    """Refuse what is no number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or value != value:
+        raise TypeError(f"Expected {name} to be a number, found {value!r}.")
