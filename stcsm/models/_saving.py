@@ -50,6 +50,7 @@ class SavingMixin:
     section_names: tuple[str, ...]
     is_trained_: bool
     _model_summary_string: str
+    _hashed: tuple[Any, str] | None = None
 
     if TYPE_CHECKING:  # what the model brings
 
@@ -79,16 +80,14 @@ class SavingMixin:
         def _class_named(cls, name: Any) -> type[Self]: ...
 
     def fingerprint(self) -> str:
-        """Short hash of the weights: two models with the same fingerprint give the same embedding."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.module.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        # Filters are made from the coordinates, and cells stand with the settings: they are no part of the state.
-        for name, tensor in sorted(self.module.named_buffers()):
-            if "_filter" in name or name == "grid.cells":
-                digest.update(tensor.detach().cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        """Short hash of the weights: two models with the same fingerprint give the same embedding.
+
+        Computed once per state of the weights, and again after training, loading or any change of them in place.
+        """
+        state = _weights_state(self.module)
+        if self._hashed is None or self._hashed[0] != state:
+            self._hashed = state, hash_weights(self.module)
+        return self._hashed[1]
 
     def save(self, dir_path: str | Path, overwrite: bool = False) -> None:
         """Write weights (safetensors) and settings (JSON) into a folder, whole or not at all.
@@ -140,8 +139,8 @@ class SavingMixin:
             ``"spots"``: the spots have to be the model's. ``"positions"``: apply the model to another section (or
             several, where ``adata`` was set up with a batch key) on the same grid. Spots are brought to the model's
             places by row and column (or by equal coordinates, where the model was trained without them). Places
-            that the section lacks are zero in the input; spots on no place of the model are left out, and maps are NaN there. Genes may
-            be others: a gene is a sample, not a feature.
+            that the section lacks are zero in the input; spots on no place of the model are left out, and maps are NaN
+            there. Genes may be others: a gene is a sample, not a feature.
 
         Raises
         ------
@@ -245,6 +244,34 @@ class SavingMixin:
                 "maps are NaN there"
             )
         return setup, spots, sections
+
+
+def hash_weights(module: GeneVAEModule) -> str:
+    """Hash of everything in a module that an embedding depends on."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    # Filters are made from the coordinates, and cells stand with the settings: they are no part of the state.
+    for name, tensor in sorted(module.named_buffers()):
+        if "_filter" in name or name == "grid.cells":
+            digest.update(tensor.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _weights_state(module: GeneVAEModule) -> tuple[Any, ...]:
+    """Name, memory address, version, shape and sum of every parameter and buffer: another one after any change.
+
+    Fused optimisers, running statistics and edits of ``.data`` change values and leave torch's version counter as it
+    was; the sums, a small part of the cost of a hash, tell those.
+    """
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    with torch.no_grad():
+        sums = [float(tensor.sum()) for tensor in tensors.values()]
+    return tuple(
+        (name, tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version, tuple(tensor.shape), total)
+        for (name, tensor), total in zip(tensors.items(), sums, strict=True)
+    )
 
 
 def _saved_places(tensors: dict[str, torch.Tensor], saved: dict[str, Any]) -> tuple[Frame | None, Sections | None]:

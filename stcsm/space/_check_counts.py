@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import weakref
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,20 @@ from scipy import sparse
 
 from stcsm.space._stored_blocks import stored_blocks
 
+_passed: dict[Hashable, tuple[Any, Any]] = {}
+"""Matrices that have passed: by the object's number or the file's name, a weak reference (or None) and a signature.
+
+Single operations on a dictionary are atomic, so threads need no lock; at worst two of them check a matrix twice.
+"""
+
 
 def check_counts(matrix: Any, spot_names: Sequence[str], gene_names: Sequence[str]) -> None:
     """Refuse a matrix that does not hold counts; say what it holds, where and how often.
+
+    A matrix that has passed is not read value by value again while it is the same object with the same shape, number,
+    sum and sum of squares of its stored values (one that was normalised in place has others), or the same data set of
+    an unchanged HDF5 file that is open for reading only. Whatever is neither (views, lazy arrays, zarr stores) is
+    checked each time. The user's data are not kept alive.
 
     Parameters
     ----------
@@ -26,6 +39,41 @@ def check_counts(matrix: Any, spot_names: Sequence[str], gene_names: Sequence[st
     ValueError
         If a value is NaN, infinite, negative or fractional, or if there is no count at all.
     """
+    name, reference, signature = _identity(matrix)
+    known = _passed.get(name)
+    if signature is not None and known is not None and known[1] == signature:
+        kept = known[0]
+        if kept is None or kept() is matrix:
+            return
+    check_every_value(matrix, spot_names, gene_names)
+    if signature is not None:
+        _passed[name] = (reference, signature)
+
+
+def _identity(matrix: Any) -> tuple[Hashable, Any, Any]:
+    """Name, weak reference and signature of a matrix; the signature is None where it could be another one unnoticed."""
+    values = matrix if isinstance(matrix, np.ndarray) else getattr(matrix, "data", None)
+    if isinstance(values, np.ndarray):
+        if values.dtype.kind not in "iufb" or not values.flags.forc:
+            return None, None, None
+        flat = values.ravel(order="K")  # not a copy, since the values are contiguous
+        # A spot's counts divided by its depth may leave the sum as it was, and the squares will not.
+        signature = (matrix.shape, values.dtype.str, flat.size, float(flat.sum()), float(np.vdot(flat, flat)))
+        name = id(matrix)
+        return name, weakref.ref(matrix, lambda _: _passed.pop(name, None)), signature
+    stored = getattr(matrix, "group", matrix)
+    file: Any = getattr(stored, "file", None)
+    if getattr(file, "mode", None) != "r":
+        return None, None, None
+    try:
+        stat = os.stat(file.filename)
+    except (OSError, TypeError, ValueError):  # a file that lies in memory
+        return None, None, None
+    return (file.filename, stored.name), None, (matrix.shape, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+def check_every_value(matrix: Any, spot_names: Sequence[str], gene_names: Sequence[str]) -> None:
+    """:func:`check_counts` of a matrix of which nothing is known yet."""
     if getattr(matrix, "dtype", None) is not None and matrix.dtype.kind not in "iufb":
         raise ValueError(f"Expected numbers as counts, found a matrix of {matrix.dtype}")
     faults = {"NaN or infinite": 0, "negative": 0, "fractional": 0}

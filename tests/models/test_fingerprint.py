@@ -1,0 +1,66 @@
+"""The fingerprint tells weights apart, and is computed once per state of them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from stcsm import pp
+from stcsm.models import GeneVAE, _saving
+from stcsm.space import _check_counts
+
+SMALL = {"smoothing": 0.0, "n_latent": 4, "n_hidden": 8}
+
+
+def counting(monkeypatch, module, name: str) -> list:
+    """A list that grows at every call of a function."""
+    calls, whole = [], getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *args: (calls.append(name), whole(*args))[1])
+    return calls
+
+
+def changed_by(model, how: str, folder) -> None:
+    weight = model.module.member(0).encoder.mean.weight
+    if how == "train":  # a fused optimiser does not count its steps as changes
+        model.train(max_epochs=1, progress=False, accelerator="cpu")
+    elif how == "in place":
+        with torch.no_grad():
+            weight[0, 0] += 1
+    elif how == "data":
+        weight.data.mul_(2)
+    elif how == "another module":
+        model.module = GeneVAE(model.adata, **{**SMALL, "seed": 5}).module
+    else:
+        other = GeneVAE(model.adata, **{**SMALL, "seed": 6})
+        model.module.load_state_dict(other.module.state_dict())
+
+
+@pytest.mark.parametrize("how", ["train", "in place", "data", "another module", "loaded weights"])
+def test_hashed_once_a_state(counts, monkeypatch, tmp_path, how):
+    GeneVAE.setup_anndata(counts)
+    model = GeneVAE(counts, **SMALL)
+    hashes = counting(monkeypatch, _saving, "hash_weights")
+    first = model.fingerprint()
+    model.get_latent_representation()
+    model.to_device("cpu")
+    assert model.fingerprint() == first
+    assert len(hashes) == 1
+    changed_by(model, how, tmp_path)
+    second = model.fingerprint()
+    assert second != first
+    assert model.fingerprint() == second
+    assert len(hashes) == 2
+    model.save(tmp_path / "m")
+    assert GeneVAE.load(tmp_path / "m", counts).fingerprint() == second
+
+
+def test_counts_are_validated_once_by_all_who_read_them(counts, monkeypatch):
+    checks = counting(monkeypatch, _check_counts, "check_every_value")
+    GeneVAE.setup_anndata(counts)
+    model = GeneVAE(counts, **SMALL)
+    model.train(max_epochs=1, progress=False, accelerator="cpu")
+    pp.spot_graph(counts, n_pcs=3, n_neighbors=4, steps=1, width=1.0)
+    assert len(checks) == 1
+    counts.X.data *= 0.5
+    with pytest.raises(ValueError, match="fractional"):
+        GeneVAE(counts, **SMALL)

@@ -1,0 +1,134 @@
+"""What counts are, that unchanged ones are read once, and what thinning and normalising do to them."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import anndata as ad
+import numpy as np
+import pytest
+from scipy import sparse
+
+from stcsm.space import _check_counts, check_counts, log_normalise, thin_counts
+
+FORMS = {"csr": sparse.csr_matrix, "csc": sparse.csc_array, "coo": sparse.coo_array, "dense": np.array}
+
+
+@pytest.fixture
+def x() -> np.ndarray:
+    """20 spots x 12 genes."""
+    return np.random.default_rng(0).poisson(1.5, (20, 12)).astype(np.float32)
+
+
+@pytest.fixture
+def full_checks(monkeypatch) -> list:
+    """Shapes of the matrices of which every value was looked at."""
+    seen = []
+    whole = _check_counts.check_every_value
+    monkeypatch.setattr(
+        _check_counts, "check_every_value", lambda matrix, *names: (seen.append(matrix.shape), whole(matrix, *names))[1]
+    )
+    return seen
+
+
+def check(matrix):
+    check_counts(matrix, range(matrix.shape[0]), range(matrix.shape[1]))
+
+
+@pytest.mark.parametrize("form", ["csr", "csc", "dense"])
+def test_an_unchanged_matrix_is_read_once_and_a_changed_one_again(x, form, full_checks):
+    matrix = FORMS[form](x)
+    for _ in range(3):
+        check(matrix)
+    assert len(full_checks) == 1
+    check(matrix.copy())  # another object, whatever it holds
+    assert len(full_checks) == 2
+    values = matrix if form == "dense" else matrix.data
+    values += 1
+    check(matrix)
+    assert len(full_checks) == 3
+
+
+@pytest.mark.parametrize("form", ["csr", "csc", "dense"])
+def test_a_matrix_normalised_in_place_is_refused(x, form):
+    matrix = FORMS[form](x)
+    check(matrix)
+    depth = x.sum(axis=1, keepdims=True)
+    scaled = x / depth * depth.mean()  # the sum of all values stays what it was
+    np.testing.assert_allclose(scaled.sum(), x.sum(), rtol=1e-5)
+    if form == "dense":
+        matrix[:] = scaled
+    else:
+        matrix.data[:] = FORMS[form](scaled).data
+    with pytest.raises(ValueError, match="fractional"):
+        check(matrix)
+
+
+def test_what_was_refused_is_refused_again(x, full_checks):
+    x[3, 3] = -1
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"1 negative \(first: -1 at spot 3, gene 3\)"):
+            check(x)
+    assert len(full_checks) == 2
+
+
+def test_the_matrix_is_not_kept_alive(x):
+    matrix = sparse.csr_matrix(x)
+    check(matrix)
+    gone = weakref.ref(matrix)
+    number = id(matrix)
+    assert number in _check_counts._passed
+    del matrix
+    gc.collect()
+    assert gone() is None
+    assert number not in _check_counts._passed
+
+
+@pytest.mark.parametrize("form", ["csr", "csc", "dense"])
+def test_a_file_is_read_again_when_it_was_written_again(x, form, tmp_path, full_checks):
+    adata = ad.AnnData(FORMS[form](x))
+    adata.layers["twice"] = FORMS[form](2 * x)
+    for n, path in enumerate([tmp_path / "a.h5ad", tmp_path / "b.h5ad", tmp_path / "a.h5ad"], start=1):
+        adata.write_h5ad(path)
+        backed = ad.read_h5ad(path, backed="r")
+        for _ in range(2):
+            check(backed.X)  # a new object each time
+        backed.file.close()
+        assert len(full_checks) == n
+    adata.X = adata.X * 0.5
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    backed = ad.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    with pytest.raises(ValueError, match="fractional"):
+        check(backed.X)
+    backed.file.close()
+
+
+def test_views_and_lists_of_lists_are_checked_each_time(x, full_checks):
+    adata = ad.AnnData(sparse.csr_matrix(x))
+    for matrix in (adata[:10].X, adata[:10].X, x[::2, ::2], x[::2, ::2]):
+        check(matrix)
+    assert len(full_checks) == 4
+
+
+def test_thinned_parts_add_up_and_have_their_share():
+    counts = np.random.default_rng(0).poisson(4.0, (200, 50))
+    first, rest = thin_counts(counts, 0.7, np.random.default_rng(1))
+    np.testing.assert_array_equal((first + rest).toarray(), counts)
+    # Binomial: the standard deviation of the share of n counts is sqrt(0.7 * 0.3 / n).
+    assert first.sum() / counts.sum() == pytest.approx(0.7, abs=4 * np.sqrt(0.21 / counts.sum()))
+    # Poisson counts split in two are independent.
+    assert abs(np.corrcoef(first.toarray().ravel(), rest.toarray().ravel())[0, 1]) < 0.04
+    with pytest.raises(ValueError, match="share"):
+        thin_counts(counts, 1.0, np.random.default_rng(1))
+
+
+def test_log_normalised_spots_have_the_median_depth(x):
+    x[4] = 0
+    found = np.expm1(log_normalise(x).toarray().astype(float))
+    depth = x.sum(axis=1)
+    median = np.median(depth[depth > 0])
+    np.testing.assert_allclose(found.sum(axis=1), np.where(depth > 0, median, 0), rtol=1e-5)
+    np.testing.assert_allclose(found[0] / found[0].sum(), x[0] / x[0].sum(), rtol=1e-5)
+    with pytest.raises(ValueError, match="only zeros"):
+        log_normalise(np.zeros((3, 3)))
