@@ -12,7 +12,7 @@ from scipy import sparse
 
 from stcsm import _keys
 from stcsm.pp._sections import section_names
-from stcsm.space import check_counts, stored_blocks, whole_places
+from stcsm.space import check_counts, stored_blocks, whole_positions
 
 
 def bin_spots(
@@ -149,7 +149,7 @@ def _section_of(adata: AnnData, batch_key: str | None) -> np.ndarray:
 
 
 def _places(adata: AnnData) -> tuple[np.ndarray, np.ndarray]:
-    places = whole_places(adata.obs.get(_keys.ARRAY_ROW), adata.obs.get(_keys.ARRAY_COL))
+    places = whole_positions(adata.obs.get(_keys.ARRAY_ROW), adata.obs.get(_keys.ARRAY_COL))
     if places is None:
         raise ValueError(
             "Expected whole numbers in obs['array_row'] and obs['array_col'], found none; run "

@@ -11,12 +11,12 @@ from anndata import AnnData
 from stcsm import _keys
 from stcsm.pp._sections import section_codes
 from stcsm.space import (
-    Places,
-    bin_places,
+    ArrayPositions,
+    bin_positions,
     check_grid_size,
-    lattice_places,
-    shared_lattice_places,
-    whole_places,
+    lattice_positions,
+    shared_lattice_positions,
+    whole_positions,
 )
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def to_grid(
         raise ValueError(f"Expected a positive microns_per_unit, found {microns_per_unit!r}")
     binned = bin_size is not None or n_bins is not None
     sections = section_codes(adata, batch_key)
-    given = whole_places(adata.obs.get(_keys.ARRAY_ROW), adata.obs.get(_keys.ARRAY_COL))
+    given = whole_positions(adata.obs.get(_keys.ARRAY_ROW), adata.obs.get(_keys.ARRAY_COL))
     if not binned and spatial_key is None and given is not None and not _binned_before(adata):
         check_grid_size(int(np.ptp(given[0])) + 1, int(np.ptp(given[1])) + 1)
         _write(adata, given, {"kind": "given", "moved": np.zeros(0, dtype=object)}, sections, batch_key)
@@ -95,9 +95,9 @@ def to_grid(
     key = _coordinates_key(adata, spatial_key, binned)
     coords = np.asarray(adata.obsm[key])
     if binned:
-        places = bin_places(coords, _side(adata, coords, bin_size, n_bins, microns_per_unit))
+        places = bin_positions(coords, _side(adata, coords, bin_size, n_bins, microns_per_unit))
     else:
-        found = lattice_places(coords) if sections is None else shared_lattice_places(coords, sections)
+        found = lattice_positions(coords) if sections is None else shared_lattice_positions(coords, sections)
         if found is None:
             raise ValueError(
                 f"Expected spots on a square or hexagonal array, found that adata.obsm[{key!r}] lies on none; say how "
@@ -152,7 +152,7 @@ def _microns_per_pixel(adata: AnnData) -> float | None:
     return None
 
 
-def _record(adata: AnnData, places: Places, key: str) -> dict[str, Any]:
+def _record(adata: AnnData, places: ArrayPositions, key: str) -> dict[str, Any]:
     return {
         "kind": places.kind,
         "spatial_key": key,
@@ -168,7 +168,7 @@ def _keep_array_coordinates(adata: AnnData) -> None:
     columns = [_keys.ARRAY_COL, _keys.ARRAY_ROW]
     if _keys.SPATIAL_ARRAY in adata.obsm or not set(columns) <= set(adata.obs):
         return
-    if whole_places(adata.obs[_keys.ARRAY_ROW], adata.obs[_keys.ARRAY_COL]) is None:
+    if whole_positions(adata.obs[_keys.ARRAY_ROW], adata.obs[_keys.ARRAY_COL]) is None:
         adata.obsm[_keys.SPATIAL_ARRAY] = adata.obs[columns].to_numpy()
 
 

@@ -19,7 +19,7 @@ IMAGES = 20
 
 
 @dataclass(frozen=True)
-class Places:
+class ArrayPositions:
     """Cells of the spots.
 
     Attributes
@@ -46,7 +46,7 @@ class Places:
     residual: float
 
 
-def lattice_places(coords: ArrayLike) -> Places | None:
+def lattice_positions(coords: ArrayLike) -> ArrayPositions | None:
     """Cells of spots that lie on a square or hexagonal array, one spot a cell; None where they lie on none.
 
     Parameters
@@ -70,7 +70,7 @@ def lattice_places(coords: ArrayLike) -> Places | None:
     return _as_places(steps, moved, found, found.residual)
 
 
-def _as_places(steps: NDArray[np.int64], moved: NDArray[np.int64], found: Lattice, residual: float) -> Places:
+def _as_places(steps: NDArray[np.int64], moved: NDArray[np.int64], found: Lattice, residual: float) -> ArrayPositions:
     """Lattice points, (S, 2), as rows and columns."""
     cols, rows = steps.T
     axes, origin = found.axes, found.origin
@@ -82,10 +82,10 @@ def _as_places(steps: NDArray[np.int64], moved: NDArray[np.int64], found: Lattic
     cols, rows = cols - first[0], rows - first[1]
     origin = origin + first @ axes
     check_grid_size(int(np.ptp(rows)) + 1, int(np.ptp(cols)) + 1)
-    return Places(rows, cols, found.kind, moved, origin, axes, residual)
+    return ArrayPositions(rows, cols, found.kind, moved, origin, axes, residual)
 
 
-def shared_lattice_places(coords: ArrayLike, sections: NDArray[np.intp]) -> Places | None:
+def shared_lattice_positions(coords: ArrayLike, sections: NDArray[np.intp]) -> ArrayPositions | None:
     """Cells of several sections on one array, one spot of a section a cell; None where they lie on none.
 
     The lattice is that of the section with most spots; the others are brought to it, so coordinates have to be in one
@@ -101,7 +101,7 @@ def shared_lattice_places(coords: ArrayLike, sections: NDArray[np.intp]) -> Plac
     Raises
     ------
     ValueError, MemoryError
-        As for :func:`lattice_places`.
+        As for :func:`lattice_positions`.
     """
     xy = check_coords(coords, at_least=1)
     largest = int(np.bincount(sections).argmax())
@@ -121,7 +121,7 @@ def shared_lattice_places(coords: ArrayLike, sections: NDArray[np.intp]) -> Plac
     return _as_places(steps, np.concatenate(moved), found, residual)
 
 
-def bin_places(coords: ArrayLike, size: float) -> Places:
+def bin_positions(coords: ArrayLike, size: float) -> ArrayPositions:
     """Bins of points: squares of side ``size`` (in the coordinates' unit) from the smallest coordinates on.
 
     Raises
@@ -144,7 +144,7 @@ def bin_places(coords: ArrayLike, size: float) -> Places:
     off = (xy - origin) / size - cells
     residual = float(np.sqrt(np.mean(np.square(off).sum(axis=1))))
     nobody = np.zeros(0, dtype=np.int64)
-    return Places(cells[:, 1], cells[:, 0], "bins", nobody, origin, size * np.eye(2), residual)
+    return ArrayPositions(cells[:, 1], cells[:, 0], "bins", nobody, origin, size * np.eye(2), residual)
 
 
 def fold_hexagonal(rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -234,7 +234,9 @@ def _nearest_free(
         reach += 1
 
 
-def whole_places(rows: ArrayLike | None, cols: ArrayLike | None) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+def whole_positions(
+    rows: ArrayLike | None, cols: ArrayLike | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
     """Rows and columns as whole numbers, or None where they are absent or are no whole numbers."""
     if rows is None or cols is None:
         return None

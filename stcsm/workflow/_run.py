@@ -20,7 +20,7 @@ from stcsm.attribution import LINEAR_METHODS, METHODS
 from stcsm.datasets import simulated_bulb
 from stcsm.io import existing_file
 from stcsm.models import GeneVAE
-from stcsm.models._logging import quiet as hushed
+from stcsm.models import quiet as hushed
 from stcsm.workflow._results import RESULTS, check_input, check_out, write_results
 from stcsm.workflow._trust import check_trust
 
