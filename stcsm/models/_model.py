@@ -335,8 +335,10 @@ class GeneVAE(BaseModelClass):
                     f"Expected the learning rate once, found lr={lr} and {plan_kwargs['lr']} in plan_kwargs"
                 )
             lr = plan_kwargs.pop("lr")
-        if not 0 < held_out < 1:
-            raise ValueError(f"Expected held_out between 0 and 1, found {held_out}")
+        if (batch_size is not None and batch_size < 1) or not 0 < held_out < 1:
+            raise ValueError(
+                f"Expected batch_size of 1 or more and held_out between 0 and 1, found {batch_size} and {held_out}"
+            )
         settings, samples, chosen = self.settings, self.samples, self.trained_samples
         schedule = self._make_schedule(settings["encoder"], len(chosen), samples.n_spots, max_epochs, lr, batch_size)
         require_training_memory(self.module, schedule.batch_size, samples.n_spots)

@@ -103,10 +103,6 @@ class Schedule:
     kl_warmup: float | None
     small: bool
 
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"Expected batch_size of 1 or more, found {self.batch_size}")
-
     @property
     def plan_kwargs(self) -> dict[str, Any]:
         """Arguments of the training plan."""

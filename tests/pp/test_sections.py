@@ -33,7 +33,7 @@ def test_sections_on_one_array_get_one_grid():
     record = both.uns["stcsm"]["grid"]
     assert (record["n_cells"], record["most_spots_a_cell"], len(record["moved"])) == (72, 1, 0)
     GeneVAE.setup_anndata(both, batch_key="section")
-    assert GeneVAE(both, smoothing=0.0, min_counts=1).describe()["n_places"] == 72
+    assert GeneVAE(both, smoothing=0.0, min_counts=1).describe()["n_positions"] == 72
     # Alone, a section has its own first row and column: the places would not be those of the other.
     alone = parts["b"].copy()
     pp.to_grid(alone)

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stcsm.space import bin_positions, check_grid_size, find_lattice, fold_hexagonal, lattice_positions, whole_positions
+from stcsm.space import (
+    array_coordinates,
+    bin_positions,
+    check_grid_size,
+    find_lattice,
+    fold_hexagonal,
+    lattice_positions,
+    nearest_neighbour_distance,
+    whole_positions,
+)
 
 
 def square(n_rows, n_cols):
@@ -16,7 +25,7 @@ def square(n_rows, n_cols):
 
 
 def hexagonal(n_rows, n_half):
-    """Space Ranger's array: rows, half columns, and places in spot distances."""
+    """Space Ranger's array: rows, half columns, and coordinates in spot distances."""
     rows, cols = (v.ravel() for v in np.meshgrid(range(n_rows), range(n_half), indexing="ij"))
     there = (rows + cols) % 2 == 0
     rows, cols = rows[there], cols[there]
@@ -101,29 +110,29 @@ def test_clouds_lie_on_no_lattice(n):
 
 @pytest.mark.parametrize("direction", [(1, 0), (0, 1), (3, 4)])
 def test_one_line_of_spots(direction):
-    places = lattice_positions(np.arange(12)[:, None] * np.array(direction, dtype=float))
-    steps = np.abs(np.diff(places.rows)) + np.abs(np.diff(places.cols))
+    positions = lattice_positions(np.arange(12)[:, None] * np.array(direction, dtype=float))
+    steps = np.abs(np.diff(positions.rows)) + np.abs(np.diff(positions.cols))
     assert (steps == 1).all()
 
 
 def test_one_spot():
-    places = lattice_positions([[3.5, 9.25]])
-    assert len(places.rows) == 1
+    positions = lattice_positions([[3.5, 9.25]])
+    assert len(positions.rows) == 1
 
 
 def test_bins_are_squares_of_their_size():
     xy = np.array([[0.0, 0.0], [9.99, 0], [10.0, 0], [0, 25.0]])
-    places = bin_positions(xy, 10)
-    assert places.cols.tolist() == [0, 0, 1, 0]
-    assert places.rows.tolist() == [0, 0, 0, 2]
+    positions = bin_positions(xy, 10)
+    assert positions.cols.tolist() == [0, 0, 1, 0]
+    assert positions.rows.tolist() == [0, 0, 0, 2]
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.floats(0.1, 10), st.integers(0, 1000))
 def test_points_lie_within_half_a_bin_of_its_centre(size, seed):
     xy = np.random.default_rng(seed).normal(scale=20, size=(60, 2))
-    places = bin_positions(xy, size)
-    centres = places.origin + np.column_stack([places.cols, places.rows]) @ places.axes
+    positions = bin_positions(xy, size)
+    centres = positions.origin + np.column_stack([positions.cols, positions.rows]) @ positions.axes
     assert np.abs(xy - centres).max() <= size / 2 * (1 + 1e-6)
 
 
@@ -136,7 +145,16 @@ def test_hexagonal_gaps_close_without_two_spots_meeting():
     np.testing.assert_array_equal(fold_hexagonal(rows, cols), cols)
 
 
-def test_places_that_are_no_whole_numbers():
+def test_hexagonal_positions_lie_as_on_the_array():
+    rows, steps = (x.ravel() for x in np.meshgrid(range(4), range(5), indexing="ij"))
+    coordinates = array_coordinates(rows, 2 * steps + rows % 2)
+    distance = np.linalg.norm(coordinates[:, None] - coordinates, axis=2)
+    assert nearest_neighbour_distance(coordinates) == pytest.approx(1)
+    assert (np.abs(distance - 1) < 1e-9).sum(axis=1).max() == 6
+    np.testing.assert_array_equal(array_coordinates(rows, steps), np.column_stack([steps, rows]))
+
+
+def test_positions_that_are_no_whole_numbers():
     assert whole_positions([1.0, 2.0], [3, 4])[0].tolist() == [1, 2]
     for rows, cols in (([1.5, 2], [1, 2]), ([1, np.nan], [1, 2]), (["a", "b"], [1, 2]), (None, [1, 2])):
         assert whole_positions(rows, cols) is None

@@ -1,4 +1,4 @@
-"""The original model's weights give the original's latents, maps and pictures through the public interface."""
+"""The original model's weights give the original's latents, maps and images through the public interface."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stcsm.tl._store import Concept, write_concepts
 
 
 @pytest.fixture(scope="module")
-def reference(golden_dir):
+def original(golden_dir):
     with np.load(golden_dir / "st_reference_seed0.npz", allow_pickle=False) as held:
         return dict(held)
 
@@ -32,19 +32,19 @@ def relative(found, expected):
     return np.abs(np.asarray(found) - expected).max() / np.abs(expected).max()
 
 
-def test_latents_of_all_genes(adata, model, reference):
-    z = model.get_latent_representation()[adata.var_names.get_indexer(reference["genes"])]
+def test_latents_of_all_genes(adata, model, original):
+    z = model.get_latent_representation()[adata.var_names.get_indexer(original["genes"])]
     assert z.shape == (16218, 20)
-    assert np.abs(z - reference["seed0_latent_mean"]).max() < 1e-4
+    assert np.abs(z - original["seed0_latent_mean"]).max() < 1e-4
 
 
-def test_pictures_of_the_concepts(model, reference):
-    assert relative(model.decode_images(reference["seed0_concept_vectors"]), reference["seed0_decoded"]) < 1e-5
+def test_images_of_the_concepts(model, original):
+    assert relative(model.decode_images(original["seed0_concept_vectors"]), original["seed0_decoded"]) < 1e-5
 
 
 @pytest.mark.parametrize("method", ["rectgrad", "guided_backprop"])
-def test_mean_maps_of_the_concepts_on_the_spots(adata, model, reference, method):
-    """tl.saliency with the original's concepts is the paper's figure."""
+def test_mean_maps_of_the_concepts_on_the_spots(adata, model, original, method):
+    """tl.saliency with the original's concepts is the published figure."""
     tissue = adata.copy()
     tl.embed_genes(tissue, model)
     made = [
@@ -53,25 +53,25 @@ def test_mean_maps_of_the_concepts_on_the_spots(adata, model, reference, method)
             label=str(gene),
             source="genes",
             estimator="mean",
-            members=np.asarray(reference["genes"][top], dtype=object),
+            members=np.asarray(original["genes"][top], dtype=object),
             weights=np.ones(50),
             vectors=vector[None],
         )
         for gene, top, vector in zip(
-            reference["concept_genes"], reference["seed0_top50_idx"], reference["seed0_concept_vectors"], strict=True
+            original["concept_genes"], original["seed0_top50_idx"], original["seed0_concept_vectors"], strict=True
         )
     ]
     write_concepts(tissue, made, model.fingerprint())
     tl.saliency(tissue, model, method=method, genes="concept", published=True)
     key = {"rectgrad": "seed0_mean_rectgrad_mean", "guided_backprop": "seed0_mean_guidedbp_mean"}[method]
-    at = tissue.obs_names.get_indexer(reference["spots"])
-    expected = reference[key][:, reference["grid_y"], reference["grid_x"]].T
+    at = tissue.obs_names.get_indexer(original["spots"])
+    expected = original[key][:, original["grid_y"], original["grid_x"]].T
     assert relative(tissue.obsm["concept_saliency"].to_numpy()[at], expected) < 1e-4
     tl.mean_expression(tissue)
-    expected = reference["seed0_mean_expr"][:, reference["grid_y"], reference["grid_x"]].T
+    expected = original["seed0_mean_expr"][:, original["grid_y"], original["grid_x"]].T
     assert relative(tissue.obsm["concept_expression"].to_numpy()[at], expected) < 1e-5
     tl.decoded(tissue, model, contrast=False)
-    expected = reference["seed0_decoded"][:, reference["grid_y"], reference["grid_x"]].T
+    expected = original["seed0_decoded"][:, original["grid_y"], original["grid_x"]].T
     assert relative(tissue.obsm["concept_decoded"].to_numpy()[at], expected) < 1e-5
 
 
