@@ -12,7 +12,7 @@ from scipy import sparse
 
 from stcsm.models import GeneVAE, _counts
 from stcsm.models._counts import FileGenes, GeneReader, MemoryGenes, ScratchGenes, open_genes
-from stcsm.space import _stored_blocks, check_counts, stored_blocks
+from stcsm.space import check_counts, stored_blocks
 
 FORMS = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix, "dense": np.asarray}
 
@@ -32,7 +32,7 @@ def small_pieces(monkeypatch):
     """Nothing fits into memory, and a block holds few values: every seam is met."""
     monkeypatch.setattr(_counts, "IN_MEMORY", 0)
     monkeypatch.setattr(_counts, "PIECE", 60)
-    monkeypatch.setattr(_stored_blocks.stored_blocks, "__defaults__", (200,))
+    monkeypatch.setattr(stored_blocks, "__defaults__", (200,))
 
 
 def on_disk(x, form, where, tmp_path, **kwargs):
@@ -142,7 +142,7 @@ def test_memory_is_bounded_by_blocks_not_by_the_matrix(form, tmp_path, monkeypat
     matrix = on_disk(counts.toarray(), form, "h5ad", tmp_path)
     monkeypatch.setattr(_counts, "IN_MEMORY", 2**20)
     monkeypatch.setattr(_counts, "PIECE", 2**16)
-    monkeypatch.setattr(_stored_blocks.stored_blocks, "__defaults__", (2**18,))
+    monkeypatch.setattr(stored_blocks, "__defaults__", (2**18,))
     monkeypatch.setattr(_counts, "VALUES", 2**18)
     tracemalloc.start()
     check_counts(matrix, range(20_000), range(1000))
@@ -153,39 +153,6 @@ def test_memory_is_bounded_by_blocks_not_by_the_matrix(form, tmp_path, monkeypat
     # The counts are 8 MB as CSC and 80 MB when dense; a profile is 80 kB.
     assert peak < 7.5e6
     np.testing.assert_array_equal(some.T, counts[reader.spots][:, :32].toarray())
-
-
-class Recorder:
-    """A matrix on disk that notes what is asked of it."""
-
-    def __init__(self, matrix, format):
-        self.matrix, self.format, self.shape, self.asked = matrix, format, matrix.shape, []
-
-    def __getitem__(self, index):
-        self.asked.append(index)
-        return self.matrix[index]
-
-
-def test_blocks_follow_the_order_of_storage(x):
-    by_columns = Recorder(sparse.csc_array(x), "csc")
-    blocks = list(stored_blocks(by_columns, values=200))
-    assert all(isinstance(i, tuple) and i[0] == slice(None) for i in by_columns.asked)
-    np.testing.assert_array_equal(np.hstack([b.toarray() for *_, b in blocks]), x)
-    assert [c for _, c, _ in blocks] == list(range(0, 23, 4))
-    by_rows = Recorder(sparse.csr_array(x), "csr")
-    blocks = list(stored_blocks(by_rows, values=200))
-    assert all(isinstance(i, slice) for i in by_rows.asked)
-    np.testing.assert_array_equal(np.vstack([b.toarray() for *_, b in blocks]), x)
-
-
-def test_fault_is_placed_in_any_block(x):
-    x[40, 20] = 0.25
-    names = [f"s{i}" for i in range(50)], [f"g{i}" for i in range(23)]
-    for form in FORMS.values():
-        with pytest.MonkeyPatch.context() as m:
-            m.setattr(_stored_blocks.stored_blocks, "__defaults__", (100,))
-            with pytest.raises(ValueError, match=r"1 fractional \(first: 0.25 at spot 's40', gene 'g20'\)"):
-                check_counts(form(x), *names)
 
 
 def train(adata, **kwargs):

@@ -7,7 +7,7 @@ import torch
 
 from stcsm import pp
 from stcsm.models import GeneVAE, _io
-from stcsm.space import _check_counts
+from stcsm.space import _counts
 
 SMALL = {"smoothing": 0.0, "n_latent": 4, "n_hidden": 8}
 
@@ -55,7 +55,7 @@ def test_hashed_once_a_state(counts, monkeypatch, tmp_path, how):
 
 
 def test_counts_are_validated_once_by_all_who_read_them(counts, monkeypatch):
-    checks = counting(monkeypatch, _check_counts, "check_every_value")
+    checks = counting(monkeypatch, _counts, "check_every_value")
     GeneVAE.setup_anndata(counts)
     model = GeneVAE(counts, **SMALL)
     model.train(max_epochs=1, progress=False, accelerator="cpu")
