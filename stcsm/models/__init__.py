@@ -3,8 +3,7 @@
 from stcsm._files import holds_only_a_model
 from stcsm.models._model import GeneVAE, PublishedVAE
 from stcsm.models._setup import counts_matrix as counts_of
-from stcsm.models._setup import read_setup
-from stcsm.models._training import quiet
+from stcsm.models._setup import quiet, read_setup
 from stcsm.models.published import published_cells
 from stcsm.nets import Conv2dSame
 

@@ -13,9 +13,6 @@ import pandas as pd
 import scvi
 import torch
 from anndata import AnnData
-from scvi import REGISTRY_KEYS
-from scvi.data import AnnDataManager
-from scvi.data.fields import CategoricalObsField, ObsmField
 from scvi.model.base import BaseModelClass
 from torch import Tensor, nn
 
@@ -27,11 +24,10 @@ from stcsm.models._module import GeneVAEModule, build_module
 from stcsm.models._setup import (
     Setup,
     check_anndata,
-    check_coordinates,
     check_settings,
     choose_encoder,
     read_setup,
-    section_labels,
+    register,
     write_setup,
 )
 from stcsm.models._tissue import Sections, Tissue, find_sections, grid_cells
@@ -42,7 +38,6 @@ from stcsm.models._training import (
     choose_smoothing,
     fit,
     make_schedule,
-    quiet,
     require_training_memory,
 )
 from stcsm.nets import SpotGrid
@@ -99,8 +94,8 @@ class GeneVAE(BaseModelClass):
     """
 
     # scvi-tools' base class gives what its users know: the registry of the setup and its table, `history`, `trainer`,
-    # `device` and `to_device`, `is_trained` and the warning of an untrained model, `summary_string`, and the interface
-    # that its TrainRunner completes. It sees a shell (names, coordinates, sections), never the user's AnnData.
+    # `device` and `to_device`, `is_trained` and the warning of an untrained model, `summary_string`, and the attributes
+    # that its TrainRunner sets. It is given a shell (names, coordinates, sections), never the user's AnnData.
 
     # What a kind of model is made of; PublishedVAE has its own.
     _grid_cells = staticmethod(grid_cells)
@@ -136,7 +131,7 @@ class GeneVAE(BaseModelClass):
         settings["encoder"] = choose_encoder(encoder)
         setup = read_setup(adata)
         check_anndata(adata, setup)  # the counts may have been normalised since
-        find_sections(adata, setup)
+        find_sections(adata, setup)  # checks spots without counts too
         tissue = Tissue(adata, setup)
         if settings["encoder"] == "conv":
             cells, shape = self._grid_cells(adata, tissue)
@@ -184,7 +179,7 @@ class GeneVAE(BaseModelClass):
         depth
             Depths that the module has; by default those of the tissue.
         """
-        super().__init__(self._shell(adata, tissue.setup))
+        super().__init__(register(type(self), adata, tissue.setup))
         self._user_adata = adata
         self._tissue = tissue
         self._hashed: tuple[Any, str] | None = None
@@ -194,33 +189,6 @@ class GeneVAE(BaseModelClass):
         self.trained_genes = genes if trained_genes is None else trained_genes
         self.module = self._new_module(_depth(tissue) if depth is None else depth)
         self._model_summary_string = self._summary()
-
-    def _shell(self, adata: AnnData, setup: Setup) -> AnnData:
-        """Return an AnnData with what scvi-tools registers and nothing else, registered."""
-        labels = section_labels(adata, setup)
-        sections = {} if labels is None else {setup.batch_key: pd.Categorical(labels)}
-        coordinates = check_coordinates(adata, setup.spatial_key)
-        axes = ["x", "y", "z"][: coordinates.shape[1]]
-        shell = AnnData(
-            obs=pd.DataFrame(sections, index=adata.obs_names),
-            var=pd.DataFrame(index=adata.var_names),
-            obsm={setup.spatial_key: pd.DataFrame(coordinates, index=adata.obs_names, columns=axes)},
-        )
-        fields: list[Any] = [ObsmField("spatial", setup.spatial_key)]
-        if labels is not None:
-            fields.append(CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, setup.batch_key))
-        arguments = self._get_setup_method_args(
-            cls=type(self),
-            adata=None,
-            layer=setup.layer,
-            spatial_key=setup.spatial_key,
-            batch_key=setup.batch_key,
-        )
-        manager = AnnDataManager(fields=fields, setup_method_args=arguments)
-        with quiet("scvi", logging.WARNING):
-            manager.register_fields(shell)
-        self.register_manager(manager)
-        return shell
 
     def _new_module(self, depth: Tensor) -> GeneVAEModule:
         cells = self.settings.get("grid")

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData, ImplicitModificationWarning
+from scvi import REGISTRY_KEYS
+from scvi.data import AnnDataManager
+from scvi.data.fields import CategoricalObsField, ObsmField
+from scvi.model.base import BaseModelClass
 
 from stcsm import _keys
 from stcsm.models._module import LIKELIHOODS
@@ -159,6 +167,57 @@ def check_coordinates(adata: AnnData, spatial_key: str) -> np.ndarray:
             f"adata.obsm[{spatial_key!r}] (first: {adata.obs_names[bad.argmax()]!r}); drop them or fill them in"
         )
     return coordinates
+
+
+@contextmanager
+def quiet(name: str, level: int) -> Iterator[None]:
+    """Keep notices of a library below a level from being shown; what was quieter already stays so."""
+    library = logging.getLogger(name)
+    before = library.level
+    library.setLevel(max(level, before))
+    try:
+        yield
+    finally:
+        library.setLevel(before)
+
+
+def register(kind: type[BaseModelClass], adata: AnnData, setup: Setup) -> AnnData:
+    """Register a setup with scvi-tools, and return the AnnData that the registry stands on.
+
+    scvi-tools writes into the AnnData that it registers, so it gets a shell: names, coordinates and sections.
+
+    Parameters
+    ----------
+    kind
+        Class of the model.
+    adata, setup
+        The user's AnnData, and where things are in it.
+    """
+    labels = section_labels(adata, setup)
+    coordinates = check_coordinates(adata, setup.spatial_key)
+    shell = AnnData(
+        obs=pd.DataFrame(
+            {} if labels is None else {setup.batch_key: pd.Categorical(labels)},
+            index=adata.obs_names,
+        ),
+        var=pd.DataFrame(index=adata.var_names),
+        obsm={
+            setup.spatial_key: pd.DataFrame(
+                coordinates, index=adata.obs_names, columns=["x", "y", "z"][: coordinates.shape[1]]
+            )
+        },
+    )
+    fields: list[Any] = [ObsmField("spatial", setup.spatial_key)]
+    if labels is not None:
+        fields.append(CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, setup.batch_key))
+    arguments = kind._get_setup_method_args(
+        cls=kind, adata=None, layer=setup.layer, spatial_key=setup.spatial_key, batch_key=setup.batch_key
+    )
+    manager = AnnDataManager(fields=fields, setup_method_args=arguments)
+    with quiet("scvi", logging.WARNING):
+        manager.register_fields(shell)
+    kind.register_manager(manager)
+    return shell
 
 
 def choose_encoder(encoder: str) -> str:

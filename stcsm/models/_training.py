@@ -9,8 +9,8 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from stcsm.models._batches import GeneDataModule, gain_over_depth, most_counted
 from stcsm.models._counts import GeneReader
 from stcsm.models._module import GeneVAEModule, side_by_side, torch_threads
+from stcsm.models._setup import quiet
 from stcsm.space import require_memory, some_spots
 
 logger = logging.getLogger(__name__)
@@ -65,18 +66,6 @@ SEARCH_LR = 6e-3
 HELD_OUT = 0.3
 TOLERANCE = 5e-4
 """Nats a held-out count by which a wider filter must be better than a narrower one."""
-
-
-@contextmanager
-def quiet(name: str, level: int) -> Iterator[None]:
-    """Keep notices of a library below a level from being shown; what was quieter already stays so."""
-    library = logging.getLogger(name)
-    before = library.level
-    library.setLevel(max(level, before))
-    try:
-        yield
-    finally:
-        library.setLevel(before)
 
 
 @dataclass(frozen=True)

@@ -247,7 +247,7 @@ def set_value(adata, value):
         (np.nan, r"1 NaN or infinite \(first: nan at spot 's2', gene 'g3'\)"),
     ],
 )
-def test_what_is_no_count_is_named_and_placed(counts, value, message, kind):
+def test_what_is_no_count_is_named_and_located(counts, value, message, kind):
     set_value(counts, value)
     counts.X = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix, "dense": lambda x: x.toarray()}[kind](counts.X)
     with pytest.raises(ValueError, match=message):

@@ -7,7 +7,6 @@ import pytest
 
 from stcsm import datasets, tl
 from stcsm.models import GeneVAE
-from stcsm.tl._store import Concept, write_concepts
 
 
 @pytest.fixture(scope="module")
@@ -46,22 +45,14 @@ def test_images_of_the_concepts(model, original):
 def test_mean_maps_of_the_concepts_on_the_spots(adata, model, original, method):
     """tl.saliency with the original's concepts is the published figure."""
     tissue = adata.copy()
-    tl.embed_genes(tissue, model)
-    made = [
-        Concept(
-            key=str(gene),
-            label=str(gene),
-            source="genes",
-            estimator="mean",
-            members=np.asarray(original["genes"][top], dtype=object),
-            weights=np.ones(50),
-            vectors=vector[None],
-        )
-        for gene, top, vector in zip(
-            original["concept_genes"], original["seed0_top50_idx"], original["seed0_concept_vectors"], strict=True
-        )
-    ]
-    write_concepts(tissue, made, model.fingerprint())
+    sets = {
+        str(gene): original["genes"][top].tolist()
+        for gene, top in zip(original["concept_genes"], original["seed0_top50_idx"], strict=True)
+    }
+    tl.concepts(tissue, model, genes=sets, estimator="mean")
+    # The original's vectors are means of sampled latents, and so not those of the posterior means.
+    for gene, vector in zip(sets, original["seed0_concept_vectors"], strict=True):
+        tissue.uns["stcsm"]["concepts"][gene]["vectors"] = vector[None]
     tl.saliency(tissue, model, method=method, genes="concept", published=True)
     key = {"rectgrad": "seed0_mean_rectgrad_mean", "guided_backprop": "seed0_mean_guidedbp_mean"}[method]
     at = tissue.obs_names.get_indexer(original["spots"])
