@@ -12,8 +12,7 @@ from benchmarks._recovery.rivals import Section
 from stcsm import pp
 from stcsm.attribution import attribute
 from stcsm.concepts import nearest_genes
-from stcsm.models import GeneVAE, PublishedVAE
-from stcsm.models._paper_grid import published_cells
+from stcsm.models import GeneVAE, PublishedVAE, published_cells
 from stcsm.nets import SIZE
 
 N_GENES = 50

@@ -1,10 +1,19 @@
 """Gene models: each gene is a sample, the spots are its features."""
 
 from stcsm._files import holds_only_a_model
-from stcsm.models._model import GeneVAE
-from stcsm.models._paper import PublishedVAE
+from stcsm.models._model import GeneVAE, PublishedVAE
 from stcsm.models._setup import counts_matrix as counts_of
-from stcsm.models._setup import read_setup
+from stcsm.models._setup import quiet, read_setup
+from stcsm.models.published import published_cells
 from stcsm.nets import Conv2dSame
 
-__all__ = ["Conv2dSame", "GeneVAE", "PublishedVAE", "counts_of", "holds_only_a_model", "read_setup"]
+__all__ = [
+    "Conv2dSame",
+    "GeneVAE",
+    "PublishedVAE",
+    "counts_of",
+    "holds_only_a_model",
+    "published_cells",
+    "quiet",
+    "read_setup",
+]

@@ -1,21 +1,32 @@
-"""What a gene model asks of an AnnData, checked before any work is done."""
+"""What a gene model is asked for and what it needs of an AnnData, checked before any work is done."""
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData, ImplicitModificationWarning
+from scvi import REGISTRY_KEYS
+from scvi.data import AnnDataManager
+from scvi.data.fields import CategoricalObsField, ObsmField
+from scvi.model.base import BaseModelClass
 
 from stcsm import _keys
+from stcsm.models._module import LIKELIHOODS
 from stcsm.space import check_counts
+
+ENCODERS = ("auto", "mlp", "conv")
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Where an AnnData keeps the counts and the coordinates of its spots, and which section each belongs to."""
+    """Where an AnnData holds the counts and the coordinates of its spots, and the section of each."""
 
     layer: str | None
     spatial_key: str
@@ -23,14 +34,14 @@ class Setup:
 
 
 def write_setup(adata: AnnData, setup: Setup) -> None:
-    """Record ``setup`` under our own key; nothing else of the AnnData is written."""
+    """Write ``setup`` under our own key; nothing else in the AnnData changes."""
     entry = {"spatial_key": setup.spatial_key}
     if setup.layer is not None:
         entry["layer"] = setup.layer
     if setup.batch_key is not None:
         entry["batch_key"] = setup.batch_key
     with warnings.catch_warnings():
-        # A view becomes an object of its own when something is written into it, which is what is wanted here.
+        # anndata warns that a view is copied when something is written into it, which is wanted here.
         warnings.simplefilter("ignore", ImplicitModificationWarning)
         adata.uns[_keys.UNS] = {**adata.uns.get(_keys.UNS, {}), "setup": entry}
 
@@ -78,7 +89,7 @@ def section_labels(adata: AnnData, setup: Setup) -> np.ndarray | None:
 
 
 def counts_matrix(adata: AnnData, layer: str | None) -> Any:
-    """Return the matrix of counts (S, G): dense, sparse or backed, as it stands, without a copy.
+    """Return the matrix of counts (S, G): dense, sparse or backed, as it is, without a copy.
 
     Raises
     ------
@@ -100,7 +111,7 @@ def counts_matrix(adata: AnnData, layer: str | None) -> Any:
 
 
 def check_anndata(adata: AnnData, setup: Setup) -> None:
-    """Refuse, before any work, an AnnData that a gene model cannot use.
+    """Refuse an AnnData that a gene model cannot use.
 
     Raises
     ------
@@ -156,3 +167,93 @@ def check_coordinates(adata: AnnData, spatial_key: str) -> np.ndarray:
             f"adata.obsm[{spatial_key!r}] (first: {adata.obs_names[bad.argmax()]!r}); drop them or fill them in"
         )
     return coordinates
+
+
+@contextmanager
+def quiet(name: str, level: int) -> Iterator[None]:
+    """Keep notices of a library below a level from being shown; what was quieter already stays so."""
+    library = logging.getLogger(name)
+    before = library.level
+    library.setLevel(max(level, before))
+    try:
+        yield
+    finally:
+        library.setLevel(before)
+
+
+def register(kind: type[BaseModelClass], adata: AnnData, setup: Setup) -> AnnData:
+    """Register a setup with scvi-tools, and return the AnnData that the registry stands on.
+
+    scvi-tools writes into the AnnData that it registers, so it gets a shell: names, coordinates and sections.
+
+    Parameters
+    ----------
+    kind
+        Class of the model.
+    adata, setup
+        The user's AnnData, and where things are in it.
+    """
+    labels = section_labels(adata, setup)
+    coordinates = check_coordinates(adata, setup.spatial_key)
+    shell = AnnData(
+        obs=pd.DataFrame(
+            {} if labels is None else {setup.batch_key: pd.Categorical(labels)},
+            index=adata.obs_names,
+        ),
+        var=pd.DataFrame(index=adata.var_names),
+        obsm={
+            setup.spatial_key: pd.DataFrame(
+                coordinates, index=adata.obs_names, columns=["x", "y", "z"][: coordinates.shape[1]]
+            )
+        },
+    )
+    fields: list[Any] = [ObsmField("spatial", setup.spatial_key)]
+    if labels is not None:
+        fields.append(CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, setup.batch_key))
+    arguments = kind._get_setup_method_args(
+        cls=kind, adata=None, layer=setup.layer, spatial_key=setup.spatial_key, batch_key=setup.batch_key
+    )
+    manager = AnnDataManager(fields=fields, setup_method_args=arguments)
+    with quiet("scvi", logging.WARNING):
+        manager.register_fields(shell)
+    kind.register_manager(manager)
+    return shell
+
+
+def choose_encoder(encoder: str) -> str:
+    """Resolve ``encoder="auto"``: fully connected, for any tissue.
+
+    A fully connected encoder takes any coordinates and any spots, needs no grid, and has no cells without tissue.
+    Convolutions share weights over the tissue, so they have fewer parameters on large grids, and the published model
+    has them. The default changes only if they recover tissue layers better (benchmarks/RECOVERY.md).
+    """
+    return "mlp" if encoder == "auto" else encoder
+
+
+def check_settings(s: dict[str, Any]) -> None:
+    """Refuse settings out of range; numbers become plain ``int`` and ``float``, since they are written as JSON.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range; the message names it.
+    """
+    if s["encoder"] not in ENCODERS:
+        raise ValueError(f"Expected encoder to be one of {ENCODERS}, found {s['encoder']!r}")
+    if s["likelihood"] not in LIKELIHOODS:
+        raise ValueError(f"Expected likelihood to be one of {LIKELIHOODS}, found {s['likelihood']!r}")
+    for name in ("n_latent", "n_seeds", "min_counts", "n_hidden"):
+        if not isinstance(s[name], (int, np.integer)) or s[name] < 1:
+            raise ValueError(f"Expected {name} to be a whole number of 1 or more, found {s[name]!r}")
+        s[name] = int(s[name])
+    seed = s["seed"]
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f"Expected seed to be a whole number of 0 or more, found {seed!r}")
+    smoothing, s["seed"] = s["smoothing"], int(seed)
+    if isinstance(smoothing, str) and smoothing == "auto":
+        return
+    if isinstance(smoothing, bool) or not isinstance(smoothing, (int, float, np.integer, np.floating)):
+        raise ValueError(f"Expected smoothing to be 'auto' or a number of 0 or more, found {smoothing!r}")
+    if not np.isfinite(smoothing) or smoothing < 0:
+        raise ValueError(f"Expected smoothing of 0 or more, found {smoothing!r}")
+    s["smoothing"] = float(smoothing)

@@ -1,33 +1,41 @@
-"""Training a gene model through scvi-tools' plan and runner."""
+"""Training a gene model: how long and in which steps, the plan, the run, and the choice of the filter's width.
+
+scvi-tools' plan and runner do the work, so a model has the history, the devices and the trainer arguments that users
+of scvi-tools know.
+"""
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from scvi.train import TrainRunner
-from torch import Tensor
+from lightning.pytorch import Trainer
+from scvi.model.base import BaseModelClass
+from scvi.module.base import LossOutput
+from scvi.train import TrainingPlan, TrainRunner
+from torch import Tensor, nn
 
-from stcsm.models._agreement import warn_of_strangers
-from stcsm.models._data import GeneDataModule
-from stcsm.models._logging import quiet
-from stcsm.models._module import GeneVAEModule
-from stcsm.models._plan import OneCyclePlan
-from stcsm.models._reader import GeneReader
-from stcsm.models._sections import Frame
-from stcsm.models._side_by_side import SMALL, side_by_side, torch_threads
-from stcsm.models._smoothing import choose_smoothing
-from stcsm.space import require_memory
+from stcsm.models._batches import GeneDataModule, gain_over_depth, most_counted
+from stcsm.models._counts import GeneReader
+from stcsm.models._module import GeneVAEModule, side_by_side, torch_threads
+from stcsm.models._setup import quiet
+from stcsm.space import require_memory, some_spots
+
+logger = logging.getLogger(__name__)
 
 GENES, FEWEST_STEPS = 450_000, 400
 """Genes that a training aims to see, each as often as it is passed over, and optimisation steps that it takes at least,
 if MOST_EPOCHS allow."""
 EPOCHS, MOST_EPOCHS = (40, 50), 100
-"""Passes over the genes: more than fifty, and few genes are overfitted (benchmarks/RECOVERY.md); more only where the
+"""Passes over the genes: with more than fifty, few genes are overfitted (benchmarks/RECOVERY.md); more only where the
 steps would be too few to learn anything."""
 BATCH, BATCH_MANY_GENES = 128, 256
 LR, LR_MANY_GENES, MANY_GENES = 2e-3, 1.2e-2, 5000
@@ -36,175 +44,395 @@ LR, LR_MANY_GENES, MANY_GENES = 2e-3, 1.2e-2, 5000
 There weak directions of the latent space settle in the steps that there are, and seeds agree; fewer genes are
 overfitted by it (benchmarks/RECOVERY.md). Smaller batches, of which there are more, take smaller steps."""
 KL_WARMUP_MANY_GENES = 0.45
-"""Share of the steps over which the KL weight rises there: with 0.3 some trainings lost a weak direction before it had
-been found, with 0.5 seeds agree less (benchmarks/RECOVERY.md)."""
+"""Share of the steps over which the KL weight rises there: with 0.3 some trainings lost a weak direction before it was
+found, with 0.5 seeds agree less (benchmarks/RECOVERY.md)."""
 MANY_SPOTS = 2**16
 """Larger sections have smaller batches, for the memory."""
+SMALL = 2**19
+"""Values of a batch (genes x spots) up to which one thread does the work of a fully connected model.
+
+Two gain a quarter at most on an idle machine; on a busy one they wait for each other, spinning, and take four times and
+more as long (docs/start.md). And what is learned does not depend on how many cores there are.
+"""
 SEARCH = 2
 """A search for the filter's width takes at most one step for so many of the training itself, at each width."""
+WIDTHS = (0.0, 0.5, 1.0, 2.0)
+"""Widths that are tried, the narrowest first, in nearest-neighbour distances."""
+SEARCH_STEPS, SEARCH_GENES, SEARCH_SPOTS, SEARCH_BATCH = 300, 1500, 5000, 64
+"""A width is chosen in at most so many steps, on at most so many genes, those of most counts, and (in whole patches)
+spots."""
+SEARCH_LR = 6e-3
+"""Highest learning rate of the short trainings, which have few steps to get anywhere."""
+HELD_OUT = 0.3
+TOLERANCE = 5e-4
+"""Nats a held-out count by which a wider filter must be better than a narrower one."""
 
-logger = logging.getLogger(__name__)
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long a model is trained, and in which steps.
+
+    Attributes
+    ----------
+    max_epochs
+        Passes over the genes.
+    batch_size
+        Genes a batch.
+    lr
+        Highest learning rate.
+    kl_warmup
+        Share of the steps over which the KL weight rises; None leaves it to the plan.
+    small
+        Whether batches are so small that one thread does a member's work.
+    """
+
+    max_epochs: int
+    batch_size: int
+    lr: float
+    kl_warmup: float | None
+    small: bool
+
+    @property
+    def plan_kwargs(self) -> dict[str, Any]:
+        """Arguments of the training plan."""
+        return {"lr": self.lr} | ({} if self.kl_warmup is None else {"kl_warmup": self.kl_warmup})
 
 
-class TrainingMixin:
-    """``train`` for a model that has a module, a reader of samples, settings and samples to train on."""
+def make_schedule(
+    encoder: str, n_samples: int, n_spots: int, max_epochs: int | None, lr: float | None, batch_size: int | None
+) -> Schedule:
+    """Complete the arguments of a training by defaults: see ``GeneVAE.train``.
 
-    module: GeneVAEModule
-    samples: GeneReader
-    settings: dict[str, Any]
-    trained_samples: np.ndarray
-    frame: Frame
+    Parameters
+    ----------
+    encoder
+        ``"mlp"`` or ``"conv"``.
+    n_samples, n_spots
+        Genes trained on (each section's counted), and the length of their profiles.
+    max_epochs, lr, batch_size
+        As they were given; None takes the default.
+    """
+    many = n_samples >= MANY_GENES and encoder == "mlp"
+    if batch_size is None:
+        batch_size = BATCH_MANY_GENES if many and n_spots <= MANY_SPOTS else BATCH if n_samples >= 2000 else BATCH // 2
+    if lr is None:
+        lr = max(LR, LR_MANY_GENES * min(batch_size / BATCH_MANY_GENES, 1)) if many else LR
+    if max_epochs is None:
+        usual = int(np.clip(round(GENES / n_samples), *EPOCHS))
+        steps_per_epoch = -(-n_samples // batch_size)
+        max_epochs = max(usual, min(MOST_EPOCHS, -(-FEWEST_STEPS // steps_per_epoch)))
+    small = encoder == "mlp" and batch_size * n_spots <= SMALL
+    return Schedule(max_epochs, batch_size, lr, KL_WARMUP_MANY_GENES if many else None, small)
 
-    if TYPE_CHECKING:  # what the model brings
 
-        def _build_module(self, depth: Tensor) -> GeneVAEModule: ...
+def require_training_memory(module: GeneVAEModule, batch_size: int, n_spots: int) -> None:
+    """Refuse a training that cannot fit: weights, gradients and two moments, and the arrays of a batch.
 
-        def _trial_module(self, depth: Tensor, coordinates: np.ndarray, width: float) -> GeneVAEModule: ...
+    Raises
+    ------
+    MemoryError
+        With the arithmetic.
+    """
+    parameters = sum(p.numel() for p in module.parameters())
+    require_memory(
+        4.0 * (4 * parameters + 5 * batch_size * n_spots),
+        f"4 x {parameters} parameters and 5 x {batch_size} genes x {n_spots} spots, 4 bytes each",
+        "lower batch_size, n_hidden or n_seeds, or bin the tissue to fewer spots: stcsm.pp.to_grid",
+    )
 
-        def section_agreement(self) -> dict[tuple[str, str], float]: ...
 
-    def train(
+def _adamw(params: Iterable[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW in one call for all parameters, where the device can; steps are short, and it is a quarter of one."""
+    params = list(params)
+    fused = all(p.device.type in ("cpu", "cuda") for p in params)
+    return torch.optim.AdamW(params, lr=lr, weight_decay=weight_decay, fused=fused)
+
+
+class OneCyclePlan(TrainingPlan):
+    """AdamW under a one-cycle learning rate (Smith & Topin 2019, arXiv 1708.07120), KL weight warmed up linearly.
+
+    Parameters
+    ----------
+    module
+        The gene module.
+    lr
+        Highest learning rate.
+    weight_decay
+        Decoupled weight decay.
+    kl_warmup
+        Share of the steps over which the KL weight rises from 0 to 1.
+    **kwargs
+        Passed to :class:`scvi.train.TrainingPlan`.
+    """
+
+    FIXED: ClassVar[dict[str, str]] = {
+        "optimizer": "the plan has AdamW",
+        "optimizer_creator": "the plan has AdamW",
+        "n_epochs_kl_warmup": "kl_warmup is the share of the steps",
+        "n_steps_kl_warmup": "kl_warmup is the share of the steps",
+    }
+    """Arguments of scvi-tools' plan that this one sets itself, and what to do about it."""
+
+    def __init__(
         self,
-        max_epochs: int | None = None,
-        lr: float | None = None,
-        batch_size: int | None = None,
-        early_stopping: bool = False,
-        held_out: float = 0.1,
-        accelerator: str = "auto",
-        devices: int | list[int] | str = "auto",
-        progress: bool = True,
-        plan_kwargs: dict[str, Any] | None = None,
-        **trainer_kwargs: Any,
-    ) -> None:
-        """Train all members, through scvi-tools' plan and runner.
+        module: Any,
+        *,
+        lr: float = 2e-3,
+        weight_decay: float = 0.1,
+        kl_warmup: float = 0.3,
+        **kwargs: Any,
+    ):
+        super().__init__(
+            module,
+            optimizer="Custom",
+            optimizer_creator=partial(_adamw, lr=lr, weight_decay=weight_decay),
+            lr=lr,
+            n_epochs_kl_warmup=None,
+            n_steps_kl_warmup=1,  # set when the number of steps is known
+            **kwargs,
+        )
+        self.kl_warmup = kl_warmup
+        self._sums = {"train": torch.zeros(0), "validation": torch.zeros(0)}
 
-        Every gene with ``min_counts`` counts is trained on, in each section where it has them; none is held out. With
-        ``smoothing="auto"`` short trainings choose the width of the spatial filter first.
+    @classmethod
+    def check_kwargs(cls, given: dict[str, Any], of_train: Sequence[str]) -> None:
+        """Refuse ``plan_kwargs`` that the plan does not take.
+
+        scvi-tools' plan passes names that it does not know to the loss, which fails in the first step.
 
         Parameters
         ----------
-        max_epochs
-            Passes over the genes; by default 450,000 divided by their number, at least 40 and at most 50, or, where
-            these are fewer than 400 steps, up to 100.
-        lr
-            Highest learning rate of the one-cycle schedule; by default 0.002, or, where a fully connected encoder is
-            trained on 5,000 genes or more (each section's counted), 0.012 for batches of 256 or more and in proportion
-            for smaller ones, at least 0.002.
-        batch_size
-            Genes a batch; by default 64 where fewer than 2,000 genes are trained on; 256 where a fully connected
-            encoder is trained on 5,000 or more (each section's counted), at up to 65,536 spots; otherwise 128.
-        early_stopping
-            Keep ``held_out`` of every gene's counts aside (binomial thinning) and stop when their ELBO stops improving.
-        held_out
-            Share of the counts kept aside for early stopping; not used without it.
-        accelerator, devices
-            Passed to Lightning; ``"auto"`` takes a GPU where there is one.
-        progress
-            Show a progress bar.
-        plan_kwargs
-            Passed to the training plan: ``weight_decay`` (0.1), ``kl_warmup`` (share of the steps over which the KL
-            weight rises; 0.3, or 0.45 where a fully connected encoder is trained on 5,000 genes or more), ...
-        **trainer_kwargs
-            Passed to :class:`scvi.train.Trainer`.
+        given
+            The arguments.
+        of_train
+            Names of the arguments of ``train`` itself.
 
         Raises
         ------
         ValueError
-            If a setting is out of range.
-        MemoryError
-            If parameters and a batch do not fit the free memory.
+            Naming the argument, and where it belongs.
         """
-        n = len(self.trained_samples)
-        many = n >= MANY_GENES and self.settings["encoder"] == "mlp"
-        if batch_size is None:
-            few_spots = self.samples.n_spots <= MANY_SPOTS
-            batch_size = BATCH_MANY_GENES if many and few_spots else BATCH if n >= 2000 else BATCH // 2
-        if batch_size < 1 or not 0 < held_out < 1:
-            raise ValueError(
-                f"Expected batch_size of 1 or more and held_out between 0 and 1, found {batch_size} and {held_out}"
-            )
-        if lr is None:
-            lr = max(LR, LR_MANY_GENES * min(batch_size / BATCH_MANY_GENES, 1)) if many else LR
-        self._require_memory(batch_size)
-        data = GeneDataModule(
-            self.samples, self.trained_samples, batch_size, self.settings["seed"], held_out if early_stopping else 0.0
+        known = {n for k in (TrainingPlan, OneCyclePlan) for n in inspect.signature(k.__init__).parameters}
+        known -= {"self", "module", "kwargs", "loss_kwargs", *cls.FIXED}
+        for name in given:
+            if name in cls.FIXED:
+                raise ValueError(f"Expected plan_kwargs without {name!r}: {cls.FIXED[name]}")
+            if name in of_train and name not in known:
+                raise ValueError(f"Expected plan_kwargs without {name!r}: it is an argument of train itself")
+            if name not in known:
+                raise ValueError(f"Expected plan_kwargs among {sorted(known)}, found {name!r}")
+
+    def on_fit_start(self) -> None:
+        """Restart the noise: the same in every process, each of which takes its own genes' rows of it."""
+        self.module.reset_noise()
+
+    def on_fit_end(self) -> None:
+        """Leave a module that takes batches of any size."""
+        self.module.reset_noise()
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Loss of a batch; scvi-tools' metric objects, updated at every step, would take longer than the step."""
+        if not self.module.training:
+            self.module.train()  # a callback that read latents has left it in evaluation mode
+        self.loss_kwargs["kl_weight"] = self.kl_weight
+        return self._step(batch, "train").loss * batch["weight"]
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Go back through the loss, and on through members that work on threads of their own."""
+        super().backward(loss, *args, **kwargs)
+        if self.module.workers is not None:
+            self.module.workers.backward()
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Add a batch of held-out counts to the epoch's means."""
+        self._step(batch, "validation")
+
+    def _step(self, batch: dict[str, Any], stage: str) -> LossOutput:
+        self.module.take_part(batch["rows"], batch["size"])
+        _, _, out = self.forward(batch, loss_kwargs=self.loss_kwargs)
+        if batch["weight"]:
+            sums = torch.stack([out.reconstruction_loss_sum, out.kl_local_sum]).detach().float()
+            sums = torch.cat([sums, sums.new_tensor([out.n_obs_minibatch])])
+            before = self._sums[stage]
+            self._sums[stage] = sums if not len(before) else before + sums
+        return out
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's means over genes and members, under scvi-tools' names."""
+        reconstruction, kl = self._means("train")
+        kl_weight = self.loss_kwargs["kl_weight"]
+        self.log("train_loss", reconstruction + kl_weight * kl, prog_bar=True)
+        self.log("kl_weight", torch.as_tensor(kl_weight, dtype=torch.float32))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the epoch's means over held-out counts; the divergence has the weight that it has in training."""
+        reconstruction, kl = self._means("validation")
+        self.log("validation_loss", reconstruction + self.loss_kwargs["kl_weight"] * kl)
+
+    def _means(self, stage: str) -> Tensor:
+        sums = self._sums[stage]
+        # A process may have had no gene at all; the sums of all processes together give the mean.
+        sums = sums if len(sums) else torch.zeros(3, device=self.device)
+        sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        self._sums[stage] = torch.zeros(0)
+        reconstruction, kl = means = sums[:2] / sums[2]
+        self.log_dict(
+            {
+                f"reconstruction_loss_{stage}": reconstruction,
+                f"kl_local_{stage}": kl,
+                f"elbo_{stage}": reconstruction + kl,
+            }
         )
-        if max_epochs is None:
-            max_epochs = _epochs(n, data.steps_per_epoch)
-        if self.settings["smoothing"] == "auto":
-            # The search has batches of its own: what counts is how much training there will be, not in which batches.
-            self._settle_smoothing(max_epochs * max(data.steps_per_epoch, n // BATCH) // SEARCH)
-        small = self.settings["encoder"] == "mlp" and batch_size * self.samples.n_spots <= SMALL
-        plan = self._plan(lr, ({"kl_warmup": KL_WARMUP_MANY_GENES} if many else {}) | (plan_kwargs or {}))
-        if early_stopping:
-            trainer_kwargs.setdefault("early_stopping_patience", 10)
-        trainer_kwargs.setdefault("log_every_n_steps", min(10, data.steps_per_epoch))
-        trainer_kwargs.setdefault("use_distributed_sampler", False)  # the batches are dealt out as they are made
-        self.module.train()  # Lightning leaves modules as they are, and encoding puts them into evaluation mode
-        _keep_freed_memory()
-        # Data loaders draw from the global generator; what the user has seeded stays as it was.
-        with (
-            torch.random.fork_rng(devices=[]),
-            warnings.catch_warnings(),
-            quiet("lightning.pytorch", logging.INFO if progress else logging.ERROR),
-            # Where processes share the batches, they share the cores too.
-            side_by_side(self.module, small) if trainer_kwargs.get("strategy", "auto") == "auto" else nullcontext(),
-        ):
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
-            TrainRunner(
-                self,
-                training_plan=plan,
-                data_splitter=data,
-                max_epochs=max_epochs,
-                accelerator=accelerator,
-                devices=devices,
-                early_stopping=early_stopping,
-                enable_progress_bar=progress,
-                **trainer_kwargs,
-            )()
-        warn_of_strangers(self.section_agreement())
+        return means
 
-    def _settle_smoothing(self, most_steps: int) -> None:
-        """Choose the width of the spatial filter and build the module with it."""
-        # Its batches are small, of however large a section: it looks at some of the genes and spots.
-        with torch_threads(1 if self.settings["encoder"] == "mlp" else torch.get_num_threads()):
-            width, gains = choose_smoothing(
-                self.samples,
-                self.trained_samples,
-                self.frame.coordinates,
-                self._trial_module,
-                seed=self.settings["seed"],
-                steps=most_steps,
-            )
-        self.settings["smoothing"] = width
-        self.module = self._build_module(self.module.depth.cpu())
-        logger.info(f"smoothing {width:g} of { ({w: round(g, 5) for w, g in gains.items()}) } nats a held-out count")
-
-    def _require_memory(self, batch_size: int) -> None:
-        """Refuse a training that cannot fit: weights, gradients and two moments, and the arrays of a batch."""
-        parameters = sum(p.numel() for p in self.module.parameters())
-        profile = batch_size * self.samples.n_spots
-        require_memory(
-            4.0 * (4 * parameters + 5 * profile),
-            f"4 x {parameters} parameters and 5 x {batch_size} genes x {self.samples.n_spots} spots, 4 bytes each",
-            "lower batch_size, n_hidden or n_seeds, or bin the tissue to fewer spots: stcsm.pp.to_grid",
-        )
-
-    def _plan(self, lr: float, plan_kwargs: dict[str, Any]) -> OneCyclePlan:
-        return OneCyclePlan(self.module, lr=lr, **plan_kwargs)
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Return the optimizer with its schedule, stepped after every batch."""
+        config = super().configure_optimizers()
+        # The trainer knows how many steps this process takes, also where several share the batches.
+        steps = int(self.trainer.estimated_stepping_batches)
+        self.n_steps_kl_warmup = max(1, round(self.kl_warmup * steps))
+        schedule = torch.optim.lr_scheduler.OneCycleLR(config["optimizer"], max_lr=self.lr, total_steps=max(steps, 2))
+        config["lr_scheduler"] = {"scheduler": schedule, "interval": "step"}
+        return config
 
 
-def _epochs(n_genes: int, steps_per_epoch: int) -> int:
-    """Passes over the genes by default."""
-    usual = int(np.clip(round(GENES / n_genes), *EPOCHS))
-    return max(usual, min(MOST_EPOCHS, -(-FEWEST_STEPS // steps_per_epoch)))
+def fit(
+    model: BaseModelClass,
+    plan: OneCyclePlan,
+    data: GeneDataModule,
+    schedule: Schedule,
+    *,
+    accelerator: str,
+    devices: int | list[int] | str,
+    early_stopping: bool,
+    progress: bool,
+    **trainer_kwargs: Any,
+) -> None:
+    """Train ``model.module`` through scvi-tools' runner, which writes the history; the global generator stays as it is.
+
+    Parameters
+    ----------
+    model
+        The model that the runner completes.
+    plan, data, schedule
+        Steps, batches, and their number.
+    accelerator, devices, early_stopping, progress, **trainer_kwargs
+        As for ``GeneVAE.train``.
+    """
+    if early_stopping:
+        trainer_kwargs.setdefault("early_stopping_patience", 10)
+    trainer_kwargs.setdefault("log_every_n_steps", min(10, data.steps_per_epoch))
+    trainer_kwargs.setdefault("use_distributed_sampler", False)  # the batches come as one process's parts already
+    module = plan.module
+    module.train()  # Lightning leaves modules as they are, and encoding puts them into evaluation mode
+    _keep_freed_memory()
+    # Where processes share the batches, they share the cores too.
+    alone = trainer_kwargs.get("strategy", "auto") == "auto"
+    # Data loaders draw from the global generator; what the user has seeded stays as it was.
+    with (
+        torch.random.fork_rng(devices=[]),
+        warnings.catch_warnings(),
+        quiet("lightning.pytorch", logging.INFO if progress else logging.ERROR),
+        side_by_side(module, schedule.small) if alone else nullcontext(),
+    ):
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of torch
+        TrainRunner(
+            model,
+            training_plan=plan,
+            data_splitter=data,
+            max_epochs=schedule.max_epochs,
+            accelerator=accelerator,
+            devices=devices,
+            early_stopping=early_stopping,
+            enable_progress_bar=progress,
+            **trainer_kwargs,
+        )()
 
 
 def _keep_freed_memory() -> None:
     """Let the C library keep what a step frees for the next one.
 
-    glibc hands large blocks back to the system when they are freed, and every step then pays for its pages anew: a
-    fifth of the time of a step of some 40 MiB. It stops doing so for blocks as large as one that was freed, 32 MiB at
-    most; elsewhere this does nothing.
+    glibc returns large blocks to the system when they are freed, and every step then pays for its pages again: a fifth
+    of the time of a step of some 40 MiB. It stops doing so for blocks as large as one that was freed, 32 MiB at most;
+    elsewhere this does nothing.
     """
     torch.empty(31 << 20, dtype=torch.uint8)
+
+
+def choose_smoothing(
+    reader: GeneReader,
+    genes: np.ndarray,
+    coordinates: np.ndarray,
+    build: Callable[[Tensor, np.ndarray, float], GeneVAEModule],
+    *,
+    seed: int,
+    steps: int,
+    n_threads: int,
+) -> float:
+    """Choose the width of the spatial filter whose short training predicts held-out counts best.
+
+    Counts of the genes that have most are thinned 70/30: in a short training the others are noise, which a wide filter
+    removes, whatever the tissue (benchmarks/RECOVERY.md). For each width, the narrowest first, a module is trained on
+    the 70% for about 300 steps and scored by the log-likelihood of the 30% under its decoder's shares of the spots, in
+    nats a held-out count over the depth profile. A wider filter is taken only if it is better by more than the
+    tolerance; the search ends when wider gets worse. Labels are not used.
+
+    Parameters
+    ----------
+    reader
+        Counts; of several sections, of samples over array positions.
+    genes
+        Genes (n,), or samples, that the model will be trained on.
+    coordinates
+        Coordinates of the model's spots, (S', 2 or 3).
+    build
+        Makes the module for depths (S'',), coordinates (S'', 2 or 3) and a width.
+    seed
+        Seed of the spots, the thinning and the trainings.
+    steps
+        Most steps of a training; never more than 300.
+    n_threads
+        Threads of torch.
+
+    Returns
+    -------
+    The width.
+    """
+    some = most_counted(reader, genes, SEARCH_GENES)
+    spots = some_spots(coordinates, SEARCH_SPOTS, seed)
+    part = reader.part(some, spots)
+    usable = np.flatnonzero(part.gene_totals >= 2)
+    where = coordinates[spots][part.spots]
+    if len(usable) < 2 or len(np.unique(where, axis=0)) < 2:
+        return WIDTHS[0]
+    data = GeneDataModule(part, usable, SEARCH_BATCH, seed, HELD_OUT)
+    gains: dict[float, float] = {}
+    best = WIDTHS[0]
+    with torch_threads(n_threads):
+        for width in WIDTHS:
+            module = build(torch.from_numpy(part.depth.astype(np.float32)), where, width)
+            _train_shortly(module, data, min(steps, SEARCH_STEPS))
+            gains[width] = gain_over_depth(module, data)
+            if gains[width] > gains[best] + TOLERANCE:
+                best = width
+            elif gains[width] < gains[best] - TOLERANCE:
+                break
+    logger.info(f"smoothing {best:g} of { ({w: round(g, 5) for w, g in gains.items()}) } nats a held-out count")
+    return best
+
+
+def _train_shortly(module: GeneVAEModule, data: GeneDataModule, steps: int) -> None:
+    """Train a module of a search; the global generator stays as it is."""
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), quiet("lightning.pytorch", logging.ERROR):
+        warnings.simplefilter("ignore")
+        trainer = Trainer(
+            max_epochs=max(1, round(steps / data.steps_per_epoch)),
+            accelerator="cpu",
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            limit_val_batches=0,
+        )
+        trainer.fit(OneCyclePlan(module, lr=SEARCH_LR), data)

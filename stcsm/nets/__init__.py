@@ -1,4 +1,4 @@
-"""Torch layers that both halves (tissues and faces) use."""
+"""Network layers and networks that both halves (tissues and faces) use."""
 
 from stcsm.nets._conv import Conv2dSame, conv2d_same
 from stcsm.nets._conv_transpose import ConvTranspose2dSame

@@ -88,9 +88,9 @@ def conv2d_same(
 
 
 class Conv2dSame(nn.Conv2d):
-    """Convolution layer with TensorFlow's SAME padding, asymmetric where needed.
+    """Convolution with TensorFlow's SAME padding, asymmetric where needed.
 
-    ``torch.nn.Conv2d(padding="same")`` refuses strides; this layer does not. Weights are laid out as in
+    ``torch.nn.Conv2d(padding="same")`` refuses strides; this class does not. Weights are laid out as in
     :class:`torch.nn.Conv2d`: a TensorFlow kernel (height, width, in, out) goes in as ``kernel.permute(3, 2, 0, 1)``.
 
     Parameters

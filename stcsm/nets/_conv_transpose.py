@@ -53,7 +53,7 @@ def conv_transpose2d_same(input: Tensor, weight: Tensor, bias: Tensor | None = N
 
 
 class ConvTranspose2dSame(nn.ConvTranspose2d):
-    """Transposed convolution layer with TensorFlow's SAME padding: the output is ``stride`` times the input's size.
+    """Transposed convolution with TensorFlow's SAME padding: the output is ``stride`` times the input's size.
 
     Weights are laid out as in :class:`torch.nn.ConvTranspose2d`: a TensorFlow kernel (height, width, out, in) goes in
     as ``kernel.permute(3, 2, 0, 1)``.
@@ -88,7 +88,7 @@ class ConvTranspose2dSame(nn.ConvTranspose2d):
         super().__init__(in_channels, out_channels, kernel, stride=steps, bias=bias, **factory)
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """Apply the layer; ``output_size`` is fixed by SAME and must be left out."""
+        """Convolve; ``output_size`` is fixed by SAME and must be left out."""
         if output_size is not None:
             raise ValueError("Expected no output_size, SAME padding fixes it; leave it out.")
         return conv_transpose2d_same(input, self.weight, self.bias, self.stride)  # type: ignore[arg-type]

@@ -47,8 +47,8 @@ class GridEncoder(nn.Module):
     """Images over a grid to the mean and log-variance of a Gaussian in latent space.
 
     Each level is a 3 x 3 convolution, layer norm, softplus, and an average over 2 x 2 cells, until 4 to 7 cells a side
-    are left; then one hidden layer. Averages instead of strides keep gradients from being checkered. Where there is
-    tissue is a second input channel, which the encoder adds by itself.
+    are left; then one hidden network layer. Averages instead of strides avoid checkered gradients. A second
+    input channel, which the encoder adds, is one where there is tissue.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ class GridDecoder(nn.Module):
 
 
 class _Block(nn.Module):
-    """Convolution, layer norm over channels and cells, softplus, and what changes the size."""
+    """Convolution, layer norm over channels and cells, softplus, and a change of size."""
 
     def __init__(self, before: int, after: int, resize: nn.Module):
         super().__init__()

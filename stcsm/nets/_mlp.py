@@ -41,7 +41,7 @@ class SpatialFilter(nn.Module):
 class SpotEncoder(nn.Module):
     """Profile over spots to the mean and log-variance of a Gaussian in latent space.
 
-    One hidden layer with layer norm and softplus: smooth activations keep maps of different seeds alike.
+    One hidden network layer with layer norm and softplus: with smooth activations, maps of different seeds are alike.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ _BN: dict[str, Any] = {"eps": 1e-3, "momentum": 0.01}  # TensorFlow's defaults; 
 class PublishedEncoder(nn.Module):
     """Images (N, 1, 32, 32) to mean and log-variance in latent space (Brocki & Chung 2019, arXiv 1910.13140).
 
-    Three strided convolutions and two dense layers, each followed by ReLU and then batch normalisation.
+    Three strided convolutions and two dense network layers, each followed by ReLU and then batch normalisation.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ class PublishedDecoder(nn.Module):
 
 
 class BatchNormOfAny(nn.BatchNorm1d):
-    """Batch normalisation that takes a gene alone in its batch, as Keras does: the gene is the mean, the variance 0.
+    """Batch normalisation that takes a batch of one gene, as Keras does: the gene is the mean, the variance 0.
 
     torch refuses it, and the last batch of an epoch may hold a single gene.
     """
@@ -104,7 +104,7 @@ class ChannelsLast(nn.Module):
     """(N, C, H, W) to (N, H, W, C)."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Turn the axes."""
+        """Permute the axes."""
         return maps.permute(0, 2, 3, 1)
 
 
@@ -112,7 +112,7 @@ class ChannelsFirst(nn.Module):
     """(N, H, W, C) to (N, C, H, W)."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Turn the axes."""
+        """Permute the axes."""
         return maps.permute(0, 3, 1, 2)
 
 

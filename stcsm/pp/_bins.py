@@ -12,7 +12,7 @@ from scipy import sparse
 
 from stcsm import _keys
 from stcsm.pp._sections import section_names
-from stcsm.space import check_counts, stored_blocks, whole_places
+from stcsm.space import check_counts, stored_blocks, whole_positions
 
 
 def bin_spots(
@@ -42,7 +42,7 @@ def bin_spots(
     ValueError
         If there are no rows and columns, or no such layer or column, or values that are not counts.
     """
-    rows, cols = _places(adata)
+    rows, cols = _positions(adata)
     batch_key = batch_key or _batch_key(adata)
     sections, section = np.unique(_section_of(adata, batch_key), return_inverse=True)
     if layer is not None and layer not in adata.layers:
@@ -120,13 +120,13 @@ def from_bins(adata: AnnData, bins: AnnData, keys: Sequence[str] | str | None = 
             f"{f' and no {absent[0]!r}' if absent else ''}; run stcsm.tl.concept_map(bins, model) first"
         )
     batch_key = _batch_key(bins)
-    index = pd.MultiIndex.from_arrays([_section_of(bins, batch_key), *_places(bins)])
+    index = pd.MultiIndex.from_arrays([_section_of(bins, batch_key), *_positions(bins)])
     if index.has_duplicates:
         raise ValueError(
             f"Expected each bin once, found {int(index.duplicated().sum())} that stand more than once"
             + ("" if batch_key else "; if these are bins of several sections: stcsm.pp.to_grid(bins, batch_key=...)")
         )
-    at = index.get_indexer(pd.MultiIndex.from_arrays([_section_of(adata, batch_key), *_places(adata)]))
+    at = index.get_indexer(pd.MultiIndex.from_arrays([_section_of(adata, batch_key), *_positions(adata)]))
     made = {}
     for key in keys:
         table = bins.obsm[key]
@@ -148,14 +148,14 @@ def _section_of(adata: AnnData, batch_key: str | None) -> np.ndarray:
     return np.full(adata.n_obs, "") if names is None else names
 
 
-def _places(adata: AnnData) -> tuple[np.ndarray, np.ndarray]:
-    places = whole_places(adata.obs.get(_keys.ARRAY_ROW), adata.obs.get(_keys.ARRAY_COL))
-    if places is None:
+def _positions(adata: AnnData) -> tuple[np.ndarray, np.ndarray]:
+    positions = whole_positions(adata.obs.get(_keys.ARRAY_ROW), adata.obs.get(_keys.ARRAY_COL))
+    if positions is None:
         raise ValueError(
             "Expected whole numbers in obs['array_row'] and obs['array_col'], found none; run "
             "stcsm.pp.to_grid(adata, bin_size=...) first"
         )
-    return places
+    return positions
 
 
 def _commonest(labels: pd.Series, bin_of: np.ndarray, n_bins: int) -> pd.Categorical:

@@ -1,4 +1,4 @@
-"""The spot graph: spots that look alike should get alike values."""
+"""The spot graph: spots that look alike should get similar values."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def spot_graph(
     adata
         Spots x genes with raw counts.
     scale
-        ``"region"``: which region does a place belong to? ``"spot"``: which spots (cells) are meant?
+        ``"region"``: which region does a spot belong to? ``"spot"``: which spots (cells) are meant?
     width
         Width of the smoothing in nearest-neighbour distances. ``"auto"``: for regions, the width at which neighbours
         predict a spot's leading components best (half of it where a spot holds many cells); for spots, by held-out
@@ -144,8 +144,8 @@ def make_spot_graph(
     record = _choose(counts, coords[richest], scale, width, asked, seed, progress)
     graphs = [_join(csr_array(whole[own]), coords[own], record, seed) for own in sections.values()]
     graph = _to_all_spots(graphs, list(sections.values()), adata.n_obs)
-    place = _place(adata, layer, spatial_key, batch_key)
-    return graph, {"scale": scale, "seed": seed, **place, **record}
+    origin = _origin(adata, layer, spatial_key, batch_key)
+    return graph, {"scale": scale, "seed": seed, **origin, **record}
 
 
 def _sections(adata: AnnData, batch_key: str | None, used: np.ndarray) -> dict[str, np.ndarray]:
@@ -202,23 +202,23 @@ def _join(counts: csr_array, coords: np.ndarray, settings: dict[str, Any], seed:
     return similarity_graph(nearest_spots(scores, n_neighbors), n_neighbors)
 
 
-def _place(adata: AnnData, layer: str | None, spatial_key: str, batch_key: str | None) -> dict[str, str]:
-    """What a graph was made for: spots in their order, counts, coordinates, sections."""
+def _origin(adata: AnnData, layer: str | None, spatial_key: str, batch_key: str | None) -> dict[str, str]:
+    """What a graph is made from: spots in their order, counts, coordinates, sections."""
     digest = hashlib.sha256("\n".join(map(str, adata.obs_names)).encode(errors="replace"))
     coords = np.ascontiguousarray(np.asarray(adata.obsm[spatial_key], dtype=np.float64))
     digest.update(coords.tobytes())
     if batch_key is not None and batch_key in adata.obs:
         digest.update("\n".join(adata.obs[batch_key].astype(str)).encode(errors="replace"))
-    place = {"layer": layer or "", "spatial_key": spatial_key, "spots": digest.hexdigest()[:16]}
-    return place if batch_key is None else {**place, "batch_key": batch_key}
+    origin = {"layer": layer or "", "spatial_key": spatial_key, "spots": digest.hexdigest()[:16]}
+    return origin if batch_key is None else {**origin, "batch_key": batch_key}
 
 
 def same_spots(
     adata: AnnData, record: dict[str, Any], layer: str | None, spatial_key: str, batch_key: str | None = None
 ) -> bool:
     """Whether the graph of a record was made for these spots, counts, coordinates and sections."""
-    place = _place(adata, layer, spatial_key, batch_key)
-    return all(record.get(name, "") == place.get(name, "") for name in ("batch_key", *place))
+    origin = _origin(adata, layer, spatial_key, batch_key)
+    return all(record.get(name, "") == origin.get(name, "") for name in ("batch_key", *origin))
 
 
 def _candidates(name: str, value: int | str, default: tuple[int, ...], most: int) -> tuple[int, ...]:

@@ -11,12 +11,12 @@ from anndata import AnnData
 from stcsm import _keys
 from stcsm.pp._sections import section_codes
 from stcsm.space import (
-    Places,
-    bin_places,
+    ArrayPositions,
+    bin_positions,
     check_grid_size,
-    lattice_places,
-    shared_lattice_places,
-    whole_places,
+    lattice_positions,
+    shared_lattice_positions,
+    whole_positions,
 )
 
 logger = logging.getLogger(__name__)
@@ -35,8 +35,8 @@ def to_grid(
 
     Without ``bin_size`` and ``n_bins`` the spots are taken to lie on an array. Whole numbers that stand in
     ``.obs["array_row"]`` and ``.obs["array_col"]`` (Visium) stay as they are; otherwise the square or hexagonal lattice
-    is found from coordinates of any unit, rotation and offset, and every spot gets a cell of its own: where two want
-    the same, the nearer has it and the other goes to the nearest free cell, with a warning. Clouds of points (cells,
+    is found from coordinates of any unit, rotation and offset, and every spot gets a cell of its own: where two have
+    the same, the nearer keeps it and the other goes to the nearest free cell, with a warning. Clouds of points (cells,
     beads, small bins) are binned, and may share a cell: :func:`stcsm.pp.bin_spots` adds them up,
     :func:`stcsm.pp.from_bins` brings maps back to them.
 
@@ -47,7 +47,7 @@ def to_grid(
     bin_size
         Side of a bin in micrometres.
     n_bins
-        Bins along the longer side of the tissue, in place of ``bin_size``.
+        Bins along the longer side of the tissue, instead of ``bin_size``.
     spatial_key
         Key of the coordinates in ``.obsm``, (S, 2); by default array coordinates (``"spatial_array"``) where there are
         any and no bins are asked for, else ``"spatial"``.
@@ -87,7 +87,7 @@ def to_grid(
         raise ValueError(f"Expected a positive microns_per_unit, found {microns_per_unit!r}")
     binned = bin_size is not None or n_bins is not None
     sections = section_codes(adata, batch_key)
-    given = whole_places(adata.obs.get(_keys.ARRAY_ROW), adata.obs.get(_keys.ARRAY_COL))
+    given = whole_positions(adata.obs.get(_keys.ARRAY_ROW), adata.obs.get(_keys.ARRAY_COL))
     if not binned and spatial_key is None and given is not None and not _binned_before(adata):
         check_grid_size(int(np.ptp(given[0])) + 1, int(np.ptp(given[1])) + 1)
         _write(adata, given, {"kind": "given", "moved": np.zeros(0, dtype=object)}, sections, batch_key)
@@ -95,24 +95,24 @@ def to_grid(
     key = _coordinates_key(adata, spatial_key, binned)
     coords = np.asarray(adata.obsm[key])
     if binned:
-        places = bin_places(coords, _side(adata, coords, bin_size, n_bins, microns_per_unit))
+        positions = bin_positions(coords, _side(adata, coords, bin_size, n_bins, microns_per_unit))
     else:
-        found = lattice_places(coords) if sections is None else shared_lattice_places(coords, sections)
+        found = lattice_positions(coords) if sections is None else shared_lattice_positions(coords, sections)
         if found is None:
             raise ValueError(
                 f"Expected spots on a square or hexagonal array, found that adata.obsm[{key!r}] lies on none; say how "
                 f"large the bins are to be: bin_size=... (micrometres) or n_bins=..., such as n_bins="
                 f"{max(1, round((len(coords) / 4) ** 0.5))} for about 4 of the {len(coords)} spots a bin"
             )
-        places = found
-    if len(places.moved):
-        names = ", ".join(map(str, adata.obs_names[places.moved[:5]]))
+        positions = found
+    if len(positions.moved):
+        names = ", ".join(map(str, adata.obs_names[positions.moved[:5]]))
         logger.warning(
-            f"{len(places.moved)} of {adata.n_obs} spots fell on the cell of another spot and went to the nearest free "
-            f"one: {names}{', ...' if len(places.moved) > 5 else ''}; no counts are lost"
+            f"{len(positions.moved)} of {adata.n_obs} spots fell on the cell of another spot and went to the nearest "
+            f"free one: {names}{', ...' if len(positions.moved) > 5 else ''}; no counts are lost"
         )
     _keep_array_coordinates(adata)
-    _write(adata, (places.rows, places.cols), _record(adata, places, key), sections, batch_key)
+    _write(adata, (positions.rows, positions.cols), _record(adata, positions, key), sections, batch_key)
 
 
 def _binned_before(adata: AnnData) -> bool:
@@ -152,34 +152,34 @@ def _microns_per_pixel(adata: AnnData) -> float | None:
     return None
 
 
-def _record(adata: AnnData, places: Places, key: str) -> dict[str, Any]:
+def _record(adata: AnnData, positions: ArrayPositions, key: str) -> dict[str, Any]:
     return {
-        "kind": places.kind,
+        "kind": positions.kind,
         "spatial_key": key,
-        "moved": np.asarray(adata.obs_names[places.moved], dtype=object),
-        "origin": places.origin,
-        "axes": places.axes,
-        "residual": places.residual,
+        "moved": np.asarray(adata.obs_names[positions.moved], dtype=object),
+        "origin": positions.origin,
+        "axes": positions.axes,
+        "residual": positions.residual,
     }
 
 
 def _keep_array_coordinates(adata: AnnData) -> None:
-    """Array coordinates with fractions, before whole numbers take their place."""
+    """Array coordinates with fractions, before whole numbers replace them."""
     columns = [_keys.ARRAY_COL, _keys.ARRAY_ROW]
     if _keys.SPATIAL_ARRAY in adata.obsm or not set(columns) <= set(adata.obs):
         return
-    if whole_places(adata.obs[_keys.ARRAY_ROW], adata.obs[_keys.ARRAY_COL]) is None:
+    if whole_positions(adata.obs[_keys.ARRAY_ROW], adata.obs[_keys.ARRAY_COL]) is None:
         adata.obsm[_keys.SPATIAL_ARRAY] = adata.obs[columns].to_numpy()
 
 
 def _write(
     adata: AnnData,
-    places: tuple[np.ndarray, np.ndarray],
+    positions: tuple[np.ndarray, np.ndarray],
     record: dict[str, Any],
     sections: np.ndarray | None,
     batch_key: str | None,
 ) -> None:
-    rows, cols = places
+    rows, cols = positions
     if batch_key is not None:
         record["batch_key"] = batch_key
     of_section = np.zeros(len(rows), dtype=np.int64) if sections is None else sections

@@ -1,30 +1,43 @@
 """Grid, neighbour and filter arithmetic on plain arrays."""
 
-from stcsm.space._check_counts import check_counts
-from stcsm.space._choose import COMPONENTS, NEIGHBOURS, SPOT_WIDTHS, STEPS, GraphSetting, choose_graph, some_spots
-from stcsm.space._components import spot_components
-from stcsm.space._coords import check_coords, nearest_neighbour_distance
-from stcsm.space._counts import log_normalise, thin_counts
-from stcsm.space._filter import spatial_filter
+from stcsm.space._components import COMPONENTS, choose_components, spot_components
+from stcsm.space._counts import (
+    check_counts,
+    log_normalise,
+    row_blocks,
+    stored_blocks,
+    stored_by_columns,
+    thin_counts,
+)
+from stcsm.space._filter import check_coords, nearest_neighbour_distance, spatial_filter
+from stcsm.space._graph import (
+    NEIGHBOURS,
+    SPOT_WIDTHS,
+    STEPS,
+    GraphSetting,
+    choose_graph,
+    diffuse,
+    nearest_spots,
+    similarity_graph,
+    some_spots,
+)
 from stcsm.space._grid import (
     IMAGES,
-    Places,
+    ArrayPositions,
+    Lattice,
     array_coordinates,
-    bin_places,
+    bin_positions,
     check_grid_size,
+    find_lattice,
     fold_hexagonal,
-    lattice_places,
-    shared_lattice_places,
-    whole_places,
+    lattice_positions,
+    shared_lattice_positions,
+    whole_positions,
 )
 from stcsm.space._heldout import HeldOutCounts
-from stcsm.space._lattice import Lattice, find_lattice
 from stcsm.space._memory import available_memory, require_memory
-from stcsm.space._n_components import choose_components
 from stcsm.space._principal_axes import principal_axes
 from stcsm.space._region import irregularity, region_width
-from stcsm.space._similarity import diffuse, nearest_spots, similarity_graph
-from stcsm.space._stored_blocks import row_blocks, stored_blocks, stored_by_columns
 
 __all__ = [
     "COMPONENTS",
@@ -32,13 +45,13 @@ __all__ = [
     "NEIGHBOURS",
     "SPOT_WIDTHS",
     "STEPS",
+    "ArrayPositions",
     "GraphSetting",
     "HeldOutCounts",
     "Lattice",
-    "Places",
     "array_coordinates",
     "available_memory",
-    "bin_places",
+    "bin_positions",
     "check_coords",
     "check_counts",
     "check_grid_size",
@@ -48,7 +61,7 @@ __all__ = [
     "find_lattice",
     "fold_hexagonal",
     "irregularity",
-    "lattice_places",
+    "lattice_positions",
     "log_normalise",
     "nearest_neighbour_distance",
     "nearest_spots",
@@ -56,7 +69,7 @@ __all__ = [
     "region_width",
     "require_memory",
     "row_blocks",
-    "shared_lattice_places",
+    "shared_lattice_positions",
     "similarity_graph",
     "some_spots",
     "spatial_filter",
@@ -64,5 +77,5 @@ __all__ = [
     "stored_blocks",
     "stored_by_columns",
     "thin_counts",
-    "whole_places",
+    "whole_positions",
 ]

@@ -1,12 +1,19 @@
-"""Leading principal components of the spots, without ever densifying a large section."""
+"""Principal components: of the spots, without ever densifying a large section, and how many the genes should have."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh
+from scipy import linalg
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import LinearOperator, svds
+
+from stcsm.space._heldout import HeldOutCounts
+
+COMPONENTS = (5, 10, 20)
+"""Numbers of components that held-out counts choose from."""
 
 _DENSE_VALUES = 50_000_000  # smoothed values that may be held densely (200 MB in float32)
 _DENSE_SIDE = 2_000  # beyond this the small side's eigenproblem costs more than Lanczos steps
@@ -46,9 +53,11 @@ def spot_components(
         dense = values.toarray() if smoother is None else np.asarray(smoother @ values.toarray())
         dense -= dense.mean(axis=0)
         if spots <= genes:
-            variance, u = eigh(np.asarray(dense @ dense.T, dtype=np.float64), subset_by_index=[spots - n, spots - 1])
+            variance, u = linalg.eigh(
+                np.asarray(dense @ dense.T, dtype=np.float64), subset_by_index=[spots - n, spots - 1]
+            )
             return u[:, ::-1] * np.sqrt(np.maximum(variance[::-1], 0))
-        _, v = eigh(np.asarray(dense.T @ dense, dtype=np.float64), subset_by_index=[genes - n, genes - 1])
+        _, v = linalg.eigh(np.asarray(dense.T @ dense, dtype=np.float64), subset_by_index=[genes - n, genes - 1])
         return np.asarray(dense @ v[:, ::-1], dtype=np.float64)
     return _by_lanczos(values.astype(np.float64), n, smoother, seed)
 
@@ -77,3 +86,59 @@ def _by_lanczos(values: csr_array, n: int, smoother: csr_array | None, seed: int
     u, s, _ = svds(operator, k=n, v0=start, tol=1e-5, return_singular_vectors="u")
     order = np.argsort(-s)
     return np.asarray(u[:, order] * s[order])
+
+
+def choose_components(
+    held: HeldOutCounts, smoother: csr_array | None = None, *, candidates: Sequence[int] = COMPONENTS, seed: int = 0
+) -> int:
+    """Choose the number of components of the depth-corrected input that predicts held-out counts best.
+
+    The input is u = log1p(x / (n d + 1/2)) of the 70% of the counts that are kept, centred over genes; its rank-n
+    reconstruction, turned back into counts, is scored as :meth:`HeldOutCounts.gain` scores every smoother.
+
+    Parameters
+    ----------
+    held
+        Counts thinned 70/30.
+    smoother
+        Spatial filter (S, S) of the input; None is none.
+    candidates
+        Numbers that are tried; those that the data cannot have are left out.
+    seed
+        Seed of the randomised decomposition.
+
+    Returns
+    -------
+    int
+    """
+    expected = np.outer(held.depth, held.training.sum(axis=0)).astype(np.float32)
+    u: NDArray[np.floating] = np.log1p(held.training / (expected + 0.5))
+    if smoother is not None:
+        u = np.asarray(smoother @ u)
+    most = min(u.shape) - 1
+    tried = sorted({min(n, most) for n in candidates if min(n, most) >= 1})
+    centre = u.mean(axis=1, keepdims=True)
+    left, size, right = _leading(u - centre, tried[-1], seed)
+    gain: dict[int, float] = {}
+    for n in tried:
+        back = np.expm1(np.maximum(centre + (left[:, :n] * size[:n]) @ right[:n], 0))
+        gain[n] = held.gain(back * (expected + 0.5), held.depth)[0]
+    return max(gain, key=lambda n: gain[n])
+
+
+def _leading(
+    matrix: NDArray[np.floating], n: int, seed: int
+) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]:
+    """Leading ``n`` singular vectors and values of a matrix, by randomised range finding (Halko et al. 2011)."""
+    if matrix.shape[0] < matrix.shape[1]:
+        right, size, left = _leading(matrix.T, n, seed)
+        return left.T, size, right.T
+    # The legacy generator, as scikit-learn has it, keeps the numbers that were published with it.
+    start = np.random.RandomState(seed).normal(size=(matrix.shape[1], n + 10))
+    basis = start.astype(matrix.dtype)
+    for _ in range(7 if n < 0.1 * min(matrix.shape) else 4):
+        basis, _ = linalg.lu(matrix @ basis, permute_l=True, check_finite=False)
+        basis, _ = linalg.lu(matrix.T @ basis, permute_l=True, check_finite=False)
+    basis, _ = linalg.qr(matrix @ basis, mode="economic", check_finite=False)
+    inner, size, right = linalg.svd(basis.T @ matrix, full_matrices=False)
+    return (basis @ inner)[:, :n], size[:n], right[:n]

@@ -1,4 +1,4 @@
-"""The spatial filter: a sparse Gaussian over neighbouring spots, for coordinates of any kind."""
+"""Coordinates of spots, and the spatial filter: a sparse Gaussian over neighbours, for coordinates of any kind."""
 
 from __future__ import annotations
 
@@ -7,10 +7,68 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from scipy.sparse import csr_array, eye_array
 from scipy.spatial import cKDTree
 
-from stcsm.space._coords import check_coords, nearest_neighbour_distance
 from stcsm.space._memory import require_memory
 
 _ROWS = 65_536  # rows searched at once: bounds the memory of the search, not the result
+
+
+def check_coords(coords: ArrayLike, *, at_least: int = 2) -> NDArray[np.float64]:
+    """Coordinates as a finite float64 array (spots, 2 or 3).
+
+    Parameters
+    ----------
+    coords
+        Coordinates of the spots, in any unit, shape (S, 2) or (S, 3).
+    at_least
+        Fewest spots that the caller can use.
+
+    Raises
+    ------
+    ValueError
+        If the shape is another one, there are fewer spots, or a coordinate is NaN or infinite.
+    """
+    try:
+        xy = np.asarray(coords, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"Expected numeric coordinates (spots x 2 or 3), found {type(coords).__name__}: {error}"
+        ) from None
+    if xy.ndim != 2 or xy.shape[1] not in (2, 3):
+        raise ValueError(f"Expected coordinates of shape (spots, 2) or (spots, 3), found {xy.shape}")
+    if len(xy) < at_least:
+        raise ValueError(f"Expected coordinates of at least {at_least} spots, found {len(xy)}")
+    bad = np.flatnonzero(~np.isfinite(xy).all(axis=1))
+    if bad.size:
+        rows = ", ".join(map(str, bad[:5])) + (", ..." if bad.size > 5 else "")
+        raise ValueError(
+            f"Expected finite coordinates, found {bad.size} of {len(xy)} spots with NaN or infinite ones "
+            f'(rows {rows}); drop them: adata[np.isfinite(adata.obsm["spatial"]).all(axis=1)].copy()'
+        )
+    return xy
+
+
+def nearest_neighbour_distance(coords: ArrayLike) -> float:
+    """Median distance of a location to the nearest other one, in the unit of the coordinates.
+
+    Spots that share one location (duplicates) count once: their distance of zero says nothing about how densely the
+    tissue was sampled.
+
+    Parameters
+    ----------
+    coords
+        Coordinates of the spots, shape (S, 2) or (S, 3).
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two spots, all spots share one location, or a coordinate is not finite.
+    """
+    xy = check_coords(coords)
+    where = np.unique(xy, axis=0)
+    if len(where) < 2:
+        raise ValueError(f"Expected spots at two locations or more, found all {len(xy)} spots at {where[0].tolist()}")
+    distances = np.asarray(cKDTree(where).query(where, k=2)[0])
+    return float(np.median(distances[:, 1]))
 
 
 def spatial_filter(
@@ -43,7 +101,7 @@ def spatial_filter(
     dtype
         ``float64`` or ``float32``.
     unit
-        The nearest-neighbour distance where it is known already; :func:`nearest_neighbour_distance` otherwise.
+        The nearest-neighbour distance, where it is known already; :func:`nearest_neighbour_distance` otherwise.
 
     Returns
     -------
@@ -53,8 +111,8 @@ def spatial_filter(
     Raises
     ------
     ValueError
-        If a coordinate is not finite, there are fewer than two spots or all at one place, ``width`` is negative or not
-        finite, or ``truncate`` is not positive.
+        If a coordinate is not finite, there are fewer than two spots or all at one location, ``width`` is negative or
+        not finite, or ``truncate`` is not positive.
     MemoryError
         If so wide a filter over so many spots does not fit the free memory.
     """

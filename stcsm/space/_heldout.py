@@ -1,4 +1,4 @@
-"""How well smoothed counts predict counts that were held out: the yardstick by which smoothing is chosen."""
+"""How well smoothed counts predict counts that were held out; smoothing is chosen by it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class HeldOutCounts:
     predicted share of the gene's held-out counts at spot s is proportional to ``d_s * (x_gs + a) / (n_g e_s + a)``, n_g
     the gene's counts among the 70%: relative expression around one, shrunk towards one by ``a`` counts. The score is
     the gain in log-likelihood, in nats a held-out count, over the profile d alone. ``a`` is taken where the score is
-    best, so that no smoother is favoured by an amount of shrinkage that happens to suit it.
+    best, so that no smoother gains from an amount of shrinkage that happens to suit it.
 
     Parameters
     ----------
     counts
         Whole numbers, shape (S, G).
     seed
-        Of the thinning and of the genes that are scored.
+        Seed of the thinning and of the choice of genes that are scored.
     values
         Most spots x genes to score.
 

@@ -1,4 +1,4 @@
-"""How wide a region is: what the places around a place say about it, and whether a place is one cell or many."""
+"""How wide a region is: how far a spot's surroundings predict it, and whether a spot is one cell or many."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ TOLERANCE = 0.01
 It averages the most counts for the same R2.
 """
 REGULAR = 0.15
-"""Coefficient of variation of nearest-neighbour distances below which places stand on a lattice (ST 0.05, Visium 0.001,
+"""Coefficient of variation of nearest-neighbour distances below which spots lie on a lattice (ST 0.05, Visium 0.001,
 cells and beads 0.2 to 0.4, a Poisson process 0.52)."""
 SHARED = 0.4
-"""Share of a component's real variance that surroundings must explain for a place to be more than one cell (measured:
-spots of many cells 0.5 to 0.9, single cells 0 to 0.35; docs/grid_and_graph.md)."""
+"""Share of a component's real variance that surroundings must explain for a spot to be more than one cell (measured:
+spots of many cells 0.5 to 0.9, single cells 0 to 0.35)."""
 
 Cells = Literal["one", "many"]
 
@@ -40,11 +40,11 @@ class RegionWidth:
     Attributes
     ----------
     width
-        Width for maps and for the graph: half of ``best`` where a place holds many cells, all of it where one.
+        Width for maps and for the graph: half of ``best`` where a spot holds many cells, all of it where one.
     best
-        Width at which neighbours, the place itself left out, predict its leading components best.
+        Width at which neighbours, the spot itself left out, predict its leading components best.
     cells
-        ``"many"`` if the places stand on a lattice and surroundings explain a component well, else ``"one"``.
+        ``"many"`` if the spots lie on a lattice and surroundings explain a component well, else ``"one"``.
     irregularity
         Coefficient of variation of the nearest-neighbour distances.
     shared
@@ -64,9 +64,9 @@ class RegionWidth:
 
 
 def irregularity(coords: NDArray[np.float64]) -> float:
-    """Coefficient of variation of the distances to the nearest other place: 0 on a lattice."""
-    places = np.unique(coords, axis=0)
-    distance = np.asarray(cKDTree(places).query(places, k=2)[0])[:, 1]
+    """Coefficient of variation of the distances to the nearest other spot: 0 on a lattice."""
+    where = np.unique(coords, axis=0)
+    distance = np.asarray(cKDTree(where).query(where, k=2)[0])[:, 1]
     return float(distance.std() / distance.mean())
 
 
@@ -79,9 +79,9 @@ def region_width(
     cells: Literal["auto", "one", "many"] = "auto",
     seed: int = 0,
 ) -> RegionWidth:
-    """Choose the width of a region without labels (METHOD.md, "two scales, two questions").
+    """Choose the width of a region without labels (docs/method.md).
 
-    Each place's leading principal components are predicted by a Gaussian mean of its neighbours, itself left out; R2 by
+    Each spot's leading principal components are predicted by a Gaussian mean of its neighbours, itself left out; R2 by
     width says how far a region reaches. A spot of many cells is an average over a region already, so half of that width
     is right for it; a single cell is not, and needs all of it. Which of the two holds is read from two facts: arrays of
     spots are lattices while cells are not; and the surroundings of a spot explain most of what is real in it, while a
@@ -98,9 +98,9 @@ def region_width(
     irregular
         :func:`irregularity` of the whole section.
     cells
-        ``"one"`` or ``"many"`` where it is known how many cells a place holds.
+        ``"one"`` or ``"many"`` where it is known how many cells a spot holds.
     seed
-        Of the thinning that measures how much of a component is real.
+        Seed of the thinning that measures how much of a component is real.
     """
     values = log_normalise(counts)
     n = max(min(N_COMPONENTS, min(values.shape) - 1), 1)
@@ -118,7 +118,7 @@ def region_width(
 def _explained(
     scores: NDArray[np.float64], coords: NDArray[np.float64], width: float, unit: float
 ) -> NDArray[np.float64]:
-    """R2 of each component by the neighbours of each place; a place without neighbours in reach gets the mean (0)."""
+    """R2 of each component by the neighbours of each spot; a spot without neighbours in reach gets the mean (0)."""
     neighbours = spatial_filter(coords, width, include_self=False, unit=unit)
     return 1 - np.square(scores - neighbours @ scores).sum(axis=0) / np.maximum(np.square(scores).sum(axis=0), 1e-300)
 

@@ -110,3 +110,40 @@ def test_device_moves_everything_and_numbers_stay(encoder):
         assert {t.device.type for t in (*model.module.parameters(), *model.module.buffers())} == {device.split(":")[0]}
         np.testing.assert_allclose(model.get_latent_representation(), z, rtol=1e-4, atol=1e-5)
         assert np.isfinite(model.get_elbo())
+
+
+def test_learning_rate_may_stand_in_plan_kwargs_as_in_scvi_tools():
+    prints = {
+        fitted(tiny(), epochs=2, batch_key="section", train=train).fingerprint()
+        for train in ({"lr": 0.01}, {"plan_kwargs": {"lr": 0.01}})
+    }
+    assert len(prints) == 1
+    with pytest.raises(ValueError, match=r"once, found lr=0.01 and 0.02 in plan_kwargs"):
+        fitted(tiny(), batch_key="section", train={"lr": 0.01, "plan_kwargs": {"lr": 0.02}})
+
+
+def test_plan_kwargs_win_over_the_defaults_of_the_plan():
+    model = fitted(tiny(), epochs=2, batch_key="section", train={"plan_kwargs": {"weight_decay": 0.3, "kl_warmup": 1}})
+    assert model.trainer.optimizers[0].defaults["weight_decay"] == 0.3
+    assert model.trainer.lightning_module.kl_warmup == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("max_epochs", "'max_epochs': it is an argument of train itself"),
+        ("batch_size", "'batch_size': it is an argument of train itself"),
+        ("optimizer", "'optimizer': the plan has AdamW"),
+        ("n_epochs_kl_warmup", "'n_epochs_kl_warmup': kl_warmup is the share"),
+        ("n_steps_kl_warmup", "'n_steps_kl_warmup': kl_warmup is the share"),
+        ("learning_rate", "'kl_warmup', 'lr', .*found 'learning_rate'"),
+    ],
+)
+def test_plan_kwargs_that_the_plan_does_not_take_are_refused(name, message):
+    adata = tiny()
+    GeneVAE.setup_anndata(adata, batch_key="section")
+    model = GeneVAE(adata, **SMALL)
+    before = model.fingerprint()
+    with pytest.raises(ValueError, match=message):
+        model.train(plan_kwargs={name: 1})
+    assert model.fingerprint() == before

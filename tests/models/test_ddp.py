@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from stcsm.models import GeneVAE
-from stcsm.models._data import DealtBatches
+from stcsm.models._batches import DealtBatches
 
 SCRIPT = """
 import json, sys
@@ -62,7 +62,7 @@ def test_processes_share_the_batches_of_one(n, batch_size, n_ranks):
     whole = deals(0, 1)
     for parts in zip(whole, *(deals(r, n_ranks) for r in range(n_ranks)), strict=True):
         batch, parts = parts[0], parts[1:]
-        # Every gene in one process, at its place in the batch, and weights that make the mean over the batch.
+        # Every gene in one process, at its row of the batch, and weights that make the mean over the batch.
         total = np.zeros(batch.size)
         for part in parts:
             assert part.size == batch.size

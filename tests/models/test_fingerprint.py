@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from stcsm import pp
-from stcsm.models import GeneVAE, _saving
-from stcsm.space import _check_counts
+from stcsm.models import GeneVAE, _io
+from stcsm.space import _counts
 
 SMALL = {"smoothing": 0.0, "n_latent": 4, "n_hidden": 8}
 
@@ -39,7 +39,7 @@ def changed_by(model, how: str, folder) -> None:
 def test_hashed_once_a_state(counts, monkeypatch, tmp_path, how):
     GeneVAE.setup_anndata(counts)
     model = GeneVAE(counts, **SMALL)
-    hashes = counting(monkeypatch, _saving, "hash_weights")
+    hashes = counting(monkeypatch, _io, "hash_weights")
     first = model.fingerprint()
     model.get_latent_representation()
     model.to_device("cpu")
@@ -55,7 +55,7 @@ def test_hashed_once_a_state(counts, monkeypatch, tmp_path, how):
 
 
 def test_counts_are_validated_once_by_all_who_read_them(counts, monkeypatch):
-    checks = counting(monkeypatch, _check_counts, "check_every_value")
+    checks = counting(monkeypatch, _counts, "check_every_value")
     GeneVAE.setup_anndata(counts)
     model = GeneVAE(counts, **SMALL)
     model.train(max_epochs=1, progress=False, accelerator="cpu")

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from stcsm.models import _likelihood as lik
-from stcsm.models._negative_binomial import FEW, negative_binomial
+from stcsm.models._likelihood import FEW, negative_binomial
 
 
 @pytest.mark.parametrize("rate", [0.3, 3, FEW, 200])

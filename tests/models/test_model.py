@@ -12,8 +12,9 @@ import scvi
 import torch
 from scipy import sparse
 
-from stcsm.models import GeneVAE, _training
-from stcsm.models._training import _epochs
+from stcsm.models import GeneVAE
+from stcsm.models._counts import GeneReader
+from stcsm.models._training import make_schedule
 
 SMALL = {"smoothing": 0.0, "n_latent": 4, "n_hidden": 8}
 
@@ -161,9 +162,7 @@ def test_early_stopping_on_held_out_counts_loses_no_gene(counts):
 
 
 def test_thinning_splits_counts_and_depends_on_the_gene_alone(counts):
-    from stcsm.models._reader import GeneReader
-
-    reader = GeneReader(counts.X)
+    reader = GeneReader.open(counts.X)
     genes = np.array([2, 3, 5])
     left, taken = reader.thinned(genes, 0.3, seed=1)
     whole = reader.profiles(genes)
@@ -248,7 +247,7 @@ def set_value(adata, value):
         (np.nan, r"1 NaN or infinite \(first: nan at spot 's2', gene 'g3'\)"),
     ],
 )
-def test_what_is_no_count_is_named_and_placed(counts, value, message, kind):
+def test_what_is_no_count_is_named_and_located(counts, value, message, kind):
     set_value(counts, value)
     counts.X = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix, "dense": lambda x: x.toarray()}[kind](counts.X)
     with pytest.raises(ValueError, match=message):
@@ -324,50 +323,46 @@ def test_other_refusals(counts):
 
 
 @pytest.mark.parametrize(
-    ("genes", "steps_an_epoch", "epochs"),
+    ("genes", "batch_size", "epochs"),
     [
-        (40_000, 157, 40),
-        (12_177, 48, 40),
-        (10_000, 40, 45),
-        (3000, 24, 50),
-        (500, 8, 50),
-        (300, 5, 80),
-        (40, 1, 100),
+        (40_000, 255, 40),
+        (12_177, 254, 40),
+        (10_000, 250, 45),
+        (3000, 125, 50),
+        (500, 64, 50),
+        (300, 64, 80),
+        (40, 64, 100),
     ],
 )
-def test_few_genes_are_seen_fifty_times_and_very_few_a_hundred(genes, steps_an_epoch, epochs):
-    assert _epochs(genes, steps_an_epoch) == epochs
+def test_few_genes_are_seen_fifty_times_and_very_few_a_hundred(genes, batch_size, epochs):
+    assert make_schedule("mlp", genes, 100, None, None, batch_size).max_epochs == epochs
 
 
 @pytest.mark.parametrize(
-    ("encoder", "most_spots", "asked", "batch_size", "lr"),
+    ("encoder", "n_spots", "asked", "batch_size", "lr"),
     [
-        ("mlp", 30, None, 256, 0.012),
+        ("mlp", 2**16, None, 256, 0.012),
         ("mlp", 30, 64, 64, 0.003),
         ("mlp", 30, 1024, 1024, 0.012),
         ("mlp", 30, 16, 16, 0.002),
-        ("mlp", 29, None, 128, 0.006),
+        ("mlp", 2**16 + 1, None, 128, 0.006),
         ("conv", 30, None, 128, 0.002),
     ],
 )
-def test_many_genes_take_large_batches_and_steps_as_large(monkeypatch, encoder, most_spots, asked, batch_size, lr):
+def test_many_genes_take_large_batches_and_steps_as_large(encoder, n_spots, asked, batch_size, lr):
+    schedule = make_schedule(encoder, 5000, n_spots, None, None, asked)
+    assert schedule.batch_size == batch_size
+    assert schedule.lr == pytest.approx(lr)
+    assert schedule.kl_warmup == (0.45 if encoder == "mlp" else None)
+
+
+def test_training_follows_its_schedule():
     counts = np.random.default_rng(0).poisson(2.0, (30, 5000)).astype(np.float32)
     adata = ad.AnnData(counts, obsm={"spatial": np.indices((5, 6)).reshape(2, -1).T.astype(float)})
     GeneVAE.setup_anndata(adata)
-    model = GeneVAE(adata, encoder=encoder, n_hidden=4, n_latent=2, smoothing=0.0, min_counts=1)
-    monkeypatch.setattr(_training, "MANY_SPOTS", most_spots)
-    seen = {}
-
-    class SeenError(Exception):
-        pass
-
-    def plan(rate, kwargs):
-        seen["lr"] = rate
-        assert kwargs == ({"kl_warmup": 0.45} if encoder == "mlp" else {})
-        raise SeenError
-
-    monkeypatch.setattr(model, "_plan", plan)
-    monkeypatch.setattr(model, "_require_memory", lambda size: seen.update(batch_size=size))
-    with pytest.raises(SeenError):
-        model.train(batch_size=asked, progress=False)
-    assert seen == {"batch_size": batch_size, "lr": pytest.approx(lr)}
+    model = GeneVAE(adata, n_hidden=4, n_latent=2, smoothing=0.0, min_counts=1)
+    model.train(max_epochs=1, progress=False, accelerator="cpu")
+    plan = model.trainer.lightning_module
+    assert (plan.lr, plan.kl_warmup) == (0.012, 0.45)
+    assert model.trainer.datamodule.batch_size == 256
+    assert len(model.history["train_loss"]) == 1

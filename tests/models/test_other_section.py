@@ -49,7 +49,7 @@ def test_on_its_own_section_a_model_is_itself(saved, bulb):
 
 
 def test_a_section_that_lies_elsewhere_is_warned_of(saved, bulb, caplog):
-    """As the same places of a section that is not registered: every one is another part of the tissue."""
+    """As a section that is not registered: each array position is another part of the tissue."""
     folder, _ = saved
     other = one(bulb, "deep")
     with caplog.at_level(logging.WARNING):
@@ -95,15 +95,15 @@ def test_a_section_that_was_never_seen_is_mapped_as_by_a_model_of_its_own(saved,
     )
 
 
-def test_places_that_are_absent_are_zero_and_unknown_ones_nan(tmp_path, caplog):
+def test_positions_that_are_absent_are_zero_and_unknown_ones_nan(tmp_path, caplog):
     both = tiny()
     first, other = one(both, "a"), one(both, "b")
     model = fitted(first, batch_key=None, smoothing=1.0)
     model.save(tmp_path / "m")
     with caplog.at_level(logging.WARNING):
         moved = GeneVAE.load(tmp_path / "m", other, match="positions")
-    assert "1 of 27 spots lie on no place of the model" in caplog.text
-    # Weights sliced to the places in common do the same as zeros where the section has none.
+    assert "1 of 27 spots have no array position of the model" in caplog.text
+    # Weights sliced to the positions in common do the same as zeros where the section has none.
     x = other.X.toarray()[:26]
     u = np.log1p(x[:, 3] / (x[:, 3].sum() * x.sum(axis=1) / x.sum() + 0.5))
     full = np.zeros((1, 29), np.float32)
@@ -142,20 +142,20 @@ def test_what_does_not_fit_is_refused(tmp_path):
     both = tiny()
     first, other = one(both, "a"), one(both, "b")
     fitted(first, batch_key=None).save(tmp_path / "m")
-    with pytest.raises(ValueError, match=r"found 27 spots of which 0 .*match=\"places\""):
+    with pytest.raises(ValueError, match=r"found 27 spots of which 0 .*match=\"positions\""):
         GeneVAE.load(tmp_path / "m", other)
-    with pytest.raises(ValueError, match="'spots' or 'places'"):
+    with pytest.raises(ValueError, match="'spots' or 'positions'"):
         GeneVAE.load(tmp_path / "m", other, match="names")
     far = other.copy()
     far.obs["array_row"] += 3
-    with pytest.raises(ValueError, match=r"model's 29 places, found that 8 of the 27 spots lie on them.*to_grid"):
+    with pytest.raises(ValueError, match=r"model's 29 array positions, found that 8 of the 27 spots have one.*to_grid"):
         GeneVAE.load(tmp_path / "m", far, match="positions")
     bare = other.copy()
     del bare.obs["array_row"]
-    with pytest.raises(ValueError, match=r"whole rows and columns as places.*found coordinates alone.*to_grid"):
+    with pytest.raises(ValueError, match=r"whole rows and columns as array.*found coordinates alone.*to_grid"):
         GeneVAE.load(tmp_path / "m", bare, match="positions")
     other.obs["array_row"] = other.obs["array_row"].replace({0: 1})
-    with pytest.raises(ValueError, match="share 3 places"):
+    with pytest.raises(ValueError, match="share 3 positions"):
         GeneVAE.load(tmp_path / "m", other, match="positions")
     assert "stcsm" not in other.uns
 
@@ -191,7 +191,7 @@ def test_sections_that_share_coordinates_alone_are_saved(tmp_path):
 
 
 @pytest.mark.parametrize("batch_key", [None, "section"])
-def test_places_are_those_the_model_was_made_on(tmp_path, batch_key):
+def test_positions_are_those_the_model_was_made_on(tmp_path, batch_key):
     adata = tiny() if batch_key else one(tiny(), "a")
     untouched = adata.copy()
     model = fitted(adata, batch_key=batch_key)
@@ -207,7 +207,7 @@ def test_places_are_those_the_model_was_made_on(tmp_path, batch_key):
         np.testing.assert_allclose(again.get_latent_representation(), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_loaded_model_keeps_its_places(tmp_path):
+def test_a_loaded_model_keeps_its_positions(tmp_path):
     """Coordinates that the AnnData has got since move neither the filter nor what another section is matched by."""
     adata = one(tiny(), "a")
     model = fitted(adata, batch_key=None, smoothing=1.0)

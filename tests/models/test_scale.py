@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stcsm.models import GeneVAE, _reading
+from stcsm.models import GeneVAE, _latents
 from stcsm.space import _memory
 
 
@@ -25,5 +25,5 @@ def test_embedding_does_not_depend_on_how_many_genes_go_together(counts, monkeyp
     model = GeneVAE(counts, n_latent=4, n_hidden=8)
     expected = model.get_latent_representation()
     for values in (1, 29 * 7):
-        monkeypatch.setattr(_reading, "ENCODE_VALUES", values)
+        monkeypatch.setattr(_latents, "ENCODE_VALUES", values)
         np.testing.assert_allclose(model.get_latent_representation(), expected, rtol=1e-5, atol=1e-6)

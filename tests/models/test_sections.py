@@ -1,4 +1,4 @@
-"""Several sections in one model: a sample is a gene in one section, its features are the places that all share."""
+"""Several sections in one model: a sample is a gene in one section, its features are shared array positions."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from sklearn.metrics import roc_auc_score
 from stcsm import tl
 from stcsm.datasets import simulated_bulb
 from stcsm.models import GeneVAE
+from stcsm.models._likelihood import negative_binomial
 from stcsm.models._module import NOWHERE
-from stcsm.models._negative_binomial import negative_binomial
 
 SMALL = {"smoothing": 0.0, "n_latent": 4, "n_hidden": 8}
 
@@ -32,7 +32,7 @@ def halves(bulb: ad.AnnData, share: float, lost: int = 0) -> ad.AnnData:
 
 
 def tiny(**kwargs) -> ad.AnnData:
-    """Two sections of 5 x 6 places and 40 genes; the second lacks three places, and has one that the first lacks."""
+    """Two sections of 5 x 6 positions and 40 genes; the second lacks three of them and has one that the first lacks."""
     rng = np.random.default_rng(1)
     rows, cols = (x.ravel() for x in np.meshgrid(range(5), range(6), indexing="ij"))
     parts = {}
@@ -73,7 +73,7 @@ def test_inputs_are_the_formula_within_a_section():
     GeneVAE.setup_anndata(adata, batch_key="section")
     model = GeneVAE(adata, **SMALL)
     assert model.section_names == ("a", "b")
-    assert model.describe()["n_places"] == 30
+    assert model.describe()["n_positions"] == 30
     for name, kept in (("a", np.arange(29)), ("b", np.arange(3, 30))):
         x = adata[adata.obs["section"] == name].X.toarray().astype(float)
         expected = np.zeros(30)
@@ -86,7 +86,7 @@ def test_inputs_are_the_formula_within_a_section():
 
 
 @pytest.mark.parametrize("likelihood", ["nb", "multinomial", "bernoulli"])
-def test_places_without_a_spot_have_no_part_in_the_loss(likelihood):
+def test_positions_without_a_spot_have_no_part_in_the_loss(likelihood):
     adata = tiny()
     GeneVAE.setup_anndata(adata, batch_key="section")
     model = GeneVAE(adata, likelihood=likelihood, **SMALL)
@@ -207,7 +207,7 @@ def test_saliency_of_a_section_is_that_of_its_own_samples(trained):
         np.testing.assert_allclose(adata.obsm["concept_saliency"]["granule"][own], expected, rtol=1e-4, atol=1e-7)
 
 
-def test_members_without_a_count_in_a_section_have_no_say_there():
+def test_genes_of_a_concept_without_a_count_in_a_section_are_ignored_there():
     adata = tiny()
     model = fitted(adata, epochs=5)
     tl.concepts(adata, model, genes={"x": ["g8", "g9"], "y": ["g8"]})
@@ -223,7 +223,7 @@ def test_members_without_a_count_in_a_section_have_no_say_there():
 
 
 @pytest.mark.parametrize("likelihood", ["nb", "bernoulli"])
-def test_convolutions_over_the_places_of_all(likelihood):
+def test_convolutions_over_the_positions_of_all(likelihood):
     adata = tiny()
     model = fitted(adata, encoder="conv", likelihood=likelihood)
     assert model.input_shape == (1, 5, 6)
@@ -254,21 +254,10 @@ def test_save_and_load(tmp_path, capsys):
     again.train(max_epochs=1, progress=False)
 
 
-def test_coordinates_are_places_where_there_are_no_rows_and_columns():
+def test_coordinates_are_positions_where_there_are_no_rows_and_columns():
     adata = tiny()
     del adata.obs["array_row"], adata.obs["array_col"]
-    assert fitted(adata).describe()["n_places"] == 30
-
-
-def test_hexagonal_places_lie_as_on_the_array():
-    from stcsm.space import array_coordinates, nearest_neighbour_distance
-
-    rows, steps = (x.ravel() for x in np.meshgrid(range(4), range(5), indexing="ij"))
-    coordinates = array_coordinates(rows, 2 * steps + rows % 2)
-    distance = np.linalg.norm(coordinates[:, None] - coordinates, axis=2)
-    assert nearest_neighbour_distance(coordinates) == pytest.approx(1)
-    assert (np.abs(distance - 1) < 1e-9).sum(axis=1).max() == 6
-    np.testing.assert_array_equal(array_coordinates(rows, steps), np.column_stack([steps, rows]))
+    assert fitted(adata).describe()["n_positions"] == 30
 
 
 def other_frame(adata):
@@ -285,8 +274,8 @@ def doubled(adata):
     [
         (lambda a: a.obs.pop("section"), "section of each spot in adata.obs"),
         (lambda a: a.obs.__setitem__("section", np.where(np.arange(56) == 3, None, "x")), "1 of 56 spots without one"),
-        (doubled, r"3 spots of section 'b' share 1 places by \(array_row, array_col\).*bin_spots"),
-        (other_frame, r"section 'a' has 2 of its 29 places.*'a': 0 to 4 x 0 to 5; 'b': 4 to 8 x 0 to 5.*to_grid"),
+        (doubled, r"3 spots of section 'b' share 1 positions by \(array_row, array_col\).*bin_spots"),
+        (other_frame, r"section 'a' has 2 of its 29 positions.*'a': 0 to 4 x 0 to 5; 'b': 4 to 8 x 0 to 5.*to_grid"),
     ],
 )
 def test_sections_that_do_not_fit_are_refused(spoil, message):
@@ -312,7 +301,7 @@ def test_sections_that_do_not_lie_on_one_another_are_named(trained, caplog):
     assert model.section_agreement()["deep", "shallow"] > 0.6
     strange = adata.copy()
     deep = np.flatnonzero(strange.obs["section"] == "deep")
-    # The deep section's tissue, with its places dealt out anew.
+    # The deep section's tissue, with its positions permuted.
     moved = np.random.default_rng(0).permutation(deep)
     for name in ("array_row", "array_col"):
         if name in strange.obs:

@@ -7,11 +7,11 @@ import pickle
 
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 
 from stcsm.datasets import simulated_bulb
 from stcsm.models import GeneVAE
-from stcsm.models._side_by_side import SideBySide
+from stcsm.models._module import SideBySide
 
 
 @pytest.fixture
@@ -77,15 +77,16 @@ def test_small_batches_have_one_thread_and_large_ones_or_convolutions_all(
 
 
 def test_the_search_for_a_width_has_one_thread(threads, monkeypatch):
-    found = []
+    found, whole = [], Trainer.fit
 
-    def choose(*_, **__):
+    def watched(trainer, *args, **kwargs):
         found.append(torch.get_num_threads())
-        return 0.0, {0.0: 0.0}
+        return whole(trainer, *args, **kwargs)
 
-    monkeypatch.setattr("stcsm.models._training.choose_smoothing", choose)
+    monkeypatch.setattr(Trainer, "fit", watched)
     trained(1, smoothing="auto")
-    assert found == [1]
+    assert len(found) > 2  # widths, and the training itself
+    assert set(found) == {1}
     assert torch.get_num_threads() == 2
 
 

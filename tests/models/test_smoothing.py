@@ -9,7 +9,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from stcsm.models import GeneVAE
-from stcsm.models._gain import most_counted
+from stcsm.models._batches import most_counted
 
 
 def section(scale: float, counts_per_gene: float, seed: int = 0) -> AnnData:
@@ -43,19 +43,19 @@ def test_broad_patterns_of_few_counts_want_a_wide_filter_and_fine_ones_none():
     assert broad >= 1
 
 
-def test_faint_genes_have_no_say(monkeypatch):
-    """A short training learns noise from genes of few counts, and a wide filter would take it away."""
-    monkeypatch.setattr("stcsm.models._smoothing.GENES", 100)
+def test_faint_genes_are_ignored(monkeypatch):
+    """A short training learns noise from genes of few counts, and a wide filter would remove it."""
+    monkeypatch.setattr("stcsm.models._training.SEARCH_GENES", 100)
     fine = section(scale=4, counts_per_gene=400)
     faint = np.random.default_rng(1).poisson(0.15, size=(196, 1500)).astype(np.float32)
     adata = AnnData(sparse.hstack([sparse.csr_matrix(faint), fine.X], format="csr"), obsm=dict(fine.obsm))
     GeneVAE.setup_anndata(adata)
     model = GeneVAE(adata, n_hidden=32, n_latent=8)
-    model._settle_smoothing(200)
+    model.train(max_epochs=16, progress=False)  # about 200 steps for each width
     assert model.settings["smoothing"] <= 0.5
 
 
-def test_a_faint_section_has_a_say():
+def test_a_faint_section_has_as_many_genes_in_the_search():
     deep, shallow = section(4, 400), section(4, 50)
     both = ad.concat({"deep": deep, "shallow": shallow}, label="section", index_unique="-")
     GeneVAE.setup_anndata(both, batch_key="section")

@@ -33,8 +33,8 @@ def test_sections_on_one_array_get_one_grid():
     record = both.uns["stcsm"]["grid"]
     assert (record["n_cells"], record["most_spots_a_cell"], len(record["moved"])) == (72, 1, 0)
     GeneVAE.setup_anndata(both, batch_key="section")
-    assert GeneVAE(both, smoothing=0.0, min_counts=1).describe()["n_places"] == 72
-    # Alone, a section has its own first row and column: the places would not be those of the other.
+    assert GeneVAE(both, smoothing=0.0, min_counts=1).describe()["n_positions"] == 72
+    # Alone, a section has its own first row and column: the array positions would not be those of the other.
     alone = parts["b"].copy()
     pp.to_grid(alone)
     in_b = (both.obs["section"] == "b").to_numpy()
@@ -49,9 +49,9 @@ def test_replicates_of_the_bulb_share_an_array(data_dir):
     parts = {str(r): datasets.mouse_olfactory_bulb(r, path=data_dir / "mob") for r in (11, 12)}
     both = ad.concat(parts, label="section", index_unique="-")
     pp.to_grid(both, spatial_key="spatial_array", batch_key="section")
-    places = both.obsm["spatial_array"]
-    np.testing.assert_array_equal(both.obs["array_col"], np.floor(places[:, 0] + 0.5))
-    np.testing.assert_array_equal(both.obs["array_row"], np.floor(places[:, 1] + 0.5))
+    positions = both.obsm["spatial_array"]
+    np.testing.assert_array_equal(both.obs["array_col"], np.floor(positions[:, 0] + 0.5))
+    np.testing.assert_array_equal(both.obs["array_row"], np.floor(positions[:, 1] + 0.5))
     GeneVAE.setup_anndata(both, batch_key="section")
 
 
@@ -91,10 +91,10 @@ def test_bins_of_a_section_hold_its_own_cells_and_their_maps_come_back(clouds):
     for name in ("one", "two"):
         own = (clouds.obs["section"] == name).to_numpy()
         assert found[own & left].mean() > found[own & ~left].mean()
-    # The cell's own bin, not that of the other section in the same place.
+    # The cell's own bin, not that of the other section at the same position.
     cell = clouds.obs_names[1000]
-    place = clouds.obs.loc[cell, ["array_row", "array_col"]].tolist()
-    assert found[cell] == bins.obsm["concept_saliency"]["left"][f"bin_{place[0]}_{place[1]}-two"]
+    position = clouds.obs.loc[cell, ["array_row", "array_col"]].tolist()
+    assert found[cell] == bins.obsm["concept_saliency"]["left"][f"bin_{position[0]}_{position[1]}-two"]
 
 
 def test_bins_that_lost_their_sections_are_told_how_to_find_them(clouds):

@@ -29,20 +29,20 @@ def cloud() -> ad.AnnData:
 @pytest.mark.parametrize("replicate", [1, 2, 11, 12])
 def test_bulb_arrays(data_dir, replicate):
     adata = datasets.mouse_olfactory_bulb(replicate, path=data_dir / "mob")
-    before, places = adata.copy(), adata.obsm["spatial_array"].copy()
+    before, positions = adata.copy(), adata.obsm["spatial_array"].copy()
     pp.to_grid(adata)
-    np.testing.assert_array_equal(adata.obs["array_col"], np.floor(places[:, 0] + 0.5))
-    np.testing.assert_array_equal(adata.obs["array_row"], np.floor(places[:, 1] + 0.5))
+    np.testing.assert_array_equal(adata.obs["array_col"], np.floor(positions[:, 0] + 0.5))
+    np.testing.assert_array_equal(adata.obs["array_row"], np.floor(positions[:, 1] + 0.5))
     record = adata.uns["stcsm"]["grid"]
     assert record["kind"] == "square"
     assert len(record["moved"]) == 0
     assert record["n_cells"] == adata.n_obs
     assert (adata.X != before.X).nnz == 0
     np.testing.assert_array_equal(adata.obsm["spatial"], before.obsm["spatial"])
-    np.testing.assert_array_equal(adata.obsm["spatial_array"], places)
+    np.testing.assert_array_equal(adata.obsm["spatial_array"], positions)
 
 
-def test_visium_places_are_found_again_from_pixels(data_dir):
+def test_visium_positions_are_found_again_from_pixels(data_dir):
     adata = ad.read_h5ad(data_dir / "visium" / "dlpfc151510.h5ad")
     rows, cols = adata.obs["array_row"].to_numpy().copy(), adata.obs["array_col"].to_numpy().copy()
     pp.to_grid(adata)
@@ -178,7 +178,7 @@ def test_bad_coordinates_are_refused(cloud):
         pp.to_grid(cloud, bin_size=20)
 
 
-def test_bins_without_places_or_maps_are_refused(cloud):
+def test_bins_without_positions_or_maps_are_refused(cloud):
     with pytest.raises(ValueError, match="to_grid"):
         pp.bin_spots(cloud)
     pp.to_grid(cloud, bin_size=20)

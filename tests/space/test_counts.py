@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from stcsm.space import _check_counts, check_counts, log_normalise, thin_counts
+from stcsm.space import _counts, check_counts, log_normalise, stored_blocks, thin_counts
 
 FORMS = {"csr": sparse.csr_matrix, "csc": sparse.csc_array, "coo": sparse.coo_array, "dense": np.array}
 
@@ -25,9 +25,9 @@ def x() -> np.ndarray:
 def full_checks(monkeypatch) -> list:
     """Shapes of the matrices of which every value was looked at."""
     seen = []
-    whole = _check_counts.check_every_value
+    whole = _counts.check_every_value
     monkeypatch.setattr(
-        _check_counts, "check_every_value", lambda matrix, *names: (seen.append(matrix.shape), whole(matrix, *names))[1]
+        _counts, "check_every_value", lambda matrix, *names: (seen.append(matrix.shape), whole(matrix, *names))[1]
     )
     return seen
 
@@ -78,11 +78,11 @@ def test_the_matrix_is_not_kept_alive(x):
     check(matrix)
     gone = weakref.ref(matrix)
     number = id(matrix)
-    assert number in _check_counts._passed
+    assert number in _counts._passed
     del matrix
     gc.collect()
     assert gone() is None
-    assert number not in _check_counts._passed
+    assert number not in _counts._passed
 
 
 @pytest.mark.parametrize("form", ["csr", "csc", "dense"])
@@ -132,3 +132,39 @@ def test_log_normalised_spots_have_the_median_depth(x):
     np.testing.assert_allclose(found[0] / found[0].sum(), x[0] / x[0].sum(), rtol=1e-5)
     with pytest.raises(ValueError, match="only zeros"):
         log_normalise(np.zeros((3, 3)))
+
+
+class Recorder:
+    """A matrix on disk that notes what is asked of it."""
+
+    def __init__(self, matrix, format):
+        self.matrix, self.format, self.shape, self.asked = matrix, format, matrix.shape, []
+
+    def __getitem__(self, index):
+        self.asked.append(index)
+        return self.matrix[index]
+
+
+def test_blocks_follow_the_order_of_storage(x):
+    by_columns = Recorder(sparse.csc_array(x), "csc")
+    blocks = list(stored_blocks(by_columns, values=80))
+    assert all(isinstance(i, tuple) and i[0] == slice(None) for i in by_columns.asked)
+    np.testing.assert_array_equal(np.hstack([b.toarray() for *_, b in blocks]), x)
+    assert [c for _, c, _ in blocks] == list(range(0, 12, 4))
+    by_rows = Recorder(sparse.csr_array(x), "csr")
+    blocks = list(stored_blocks(by_rows, values=80))
+    assert all(isinstance(i, slice) for i in by_rows.asked)
+    np.testing.assert_array_equal(np.vstack([b.toarray() for *_, b in blocks]), x)
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+def test_a_fault_is_located_in_any_block(form):
+    x = np.zeros((3000, 3000), np.float32)  # more values than a block has
+    x[2990, 2980] = 0.25
+    x[5, 6] = 1
+    names = [f"s{i}" for i in range(3000)], [f"g{i}" for i in range(3000)]
+    matrix = FORMS[form](x)
+    if form == "coo":
+        matrix = matrix.tocsr()
+    with pytest.raises(ValueError, match=r"1 fractional \(first: 0.25 at spot 's2990', gene 'g2980'\)"):
+        check_counts(matrix, *names)

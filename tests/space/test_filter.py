@@ -39,7 +39,7 @@ def test_truncation_keeps_the_rim_and_nothing_beyond() -> None:
     centre = 4 * 9 + 4
     reached = np.flatnonzero(kernel[[centre]].toarray())
     distance = np.linalg.norm(xy[reached] - xy[centre], axis=1)
-    assert len(reached) == 13  # lattice places within a disc of radius 2, the four on its rim among them
+    assert len(reached) == 13  # lattice points within a disc of radius 2, the four on its rim among them
     assert distance.max() == pytest.approx(2.0)
 
 

@@ -1,4 +1,4 @@
-"""The original model's weights give the original's latents, maps and pictures through the public interface."""
+"""The original model's weights give the original's latents, maps and images through the public interface."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stcsm.models import GeneVAE
 
 
 @pytest.fixture(scope="module")
-def reference(golden_dir):
+def original(golden_dir):
     with np.load(golden_dir / "st_reference_seed0.npz", allow_pickle=False) as held:
         return dict(held)
 
@@ -31,35 +31,38 @@ def relative(found, expected):
     return np.abs(np.asarray(found) - expected).max() / np.abs(expected).max()
 
 
-def test_latents_of_all_genes(adata, model, reference):
-    z = model.get_latent_representation()[adata.var_names.get_indexer(reference["genes"])]
+def test_latents_of_all_genes(adata, model, original):
+    z = model.get_latent_representation()[adata.var_names.get_indexer(original["genes"])]
     assert z.shape == (16218, 20)
-    assert np.abs(z - reference["seed0_latent_mean"]).max() < 1e-4
+    assert np.abs(z - original["seed0_latent_mean"]).max() < 1e-4
 
 
-def test_pictures_of_the_concepts(model, reference):
-    assert relative(model.decode_images(reference["seed0_concept_vectors"]), reference["seed0_decoded"]) < 1e-5
+def test_images_of_the_concepts(model, original):
+    assert relative(model.decode_images(original["seed0_concept_vectors"]), original["seed0_decoded"]) < 1e-5
 
 
 @pytest.mark.parametrize("method", ["rectgrad", "guided_backprop"])
-def test_mean_maps_of_the_concepts_on_the_spots(adata, model, reference, method):
-    """tl.saliency with the original's concepts is the paper's figure."""
+def test_mean_maps_of_the_concepts_on_the_spots(adata, model, original, method):
+    """tl.saliency with the original's concepts is the published figure."""
     tissue = adata.copy()
-    names = [str(gene) for gene in reference["concept_genes"]]
-    sets = {name: list(reference["genes"][top]) for name, top in zip(names, reference["seed0_top50_idx"], strict=True)}
+    sets = {
+        str(gene): original["genes"][top].tolist()
+        for gene, top in zip(original["concept_genes"], original["seed0_top50_idx"], strict=True)
+    }
     tl.concepts(tissue, model, genes=sets, estimator="mean")
-    for name, vector in zip(names, reference["seed0_concept_vectors"], strict=True):
-        tissue.uns["stcsm"]["concepts"][name]["vectors"] = vector[None]
+    # The original's vectors are means of sampled latents, and so not those of the posterior means.
+    for gene, vector in zip(sets, original["seed0_concept_vectors"], strict=True):
+        tissue.uns["stcsm"]["concepts"][gene]["vectors"] = vector[None]
     tl.saliency(tissue, model, method=method, genes="concept", published=True)
     key = {"rectgrad": "seed0_mean_rectgrad_mean", "guided_backprop": "seed0_mean_guidedbp_mean"}[method]
-    at = tissue.obs_names.get_indexer(reference["spots"])
-    expected = reference[key][:, reference["grid_y"], reference["grid_x"]].T
+    at = tissue.obs_names.get_indexer(original["spots"])
+    expected = original[key][:, original["grid_y"], original["grid_x"]].T
     assert relative(tissue.obsm["concept_saliency"].to_numpy()[at], expected) < 1e-4
     tl.mean_expression(tissue)
-    expected = reference["seed0_mean_expr"][:, reference["grid_y"], reference["grid_x"]].T
+    expected = original["seed0_mean_expr"][:, original["grid_y"], original["grid_x"]].T
     assert relative(tissue.obsm["concept_expression"].to_numpy()[at], expected) < 1e-5
     tl.decoded(tissue, model, contrast=False)
-    expected = reference["seed0_decoded"][:, reference["grid_y"], reference["grid_x"]].T
+    expected = original["seed0_decoded"][:, original["grid_y"], original["grid_x"]].T
     assert relative(tissue.obsm["concept_decoded"].to_numpy()[at], expected) < 1e-5
 
 

@@ -9,14 +9,12 @@ import torch
 from scipy import sparse
 
 from stcsm import datasets, tl
-from stcsm.models import GeneVAE, PublishedVAE
-from stcsm.models._paper_grid import published_cells
-from stcsm.nets import BatchNormOfAny
+from stcsm.models import GeneVAE, PublishedVAE, published_cells
 
 
 @pytest.fixture
 def bulb() -> ad.AnnData:
-    """ST array of 16 x 21 jittered places with 70 genes; three spots and one gene without counts."""
+    """ST array of 16 x 21 jittered spots with 70 genes; three spots and one gene without counts."""
     rng = np.random.default_rng(1)
     y, x = (v.ravel() for v in np.meshgrid(range(9, 25), range(8, 29), indexing="ij"))
     counts = rng.poisson(1.0, size=(len(x), 70)).astype(np.float32)
@@ -45,8 +43,8 @@ def test_inputs_are_published_images(bulb):
     assert images.shape == (2, 1, 32, 32)
     column = bulb.X.toarray()[:, 0]
     expected = np.zeros((32, 32))
-    for place, value in zip(bulb.obsm["spatial_array"], column, strict=True):
-        expected[int(place[1] + 0.5), int(place[0] + 0.5) - 1] = value / column.max()
+    for (x, y), value in zip(bulb.obsm["spatial_array"], column, strict=True):
+        expected[int(y + 0.5), int(x + 0.5) - 1] = value / column.max()
     np.testing.assert_allclose(images[0, 0], expected, rtol=1e-6)
     assert not images[1].any()
     assert np.isnan(model.get_latent_representation()[4]).all()
@@ -87,7 +85,7 @@ def test_optimizer_and_length_are_published(bulb):
     loss = model.history["train_loss"].iloc[:, 0].astype(float).to_numpy()
     assert len(loss) == 10
     assert loss[-1] < loss[0]
-    group = model._plan(5e-4, {}).configure_optimizers()["optimizer"].defaults
+    group = model.trainer.optimizers[0].defaults
     assert (group["lr"], group["eps"], group["betas"], group["weight_decay"]) == (5e-4, 1e-7, (0.9, 0.999), 0)
     norm = next(m for m in model.encoder.modules() if isinstance(m, torch.nn.BatchNorm2d))
     assert (norm.eps, norm.momentum) == (1e-3, 0.01)
@@ -135,7 +133,7 @@ def test_published_grid_of_replicate_11(data_dir, golden_dir):
     assert dict(zip(adata.obs_names, cells, strict=True)) == expected
 
 
-def test_concepts_maps_and_pictures(bulb):
+def test_concepts_maps_and_images(bulb):
     model = GeneVAE.published(bulb)
     model.train(max_epochs=2, progress=False)
     tl.published_concepts(bulb, model, ["g1", "g2"], n=8)
@@ -147,7 +145,7 @@ def test_concepts_maps_and_pictures(bulb):
         record["vectors"][0], z[bulb.var_names.get_indexer(record["genes"])].mean(axis=0), rtol=1e-4, atol=1e-6
     )
     r = np.nan_to_num([np.corrcoef(z[1], row)[0, 1] for row in z], nan=-2)
-    # Genes of a model that has seen little are alike: those of the rim may change places.
+    # Genes of a model that has seen little are alike: those at the rim may swap.
     assert r[bulb.var_names.get_indexer(record["genes"])].min() >= np.sort(r)[-8] - 1e-6
     tl.saliency(bulb, model, method="rectgrad", genes="concept", published=True)
     tl.decoded(bulb, model, contrast=False)
@@ -155,10 +153,10 @@ def test_concepts_maps_and_pictures(bulb):
     for key in ("concept_saliency", "concept_decoded", "concept_expression"):
         assert bulb.obsm[key].shape == (bulb.n_obs, 2)
         assert bulb.obsm[key].iloc[3].isna().all() or key == "concept_expression"
-    pictures = model.decode_images(record["vectors"][:1])
+    images = model.decode_images(record["vectors"][:1])
     cells = published_cells(bulb, model.spots)
     np.testing.assert_allclose(
-        bulb.obsm["concept_decoded"]["g1"].to_numpy()[model.spots], pictures[0].ravel()[cells], rtol=1e-4
+        bulb.obsm["concept_decoded"]["g1"].to_numpy()[model.spots], images[0].ravel()[cells], rtol=1e-4
     )
     scaled = bulb.X.toarray() / np.maximum(bulb.X.toarray().max(axis=0), 1)
     np.testing.assert_allclose(
@@ -242,18 +240,14 @@ def test_weights_that_are_no_archive_are_refused(bulb, tmp_path):
         model.load_published_weights(tmp_path / "text.npz")
 
 
-def test_a_last_batch_of_one_gene_is_normalised_by_itself(bulb):
-    layer = BatchNormOfAny(2, eps=1e-3, momentum=0.01).train()
-    with torch.no_grad():
-        layer.bias.copy_(torch.tensor([0.5, -1.0]))
-    x = torch.tensor([[2.0, 4.0]], requires_grad=True)
-    out = layer(x)
-    torch.testing.assert_close(out, torch.tensor([[0.5, -1.0]]))  # Keras: (x - x) / sqrt(0 + eps) * 1 + beta
-    out.sum().backward()
-    torch.testing.assert_close(x.grad, torch.zeros(1, 2))
-    torch.testing.assert_close(layer.running_mean, torch.tensor([0.02, 0.04]))
-    torch.testing.assert_close(layer.running_var, torch.tensor([0.99, 0.99]))
+def test_a_last_batch_of_one_gene_is_trained_on(bulb):
     model = GeneVAE.published(bulb)
     assert len(model.trained_genes) % 17 == 1
     model.train(max_epochs=1, batch_size=17, progress=False, accelerator="cpu")
     assert np.isfinite(model.get_latent_representation()[0]).all()
+
+
+@pytest.mark.parametrize("name", ["weight_decay", "kl_warmup", "optimizer"])
+def test_what_is_published_cannot_be_set(bulb, name):
+    with pytest.raises(ValueError, match=f"plan_kwargs without '{name}'"):
+        GeneVAE.published(bulb).train(plan_kwargs={name: 0.1})

@@ -1,4 +1,9 @@
-"""Where counts lie gene by gene: in memory, in a file as it stands, or in a scratch file made from one."""
+"""Counts gene by gene: profiles over spots, from whatever holds the spots x genes matrix.
+
+A *reader* gives dense profiles of the genes (or samples) that are asked for. Below it a *store* gives single genes in
+compressed form: from memory, from a CSC file where it stands, or from a scratch file into which any other file is
+transposed once. Memory stays bounded on every way.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +21,200 @@ from stcsm.space import available_memory, stored_blocks, stored_by_columns
 
 logger = logging.getLogger(__name__)
 
+BLOCK = 256
+"""Genes that are dense at once where a part of the counts is taken out."""
+VALUES = 2**22
+"""Values, counted as if they were dense, that are summed together."""
 IN_MEMORY = 2**28
 """Bytes of gene-wise counts up to which a file is read into memory instead of gene by gene."""
 PIECE = 2**23
 """Counts that are transposed together on their way into the scratch file."""
 _ENTRY = 8
 """Bytes of a stored count: its row (int32) and its value (float32)."""
+
+
+class GeneReader:
+    """Reads gene profiles; only the genes that are asked for become dense.
+
+    Parameters
+    ----------
+    store
+        Counts (S, G), gene by gene.
+    spots
+        Indices (S',) of the spots to restrict profiles to; by default those with at least one count.
+
+    Attributes
+    ----------
+    spots
+        Indices (S',) of the spots that profiles are restricted to.
+    gene_totals
+        Counts of each gene (G,) at these spots.
+    depth
+        Share of all counts that falls on each spot of ``spots`` (S',); sums to one.
+    """
+
+    def __init__(self, store: GeneStore, spots: np.ndarray | None = None):
+        self._store = store
+        self.n_all_spots, self.n_genes = store.shape
+        self.gene_totals, spot_totals = _totals(store, spots=spots)
+        self._restrict(np.flatnonzero(spot_totals > 0) if spots is None else np.asarray(spots))
+        self.depth = spot_totals[self.spots] / max(spot_totals.sum(), 1)
+
+    @staticmethod
+    def open(matrix: Any, spots: np.ndarray | None = None) -> GeneReader:
+        """Read from a matrix (S, G).
+
+        Parameters
+        ----------
+        matrix
+            Dense array, any scipy sparse matrix or array, a backed anndata matrix (HDF5 or zarr, sparse or dense) or a
+            lazy dask array. What is in memory is copied: later changes of it do not change the model. What lies on disk
+            is read as :func:`open_genes` says.
+        spots
+            As for the class.
+        """
+        return GeneReader(open_genes(matrix), spots)
+
+    def _restrict(self, spots: np.ndarray) -> None:
+        self.spots = spots
+        # Column of a profile in which each spot stands; -1 for those that are left out.
+        self._column = np.full(self.n_all_spots, -1, dtype=np.int64)
+        self._column[self.spots] = np.arange(len(self.spots))
+
+    @property
+    def n_spots(self) -> int:
+        """Number of spots that profiles are restricted to."""
+        return len(self.spots)
+
+    def profiles(self, genes: np.ndarray) -> np.ndarray:
+        """Counts of ``genes`` at the spots of the model, dense (n, S'), float32."""
+        some = self._store.columns(np.asarray(genes))
+        gene, column, values = some.owner, self._column[some.rows], some.values
+        if self.n_spots < self.n_all_spots:
+            known = column >= 0
+            gene, column, values = gene[known], column[known], values[known]
+        rows = np.zeros((len(genes), self.n_spots), dtype=np.float32)
+        rows[gene, column] = values
+        return rows
+
+    def counts(self, genes: np.ndarray, spots: np.ndarray) -> sparse.csr_array:
+        """Counts of ``genes`` at some of the model's spots, sparse (n_spots, n_genes), read block by block."""
+        blocks = [
+            sparse.csr_array(self.profiles(genes[start : start + BLOCK])[:, spots])
+            for start in range(0, len(genes), BLOCK)
+        ]
+        return sparse.csr_array(sparse.vstack(blocks).T)
+
+    def part(self, genes: np.ndarray, spots: np.ndarray) -> GeneReader:
+        """Return a reader of some genes at some of the model's spots, those without a count left out; for a trial."""
+        return GeneReader.open(self.counts(genes, spots))
+
+    def section(self, genes: np.ndarray) -> np.ndarray | None:
+        """Section of each sample, (n,); None where there are no sections."""
+        return None
+
+    def in_sections(self, section: np.ndarray, position: np.ndarray, n_sections: int, n_positions: int) -> SampleReader:
+        """Read the same counts as samples, a gene in one section each.
+
+        Parameters
+        ----------
+        section, position
+            Section and array position of each of ``spots``, (S',).
+        n_sections, n_positions
+            How many there are.
+        """
+        of_spot = np.full((2, self.n_all_spots), -1, dtype=np.int64)
+        of_spot[:, self.spots] = section, position
+        store = SectionGenes(self._store, of_spot[0], of_spot[1], n_sections, n_positions)
+        sections = np.repeat(np.arange(n_sections), self.n_genes)
+        return SampleReader(store, sections, n_sections, np.arange(n_positions))
+
+    def thinned(self, genes: np.ndarray, share: float, seed: int) -> tuple[GeneReader, GeneReader]:
+        """Split the counts of some genes in two by binomial thinning.
+
+        Every gene has a generator of its own, so the split of a gene depends on nothing else.
+
+        Parameters
+        ----------
+        genes
+            Indices of the genes to split; the others are empty in both parts.
+        share
+            Share of the counts that goes into the second part.
+        seed
+            Seed of the split.
+
+        Returns
+        -------
+        What is left, and what was taken.
+        """
+        left, taken = thin(self._store, np.asarray(genes), share, seed)
+        return self._of_store(left), self._of_store(taken)
+
+    def _of_store(self, store: GeneStore) -> GeneReader:
+        """Return a reader of other counts of the same genes at the same spots."""
+        return GeneReader(store, self.spots)
+
+
+class SampleReader(GeneReader):
+    """Reads samples, a gene in one section each, where several sections share their array positions.
+
+    What a :class:`GeneReader` says of genes and spots holds for samples and array positions.
+
+    Parameters
+    ----------
+    store
+        Counts (P, N) of samples.
+    sections
+        Section of each sample, (N,).
+    n_sections
+        Number of sections, B.
+    positions
+        Indices (P',) of the array positions to restrict profiles to; by default those with a count in some section.
+
+    Attributes
+    ----------
+    depth
+        Share of a section's counts that falls on each array position, (B, P'); zero where the section has no spot.
+    """
+
+    def __init__(self, store: GeneStore, sections: np.ndarray, n_sections: int, positions: np.ndarray | None = None):
+        self._store = store
+        self._sections, self.n_sections = sections, n_sections
+        self.n_all_spots, self.n_genes = store.shape
+        self.gene_totals, totals = np.zeros(self.n_genes), np.zeros((n_sections, self.n_all_spots))
+        for b in range(n_sections):
+            own = np.flatnonzero(sections == b)
+            self.gene_totals[own], totals[b] = _totals(store, own)
+        self._restrict(np.flatnonzero(totals.any(axis=0)) if positions is None else np.asarray(positions))
+        self.depth = totals[:, self.spots] / np.maximum(totals.sum(axis=1, keepdims=True), 1)
+
+    def section(self, genes: np.ndarray) -> np.ndarray:
+        """Section of each sample, (n,)."""
+        return self._sections[np.asarray(genes)]
+
+    def part(self, genes: np.ndarray, spots: np.ndarray) -> GeneReader:
+        """Return a reader of some samples at some array positions."""
+        return SampleReader(open_genes(self.counts(genes, spots)), self._sections[genes], self.n_sections)
+
+    def _of_store(self, store: GeneStore) -> GeneReader:
+        return SampleReader(store, self._sections, self.n_sections, self.spots)
+
+
+def _totals(
+    store: GeneStore, of: np.ndarray | None = None, spots: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Counts of all or some genes, (n,), at all or some spots, and of the spots (S,); in bounded memory."""
+    n_spots, n_genes = store.shape
+    of = np.arange(n_genes) if of is None else of
+    counted = np.ones(n_spots) if spots is None else np.isin(np.arange(n_spots), spots).astype(np.float64)
+    genes, spots = np.zeros(len(of)), np.zeros(n_spots)
+    step = max(1, VALUES // max(n_spots, 1))
+    for start in range(0, len(of), step):
+        some = store.columns(of[start : start + step])
+        values = some.values.astype(np.float64) * counted[some.rows]
+        genes[start : start + step] = np.bincount(some.owner, weights=values, minlength=len(some.indptr) - 1)
+        spots += np.bincount(some.rows, weights=values, minlength=n_spots)
+    return genes, spots
 
 
 class Columns(NamedTuple):
@@ -33,7 +226,7 @@ class Columns(NamedTuple):
 
     @property
     def owner(self) -> np.ndarray:
-        """Which of the genes each count belongs to."""
+        """Number of the gene that each count belongs to."""
         return np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
 
 
@@ -43,12 +236,12 @@ class GeneStore(Protocol):
     shape: tuple[int, int]
 
     def columns(self, genes: np.ndarray) -> Columns:
-        """Counts of genes, in the order that is asked for."""
+        """Counts of genes, in the order of ``genes``."""
         ...
 
 
 class MemoryGenes:
-    """Counts as a CSC matrix of their own."""
+    """Counts in memory, as a CSC matrix that is this object's own."""
 
     def __init__(self, matrix: sparse.csc_array):
         matrix.sum_duplicates()
@@ -104,14 +297,14 @@ class _Piece(NamedTuple):
 
 
 class ScratchGenes:
-    """Counts in pieces, each gene-wise, in a scratch file that goes when it is no longer used.
+    """Counts in pieces, each gene-wise, in a scratch file that is removed when it is no longer used.
 
-    Pieces are appended once and only read afterwards; a gene is put together from its part in each.
+    Pieces are appended once and only read afterwards; a gene is assembled from its part in each.
     """
 
     def __init__(self, shape: tuple[int, int]):
         self.shape = shape
-        # Without a name: nothing is left behind, whatever happens.
+        # The file has no name, so nothing is left behind, whatever happens.
         self._file = tempfile.TemporaryFile(prefix="stcsm-")  # noqa: SIM115
         self._pieces: list[_Piece] = []
         self._end = 0
@@ -153,7 +346,7 @@ class ScratchGenes:
 
 
 class SectionGenes:
-    """Counts (P, B * G) of samples, a gene in one section each, from counts (S, G) of B sections on P places.
+    """Counts (P, B * G) of samples, a gene in one section each, from counts (S, G) of B sections on P array positions.
 
     Sample ``b * G + g`` is gene g in section b.
 
@@ -161,16 +354,17 @@ class SectionGenes:
     ----------
     store
         Counts (S, G) of all sections.
-    section, place
-        Of each spot, (S,); -1 for spots that are left out. A section has one spot on a place at most.
-    n_sections, n_places
+    section, position
+        Section and array position of each spot, (S,); -1 for spots that are left out. A section has at most one spot on
+        an array position.
+    n_sections, n_positions
         B and P.
     """
 
-    def __init__(self, store: GeneStore, section: np.ndarray, place: np.ndarray, n_sections: int, n_places: int):
-        self._store, self._section, self._place = store, section, place
+    def __init__(self, store: GeneStore, section: np.ndarray, position: np.ndarray, n_sections: int, n_positions: int):
+        self._store, self._section, self._position = store, section, position
         self._n_genes = store.shape[1]
-        self.shape = (n_places, n_sections * self._n_genes)
+        self.shape = (n_positions, n_sections * self._n_genes)
 
     def columns(self, genes: np.ndarray) -> Columns:
         """Counts of samples."""
@@ -178,14 +372,14 @@ class SectionGenes:
         whole = self._store.columns(gene)
         owner = whole.owner
         own = self._section[whole.rows] == section[owner]
-        owner, place, values = owner[own], self._place[whole.rows[own]], whole.values[own]
-        order = np.lexsort((place, owner))
+        owner, position, values = owner[own], self._position[whole.rows[own]], whole.values[own]
+        order = np.lexsort((position, owner))
         counts = np.bincount(owner, minlength=len(section))
-        return Columns(_pointers(counts), place[order], values[order])
+        return Columns(_pointers(counts), position[order], values[order])
 
 
 class ThinnedGenes:
-    """One part of counts that are split in two by binomial thinning, drawn when asked for.
+    """One part of counts that are split in two by binomial thinning, drawn when it is read.
 
     Every gene has a generator of its own, so the split of a gene depends on nothing else.
     """
@@ -198,7 +392,7 @@ class ThinnedGenes:
         self.shape = store.shape
 
     def columns(self, genes: np.ndarray) -> Columns:
-        """What this part has of genes."""
+        """Counts of genes in this part."""
         whole = self._store.columns(genes)
         part = np.zeros(len(whole.values), dtype=np.float32)
         for i, gene in enumerate(genes):
@@ -213,9 +407,9 @@ class ThinnedGenes:
 
 
 def thin(store: GeneStore, genes: np.ndarray, share: float, seed: int) -> tuple[GeneStore, GeneStore]:
-    """Split the counts of some genes; what is left, and what was taken. Other genes are empty in both.
+    """Split the counts of some genes into what is left and what was taken; other genes are empty in both.
 
-    What lies in memory is split at once and kept; what lies in a file is split anew, in the same way, at every read.
+    Counts in memory are split at once and kept; those in a file are split again, in the same way, at every read.
     """
     left, taken = (ThinnedGenes(store, genes, share, seed, taken=part) for part in (False, True))
     if not isinstance(store, MemoryGenes):
@@ -229,9 +423,9 @@ def open_genes(matrix: Any) -> GeneStore:
     """Make counts readable gene by gene, in bounded memory.
 
     A matrix in memory is copied, so that later changes of it do not reach the model. A matrix on disk, or a lazy one,
-    is walked through once, in blocks: where its counts fit into ``IN_MEMORY`` bytes they are kept in memory; otherwise
-    a CSC matrix on disk is read where it stands, and any other is transposed into a scratch file (in the folder for
-    temporary files: TMPDIR).
+    is read once, in blocks: where its counts fit into ``IN_MEMORY`` bytes they are kept in memory; otherwise a CSC
+    matrix on disk is read where it stands, and any other is transposed into a scratch file (in the folder for temporary
+    files: TMPDIR).
     """
     given: Any = matrix
     if isinstance(matrix, np.ndarray) or sparse.issparse(matrix):
@@ -277,7 +471,7 @@ class _Block(NamedTuple):
 
 
 def _gene_wise(matrix: Any, by_columns: bool) -> Iterator[_Block]:
-    """Blocks of a matrix brought together to about ``PIECE`` counts and made gene-wise."""
+    """Blocks of a matrix, joined to about ``PIECE`` counts and made gene-wise."""
     waiting: list[Any] = []
     first, held = (0, 0), 0
     for row, column, block in stored_blocks(matrix):

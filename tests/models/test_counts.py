@@ -10,10 +10,9 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
-from stcsm.models import GeneVAE, _reader, _store
-from stcsm.models._reader import GeneReader
-from stcsm.models._store import FileGenes, MemoryGenes, ScratchGenes, open_genes
-from stcsm.space import _stored_blocks, check_counts, stored_blocks
+from stcsm.models import GeneVAE, _counts
+from stcsm.models._counts import FileGenes, GeneReader, MemoryGenes, ScratchGenes, open_genes
+from stcsm.space import check_counts, stored_blocks
 
 FORMS = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix, "dense": np.asarray}
 
@@ -31,9 +30,9 @@ def x():
 @pytest.fixture
 def small_pieces(monkeypatch):
     """Nothing fits into memory, and a block holds few values: every seam is met."""
-    monkeypatch.setattr(_store, "IN_MEMORY", 0)
-    monkeypatch.setattr(_store, "PIECE", 60)
-    monkeypatch.setattr(_stored_blocks.stored_blocks, "__defaults__", (200,))
+    monkeypatch.setattr(_counts, "IN_MEMORY", 0)
+    monkeypatch.setattr(_counts, "PIECE", 60)
+    monkeypatch.setattr(stored_blocks, "__defaults__", (200,))
 
 
 def on_disk(x, form, where, tmp_path, **kwargs):
@@ -61,7 +60,7 @@ def same_numbers(reader, x):
     np.testing.assert_allclose(reader.depth, x[seen].sum(axis=1) / x.sum(), rtol=1e-6)
     genes = np.array([1, 2, 9])
     left, taken = reader.thinned(genes, 0.4, seed=3)
-    expected = GeneReader(x).thinned(genes, 0.4, seed=3)
+    expected = GeneReader.open(x).thinned(genes, 0.4, seed=3)
     every = np.arange(23)
     for part, other in zip((left, taken), expected, strict=True):
         np.testing.assert_array_equal(part.profiles(every), other.profiles(every))
@@ -74,7 +73,7 @@ def same_numbers(reader, x):
 @pytest.mark.parametrize("where", ["h5ad", "zarr", "lazy"])
 def test_a_file_gives_the_numbers_of_memory(x, form, where, tmp_path, small_pieces, caplog):
     matrix = on_disk(x, form, where, tmp_path)
-    reader = GeneReader(matrix)
+    reader = GeneReader.open(matrix)
     in_place = form == "csc" and where != "lazy"
     assert isinstance(reader._store, FileGenes if in_place else ScratchGenes)
     assert in_place == ("scratch file" not in caplog.text)
@@ -83,17 +82,17 @@ def test_a_file_gives_the_numbers_of_memory(x, form, where, tmp_path, small_piec
 
 @pytest.mark.parametrize("form", list(FORMS))
 def test_what_fits_is_read_into_memory(x, form, tmp_path):
-    reader = GeneReader(on_disk(x, form, "h5ad", tmp_path))
+    reader = GeneReader.open(on_disk(x, form, "h5ad", tmp_path))
     assert isinstance(reader._store, MemoryGenes)
     same_numbers(reader, x)
 
 
 def test_compressed_files_and_other_chunks(x, tmp_path, small_pieces):
-    same_numbers(GeneReader(on_disk(x, "csr", "h5ad", tmp_path, compression="gzip")), x)
+    same_numbers(GeneReader.open(on_disk(x, "csr", "h5ad", tmp_path, compression="gzip")), x)
     zarr = pytest.importorskip("zarr")
     tall = zarr.create_array(str(tmp_path / "tall.zarr"), shape=x.shape, chunks=(50, 4), dtype=x.dtype)
     tall[:] = x
-    same_numbers(GeneReader(tall), x)
+    same_numbers(GeneReader.open(tall), x)
 
 
 def test_explicit_zeros_and_unsorted_rows_change_nothing(x):
@@ -105,31 +104,31 @@ def test_explicit_zeros_and_unsorted_rows_change_nothing(x):
         messy.indices[own] = messy.indices[own][::-1].copy()
         messy.data[own] = messy.data[own][::-1].copy()
     messy.has_sorted_indices = False
-    same_numbers(GeneReader(messy), plain)
+    same_numbers(GeneReader.open(messy), plain)
 
 
 def test_later_changes_do_not_reach_the_reader(x):
     for form in (*FORMS.values(), np.asfortranarray):
         given = form(x.copy())
-        reader = GeneReader(given)
+        reader = GeneReader.open(given)
         values = given if isinstance(given, np.ndarray) else given.data
         values[:] = 99
         same_numbers(reader, x)
 
 
 def test_memory_too_small_for_a_copy_means_a_scratch_file(x, monkeypatch):
-    monkeypatch.setattr(_store, "available_memory", lambda: 1)
+    monkeypatch.setattr(_counts, "available_memory", lambda: 1)
     for form in FORMS.values():
         store = open_genes(form(x))
         assert isinstance(store, ScratchGenes)
-    same_numbers(GeneReader(sparse.csr_matrix(x)), x)
+    same_numbers(GeneReader.open(sparse.csr_matrix(x)), x)
 
 
 def test_a_closed_file_is_named(x, tmp_path, small_pieces):
     adata = AnnData(sparse.csc_matrix(x))
     adata.write_h5ad(tmp_path / "a.h5ad")
     backed = ad.read_h5ad(tmp_path / "a.h5ad", backed="r")
-    reader = GeneReader(backed.X)
+    reader = GeneReader.open(backed.X)
     backed.file.close()
     with pytest.raises(OSError, match="keep it open"):
         reader.profiles(np.array([1]))
@@ -141,52 +140,19 @@ def test_memory_is_bounded_by_blocks_not_by_the_matrix(form, tmp_path, monkeypat
     counts = sparse.random_array((20_000, 1000), density=0.05, format="csr", rng=rng, dtype=np.float32)
     counts.data[:] = rng.integers(1, 9, counts.nnz)
     matrix = on_disk(counts.toarray(), form, "h5ad", tmp_path)
-    monkeypatch.setattr(_store, "IN_MEMORY", 2**20)
-    monkeypatch.setattr(_store, "PIECE", 2**16)
-    monkeypatch.setattr(_stored_blocks.stored_blocks, "__defaults__", (2**18,))
-    monkeypatch.setattr(_reader, "VALUES", 2**18)
+    monkeypatch.setattr(_counts, "IN_MEMORY", 2**20)
+    monkeypatch.setattr(_counts, "PIECE", 2**16)
+    monkeypatch.setattr(stored_blocks, "__defaults__", (2**18,))
+    monkeypatch.setattr(_counts, "VALUES", 2**18)
     tracemalloc.start()
     check_counts(matrix, range(20_000), range(1000))
-    reader = GeneReader(matrix)
+    reader = GeneReader.open(matrix)
     some = reader.profiles(np.arange(32))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     # The counts are 8 MB as CSC and 80 MB when dense; a profile is 80 kB.
     assert peak < 7.5e6
     np.testing.assert_array_equal(some.T, counts[reader.spots][:, :32].toarray())
-
-
-class Recorder:
-    """A matrix on disk that notes what is asked of it."""
-
-    def __init__(self, matrix, format):
-        self.matrix, self.format, self.shape, self.asked = matrix, format, matrix.shape, []
-
-    def __getitem__(self, index):
-        self.asked.append(index)
-        return self.matrix[index]
-
-
-def test_blocks_follow_the_order_of_storage(x):
-    by_columns = Recorder(sparse.csc_array(x), "csc")
-    blocks = list(stored_blocks(by_columns, values=200))
-    assert all(isinstance(i, tuple) and i[0] == slice(None) for i in by_columns.asked)
-    np.testing.assert_array_equal(np.hstack([b.toarray() for *_, b in blocks]), x)
-    assert [c for _, c, _ in blocks] == list(range(0, 23, 4))
-    by_rows = Recorder(sparse.csr_array(x), "csr")
-    blocks = list(stored_blocks(by_rows, values=200))
-    assert all(isinstance(i, slice) for i in by_rows.asked)
-    np.testing.assert_array_equal(np.vstack([b.toarray() for *_, b in blocks]), x)
-
-
-def test_fault_is_placed_in_any_block(x):
-    x[40, 20] = 0.25
-    names = [f"s{i}" for i in range(50)], [f"g{i}" for i in range(23)]
-    for form in FORMS.values():
-        with pytest.MonkeyPatch.context() as m:
-            m.setattr(_stored_blocks.stored_blocks, "__defaults__", (100,))
-            with pytest.raises(ValueError, match=r"1 fractional \(first: 0.25 at spot 's40', gene 'g20'\)"):
-                check_counts(form(x), *names)
 
 
 def train(adata, **kwargs):

@@ -1,4 +1,4 @@
-"""Batches of gene profiles for Lightning."""
+"""Batches of gene profiles for Lightning, and how well a module predicts the counts that they hold out."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from stcsm.models._reader import GeneReader
+from stcsm.models._counts import GeneReader
+from stcsm.models._module import GeneVAEModule
 
 HELD_OUT_GENES = 4096
-"""At most so many genes carry the validation score; more would cost time and change little."""
+"""At most so many genes are in the validation score; more would cost time and change little."""
 DENSE_VALUES = 2**24
 """Genes x spots of a set up to which all its profiles stay dense: 64 MB, read once instead of in every epoch."""
 
 
 class Deal(NamedTuple):
-    """What one process gets of a batch.
+    """The part of a batch that one process gets.
 
     Attributes
     ----------
     genes
-        Of the set, by number.
+        Numbers of its genes in the set.
     rows
-        Their places in the whole batch.
+        Their rows in the whole batch.
     size
-        Genes of the whole batch.
+        Number of genes of the whole batch.
     weight
-        By which the mean over ``genes`` is multiplied so that the mean over processes is the mean over the whole batch;
-        zero where a process got nothing.
+        Factor of the mean over ``genes`` with which the mean over processes is the mean over the whole batch; zero
+        where a process got nothing.
     """
 
     genes: list[int]
@@ -54,9 +55,9 @@ class DealtBatches(Sampler[Deal]):
     batch_size
         Size of a whole batch.
     rank, n_ranks
-        Which of how many processes.
+        Number of this process, and how many there are.
     order
-        Of the shuffling, the same in every process; None keeps the order.
+        Generator of the shuffling, the same in every process; None keeps the order.
     """
 
     def __init__(self, n: int, batch_size: int, rank: int = 0, n_ranks: int = 1, order: torch.Generator | None = None):
@@ -75,7 +76,7 @@ class DealtBatches(Sampler[Deal]):
 
 
 class GeneBatches(Dataset):
-    """Dense batches of gene profiles, read when asked for; an item is what a process gets of a batch.
+    """Dense batches of gene profiles, read when they are needed; an item is one process's part of a batch.
 
     Parameters
     ----------
@@ -84,7 +85,7 @@ class GeneBatches(Dataset):
     genes
         Indices of the genes that belong to this set, (n,).
     target
-        Counts that are to be predicted, where they are others.
+        Counts to predict, where they are not those that are encoded.
     """
 
     def __init__(self, reader: GeneReader, genes: np.ndarray, target: GeneReader | None = None):
@@ -178,3 +179,45 @@ class GeneDataModule(pl.LightningDataModule):
         rank, n_ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         sampler = DealtBatches(len(data), self.batch_size, rank, n_ranks, order)
         return DataLoader(data, sampler=sampler, batch_size=None)
+
+
+def most_counted(reader: GeneReader, genes: np.ndarray, most: int) -> np.ndarray:
+    """Genes or samples of most counts among (n,), sorted; as many of each section, lest a deep one dominate."""
+    found = reader.section(genes)
+    section = np.zeros(len(genes), dtype=np.int64) if found is None else found
+    names = np.unique(section)
+    order = np.argsort(-reader.gene_totals[genes], kind="stable")
+    return np.sort(np.concatenate([genes[order[section[order] == b][: most // len(names)]] for b in names]))
+
+
+@torch.inference_mode()
+def gain_over_depth(module: GeneVAEModule, data: GeneDataModule) -> float:
+    """Log-likelihood of held-out counts under the first member, minus that under depth alone, in nats a count.
+
+    ``data`` has the counts that are encoded, and those that were held out as targets.
+    """
+    module.eval()
+    gained = total = 0.0
+    for batch in data.val_dataloader():
+        section = batch.get("section")
+        z = module.inference(batch["counts"], batch["totals"], section)["z"]
+        log_depth = module.of_section(module.log_depth, section)
+        share = torch.log_softmax(module.generative(z)["f"][0] + log_depth, dim=-1)
+        gained += float((batch["target"] * (share - log_depth)).sum())
+        total += float(batch["target"].sum())
+    return gained / max(total, 1.0)
+
+
+@torch.inference_mode()
+def losses(module: GeneVAEModule, data: GeneDataModule) -> tuple[np.ndarray, np.ndarray]:
+    """Reconstruction loss and divergence of each gene of ``data``, (n,) each: nats, means over the members."""
+    module.eval()
+    found = []
+    for batch in data.every_gene():
+        batch = {name: t.to(module.device) if hasattr(t, "to") else t for name, t in batch.items()}
+        _, _, out = module(batch)
+        # scvi-tools keeps losses by name, here one each.
+        both = [t for named in (out.reconstruction_loss, out.kl_local) for t in named.values()]
+        found.append(torch.stack(both).cpu().numpy())
+    reconstruction, divergence = np.concatenate(found, axis=1).astype(np.float64)
+    return reconstruction, divergence
