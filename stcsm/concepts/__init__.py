@@ -1,19 +1,27 @@
 """Concept vectors, scores and their statistics: arrays in, arrays out."""
 
-from ._differential import (
+from stcsm.concepts._differential import (
     Differential,
     differential_concepts,
     neighbour_block_correlation,
     region_contrast,
     spatial_blocks,
 )
-from ._discovery import Discovery, discovery
-from ._estimators import ESTIMATORS, Estimator
-from ._gene_match import GeneIndex, GeneMatch, GeneSetMatch, match_gene_sets, match_genes
-from ._gene_sets import GeneSet, check_distinct, gene_set, gene_sets, gene_sets_from_network, pair_signs, read_gmt
-from ._latent import check_latents
-from ._profiles import GroupProfiles, group_profiles
-from ._random import (
+from stcsm.concepts._discovery import Discovery, discovery
+from stcsm.concepts._estimators import ESTIMATORS, Estimator
+from stcsm.concepts._gene_match import GeneIndex, GeneMatch, GeneSetMatch, match_gene_sets, match_genes
+from stcsm.concepts._gene_sets import (
+    GeneSet,
+    check_distinct,
+    gene_set,
+    gene_sets,
+    gene_sets_from_network,
+    pair_signs,
+    read_gmt,
+)
+from stcsm.concepts._latent import check_latents
+from stcsm.concepts._profiles import GroupProfiles, group_profiles
+from stcsm.concepts._random import (
     MatchedSampler,
     RandomConcepts,
     RandomConceptSampler,
@@ -23,7 +31,7 @@ from ._random import (
     moment_dispersion,
     random_combination,
 )
-from ._significance import (
+from stcsm.concepts._significance import (
     MapTest,
     Significance,
     benjamini_hochberg,
@@ -32,7 +40,7 @@ from ._significance import (
     map_test,
     significance,
 )
-from ._similarity import (
+from stcsm.concepts._similarity import (
     ConceptTree,
     Neighbours,
     cluster,
@@ -41,7 +49,7 @@ from ._similarity import (
     map_correlation,
     nearest_genes,
 )
-from ._vectors import (
+from stcsm.concepts._vectors import (
     ConceptVector,
     combine,
     concept_info,

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
-from ._latent import FloatArray
-from ._significance import benjamini_hochberg, exceedance
-from ._similarity import map_correlation
+from stcsm.concepts._latent import FloatArray
+from stcsm.concepts._significance import benjamini_hochberg, exceedance
+from stcsm.concepts._similarity import map_correlation
 
 CONCEPTS_AT_ONCE = 64
 

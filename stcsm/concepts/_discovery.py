@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ._latent import FloatArray
-from ._random import RandomConcepts, RandomConceptSampler, balanced
-from ._significance import benjamini_hochberg, exceedance
-from ._vectors import ranks
+from stcsm.concepts._latent import FloatArray
+from stcsm.concepts._random import RandomConcepts, RandomConceptSampler, balanced
+from stcsm.concepts._significance import benjamini_hochberg, exceedance
+from stcsm.concepts._vectors import ranks
 
 GENES_AT_ONCE = 256
 

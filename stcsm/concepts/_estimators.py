@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 from scipy.stats import rankdata
 
-from ._latent import FloatArray, LatentSpace
+from stcsm.concepts._latent import FloatArray, LatentSpace
 
 
 class Estimator(Protocol):

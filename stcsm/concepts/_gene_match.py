@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from ._gene_sets import GeneSet, gene_set
-from ._latent import FloatArray
+from stcsm.concepts._gene_sets import GeneSet, gene_set
+from stcsm.concepts._latent import FloatArray
 
 _VERSIONED = re.compile(r"^(ENS[A-Z]*[EFGPTR]\d{11})\.\d+$")
 MAX_NAMED = 5

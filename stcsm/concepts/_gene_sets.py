@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stcsm._files import existing_file, text_lines
-
-from ._latent import FloatArray
+from stcsm.concepts._latent import FloatArray
 
 _SIGNS = {"+": 1.0, "-": -1.0, "up": 1.0, "down": -1.0}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._latent import FloatArray
+from stcsm.concepts._latent import FloatArray
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from scipy import sparse
 from scipy.special import gammaln
 from scipy.stats import rankdata
 
-from ._estimators import get_estimator
-from ._latent import FloatArray, LatentSpace, check_latents
-from ._vectors import refuse_zero, usable_sides, without
+from stcsm.concepts._estimators import get_estimator
+from stcsm.concepts._latent import FloatArray, LatentSpace, check_latents
+from stcsm.concepts._vectors import refuse_zero, usable_sides, without
 
 GENES_A_BIN = 50
 GENES_A_BIN_SINGLE = 1000

@@ -11,9 +11,9 @@ from scipy import sparse
 from scipy.stats import false_discovery_control
 from tqdm.auto import tqdm
 
-from ._latent import FloatArray
-from ._random import RandomConcepts, RandomConceptSampler, balanced
-from ._vectors import weight_rows
+from stcsm.concepts._latent import FloatArray
+from stcsm.concepts._random import RandomConcepts, RandomConceptSampler, balanced
+from stcsm.concepts._vectors import weight_rows
 
 ALTERNATIVES = ("two-sided", "greater")
 STATISTICS = ("energy", "max")

@@ -11,8 +11,8 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 from scipy.stats import rankdata
 
-from ._latent import FloatArray, check_latent
-from ._significance import benjamini_hochberg
+from stcsm.concepts._latent import FloatArray, check_latent
+from stcsm.concepts._significance import benjamini_hochberg
 
 MOST_ORDERED = 1000
 """Concepts whose leaves are ordered; beyond, ordering takes too long."""

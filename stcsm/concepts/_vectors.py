@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 from scipy.stats import rankdata
 
-from ._estimators import get_estimator
-from ._latent import FloatArray, LatentSpace, check_latent, check_vectors
+from stcsm.concepts._estimators import get_estimator
+from stcsm.concepts._latent import FloatArray, LatentSpace, check_latent, check_vectors
 
 KEPT = 1e-6
 """Smallest share of the length that may be left: less is rounding of a vector that lies within the excluded ones."""

@@ -13,9 +13,8 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from stcsm._files import whole_folder
-
-from ._faces_draw import HEIGHT, WIDTH, draw, landmarks
-from ._faces_scene import ATTRIBUTES, draw_scenes
+from stcsm.datasets._faces_draw import HEIGHT, WIDTH, draw, landmarks
+from stcsm.datasets._faces_scene import ATTRIBUTES, draw_scenes
 
 __all__ = ["FACE_ATTRIBUTES", "simulated_faces"]
 

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 from numpy.typing import NDArray
 
-from ._faces_canvas import HEIGHT, WIDTH, YAW, Canvas, Floats, box, ellipse, stroke
-from ._faces_scene import ATTRIBUTES, Scene
+from stcsm.datasets._faces_canvas import HEIGHT, WIDTH, YAW, Canvas, Floats, box, ellipse, stroke
+from stcsm.datasets._faces_scene import ATTRIBUTES, Scene
 
 __all__ = ["HEIGHT", "WIDTH", "draw", "landmarks"]
 

@@ -54,7 +54,7 @@ def crop(
     quiet: Quiet = False,
 ) -> None:
     """Crop every face by its landmarks and write it to disk; the same command resumes an interrupted run."""
-    from ._run import run_crop
+    from stcsm.images._run import run_crop
 
     run_crop(
         root, out, workers=workers, quality=quality, quiet=quiet,
@@ -100,7 +100,7 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train the autoencoder; the same command resumes an interrupted training."""
-    from ._run import run_train
+    from stcsm.images._run import run_train
 
     run_train(
         root, out, size=size, seed=seed, workers=workers, quiet=quiet, in_memory=in_memory, crop=not no_crop,
@@ -134,7 +134,7 @@ def concepts(
     quiet: Quiet = False,
 ) -> None:
     """Encode all images, compute a concept per attribute and evaluate its score on the test images."""
-    from ._run import run_concepts
+    from stcsm.images._run import run_concepts
 
     run_concepts(
         root, model, out, attributes=attribute or [], estimator=estimator, n=n, batch_size=batch_size, workers=workers,
@@ -171,7 +171,7 @@ def saliency(
     quiet: Quiet = False,
 ) -> None:
     """Map which pixels carry each attribute, in the top-scoring images or in given ones."""
-    from ._run import run_saliency
+    from stcsm.images._run import run_saliency
 
     run_saliency(
         root, model, vectors, out, attributes=attribute or [], method=method, n=n, images=image or [], part=part,
@@ -183,6 +183,6 @@ def saliency(
 @faces.command()
 def demo(out: Out = Path("stcsm_faces_demo"), seed: Seed = 0, workers: Workers = 2, quiet: Quiet = False) -> None:
     """Run the whole analysis on simulated faces with known truth, and report how well scores and maps recover it."""
-    from ._demo import run_demo
+    from stcsm.images._demo import run_demo
 
     run_demo(out, seed=seed, workers=workers, quiet=quiet)

@@ -13,9 +13,8 @@ from sklearn.metrics import roc_auc_score
 from tqdm.auto import tqdm
 
 from stcsm import concepts
-
-from .data import ImageSet, as_pixels, stream
-from .model import ImageVAE
+from stcsm.images.data import ImageSet, as_pixels, stream
+from stcsm.images.model import ImageVAE
 
 __all__ = [
     "STEPS",

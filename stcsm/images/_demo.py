@@ -16,13 +16,12 @@ from tqdm.auto import tqdm
 
 from stcsm.attribution import METHODS, method_class
 from stcsm.datasets import simulated_faces
-
-from ._concepts import STEPS, concept_scores, concept_vectors, encode, performance, traverse
-from ._figures import clip_map, plot_histograms, plot_saliency, plot_traversal
-from ._run import draw, patches, quiet_libraries, results_folder
-from ._saliency import DEFAULT_METHOD, SaliencyMaps, mask_agreement, mean_difference, pixel_maps, saliency
-from .data import CelebA, ImageSet
-from .model import Architecture, ImageVAE
+from stcsm.images._concepts import STEPS, concept_scores, concept_vectors, encode, performance, traverse
+from stcsm.images._figures import clip_map, plot_histograms, plot_saliency, plot_traversal
+from stcsm.images._run import draw, patches, quiet_libraries, results_folder
+from stcsm.images._saliency import DEFAULT_METHOD, SaliencyMaps, mask_agreement, mean_difference, pixel_maps, saliency
+from stcsm.images.data import CelebA, ImageSet
+from stcsm.images.model import Architecture, ImageVAE
 
 __all__ = ["DEMO", "map_agreement", "run_demo"]
 

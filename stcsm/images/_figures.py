@@ -12,8 +12,8 @@ from matplotlib.patches import Patch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import roc_auc_score
 
-from ._concepts import STEPS
-from ._saliency import SaliencyMaps
+from stcsm.images._concepts import STEPS
+from stcsm.images._saliency import SaliencyMaps
 
 __all__ = ["clip_map", "plot_histograms", "plot_saliency", "plot_traversal"]
 

@@ -27,12 +27,11 @@ from rich.table import Table
 
 from stcsm._files import replace_all
 from stcsm.attribution import METHODS, method_class
-
-from ._concepts import STEPS, both_classes, concept_scores, concept_vectors, encode, performance, traverse
-from ._figures import plot_histograms, plot_saliency, plot_traversal
-from ._saliency import saliency
-from .data import CelebA, ImageSet, crop_faces
-from .model import PRESETS, ImageVAE
+from stcsm.images._concepts import STEPS, both_classes, concept_scores, concept_vectors, encode, performance, traverse
+from stcsm.images._figures import plot_histograms, plot_saliency, plot_traversal
+from stcsm.images._saliency import saliency
+from stcsm.images.data import CelebA, ImageSet, crop_faces
+from stcsm.images.model import PRESETS, ImageVAE
 
 __all__ = [
     "draw",

@@ -17,10 +17,9 @@ from tqdm.auto import tqdm
 
 from stcsm._files import whole_file
 from stcsm.attribution import attribute, make_method
-
-from ._concepts import check_size, concept_scores, encode
-from .data import ImageSet, as_pixels
-from .model import ImageVAE
+from stcsm.images._concepts import check_size, concept_scores, encode
+from stcsm.images.data import ImageSet, as_pixels
+from stcsm.images.model import ImageVAE
 
 __all__ = ["CHANNELS", "DEFAULT_METHOD", "SaliencyMaps", "mask_agreement", "mean_difference", "pixel_maps", "saliency"]
 

@@ -1,6 +1,6 @@
 """Grid, neighbour and filter arithmetic on plain arrays."""
 
-from stcsm.space._components import COMPONENTS, choose_components, spot_components
+from stcsm.space._components import COMPONENTS, choose_components, principal_axes, spot_components
 from stcsm.space._counts import (
     check_counts,
     log_normalise,
@@ -36,7 +36,6 @@ from stcsm.space._grid import (
 )
 from stcsm.space._heldout import HeldOutCounts
 from stcsm.space._memory import available_memory, require_memory
-from stcsm.space._principal_axes import principal_axes
 from stcsm.space._region import irregularity, region_width
 
 __all__ = [

@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ._crop import read_crop_settings
-from ._folder import SUFFIXES, ImageFolder
-from ._image import Resample
+from stcsm.images.data._crop import read_crop_settings
+from stcsm.images.data._folder import SUFFIXES, ImageFolder
+from stcsm.images.data._image import Resample
 
 __all__ = ["CelebA"]
 

@@ -17,10 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from stcsm._files import whole_file
-
-from ._folder import ImageFolder, Inventory
-from ._image import ImageError
-from ._tables import PARTITIONS
+from stcsm.images.data._folder import ImageFolder, Inventory
+from stcsm.images.data._image import ImageError
+from stcsm.images.data._tables import PARTITIONS
 
 __all__ = ["CropReport", "crop_faces", "read_crop_settings"]
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from ._image import ImageError
-from ._tables import PARTITIONS, attributes_from
+from stcsm.images.data._image import ImageError
+from stcsm.images.data._tables import PARTITIONS, attributes_from
 
 __all__ = ["ImageArray", "ImageSet", "batch_loader", "lfw_subset", "stream"]
 

@@ -17,9 +17,18 @@ from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from ._dataset import ImageSet
-from ._image import ALIGNED, ImageError, Resample, crop_boxes, fit_boxes, open_image, read_image, read_mask
-from ._tables import attributes_from, read_attributes, read_landmarks, read_partition
+from stcsm.images.data._dataset import ImageSet
+from stcsm.images.data._image import (
+    ALIGNED,
+    ImageError,
+    Resample,
+    crop_boxes,
+    fit_boxes,
+    open_image,
+    read_image,
+    read_mask,
+)
+from stcsm.images.data._tables import attributes_from, read_attributes, read_landmarks, read_partition
 
 __all__ = ["SUFFIXES", "ImageFolder", "Inventory"]
 

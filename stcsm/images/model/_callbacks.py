@@ -23,8 +23,7 @@ from torch import Tensor
 
 from stcsm._files import whole_file
 from stcsm.images.data import as_pixels, image_grid, write_png
-
-from ._network import Network
+from stcsm.images.model._network import Network
 
 __all__ = ["Grids", "Record", "SafeCheckpoints", "Saver", "read_state"]
 

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ._network import Architecture
-from ._vae import ImageVAE
+from stcsm.images.model._network import Architecture
+from stcsm.images.model._vae import ImageVAE
 
 __all__ = ["fetch_pretrained", "load_keras_weights"]
 

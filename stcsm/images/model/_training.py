@@ -24,9 +24,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from stcsm.images.data import ImageSet, as_pixels, batch_loader
-
-from ._callbacks import Grids, Record, SafeCheckpoints, Saver, read_state
-from ._network import Network
+from stcsm.images.model._callbacks import Grids, Record, SafeCheckpoints, Saver, read_state
+from stcsm.images.model._network import Network
 
 __all__ = ["train"]
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stcsm._files import read_model, write_model
 from stcsm.images.data import ImageSet
-
-from ._network import PRESETS, Architecture, Network
+from stcsm.images.model._network import PRESETS, Architecture, Network
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,7 +135,7 @@ class ImageVAE(Network):
         ImageError
             If an image cannot be read.
         """
-        from ._training import train  # Lightning takes seconds to import, and only training needs it
+        from stcsm.images.model._training import train  # Lightning takes seconds to import, and only training needs it
 
         history, writes = train(
             self, data, out, validation=validation, max_epochs=max_epochs, steps_per_epoch=steps_per_epoch,
