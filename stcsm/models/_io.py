@@ -24,7 +24,7 @@ from stcsm.models._tissue import Frame, Sections, Tissue, find_on_frame
 logger = logging.getLogger(__name__)
 
 KEYS, COORDINATES = "places.keys", "places.coordinates"
-"""Names of the array positions among the saved tensors."""
+"""Names of the array positions among the saved tensors; files that exist call them places."""
 MISFIT_GENES, HELD_OUT = 1000, 0.3
 """Genes, those of most counts, and share of their counts, that tell whether a section lies where the model's did."""
 FAINT = 0.1

@@ -170,8 +170,15 @@ class OneCyclePlan(TrainingPlan):
         "optimizer_creator": "the plan has AdamW",
         "n_epochs_kl_warmup": "kl_warmup is the share of the steps",
         "n_steps_kl_warmup": "kl_warmup is the share of the steps",
+        "eps": "the plan has the epsilon of its optimizer",
+        "reduce_lr_on_plateau": "the plan has a schedule of its own",
+        "lr_factor": "the plan has a schedule of its own",
+        "lr_patience": "the plan has a schedule of its own",
+        "lr_threshold": "the plan has a schedule of its own",
+        "lr_scheduler_metric": "the plan has a schedule of its own",
+        "lr_min": "the plan has a schedule of its own",
     }
-    """Arguments of scvi-tools' plan that this one sets itself, and what to do about it."""
+    """Arguments of scvi-tools' plan that have no effect or are set by this one, and why."""
 
     def __init__(
         self,

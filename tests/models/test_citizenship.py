@@ -136,6 +136,7 @@ def test_plan_kwargs_win_over_the_defaults_of_the_plan():
         ("optimizer", "'optimizer': the plan has AdamW"),
         ("n_epochs_kl_warmup", "'n_epochs_kl_warmup': kl_warmup is the share"),
         ("n_steps_kl_warmup", "'n_steps_kl_warmup': kl_warmup is the share"),
+        ("reduce_lr_on_plateau", "'reduce_lr_on_plateau': the plan has a schedule"),
         ("learning_rate", "'kl_warmup', 'lr', .*found 'learning_rate'"),
     ],
 )
