@@ -55,7 +55,9 @@ def read_gef(path: Path, *, bin_size: int | None = None) -> ad.AnnData:
                 ".tissue.gef or the .cellbin.gef of SAW."
             )
     except (OSError, KeyError) as error:
-        raise ValueError(f"Expected a whole GEF, found one that does not read ({error}): {path}; copy it again.") from error
+        raise ValueError(
+            f"Expected a whole GEF, found one that does not read ({error}): {path}; copy it again."
+        ) from error
 
 
 def _squares(group: h5py.Group, size: int, path: Path) -> ad.AnnData:
@@ -73,9 +75,8 @@ def _squares(group: h5py.Group, size: int, path: Path) -> ad.AnnData:
     )
     corner, centre = unique * size, (unique + 0.5) * size
     names = [f"{x}_{y}" for x, y in corner]
-    table = pd.DataFrame(
-        {_keys.ARRAY_ROW: unique[:, 1], _keys.ARRAY_COL: unique[:, 0], "x": centre[:, 0], "y": centre[:, 1]}, index=names
-    )
+    table = pd.DataFrame({"x": centre[:, 0], "y": centre[:, 1]}, index=names)
+    table[[_keys.ARRAY_COL, _keys.ARRAY_ROW]] = unique
     return place(Counts(counts, names, *_genes(genes)), table, ("x", "y"), path, what="bins")
 
 

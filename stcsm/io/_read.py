@@ -110,16 +110,19 @@ def _read_folder(folder: Path, bin_size: int | None, keep_background: bool) -> a
         return read_spaceranger(folder, bin_size=bin_size, keep_background=keep_background)
     for place in (folder, folder / "outs"):
         if place.is_dir() and (vendor := vendor_of(place)) is not None:
-            _refuse_bin_size(bin_size, place)
-            return read_vendor(place, vendor)
+            if not vendor.binned:
+                _refuse_bin_size(bin_size, place)
+            return read_vendor(place, vendor, bin_size=bin_size)
     there = ", ".join(sorted(path.name for path in folder.iterdir())[:12]) or "nothing"
-    raise FileNotFoundError(f"Expected {KNOWN}, found a folder of no platform that is known: {folder} (there: {there}).")
+    raise FileNotFoundError(
+        f"Expected {KNOWN}, found a folder of no platform that is known: {folder} (there: {there})."
+    )
 
 
 def _refuse_bin_size(bin_size: int | None, path: Path) -> None:
     if bin_size is not None:
         raise ValueError(
-            f"Expected Visium HD or a .gef for bin_size={bin_size}, found neither in {path}; leave bin_size out."
+            f"Expected Visium HD or Stereo-seq for bin_size={bin_size}, found neither in {path}; leave bin_size out."
         )
 
 

@@ -1,4 +1,4 @@
-"""Space Ranger output in every layout since 1.0: Visium and Visium HD, as it was written or as repositories store it."""
+"""Space Ranger output in every layout since 1.0: Visium and Visium HD, as written or as repositories store it."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ class _Files:
 def looks_like_spaceranger(folder: Path) -> bool:
     """Whether `folder`, or the `outs` folder in it, holds something that Space Ranger writes."""
     return any(
-        (place / "spatial").is_dir() or _bins(place) or any(_TRACE.search(path.name) for path in place.iterdir())
-        for place in (folder, folder / "outs")
-        if place.is_dir()
+        (outs / "spatial").is_dir() or _bins(outs) or any(_TRACE.search(path.name) for path in outs.iterdir())
+        for outs in (folder, folder / "outs")
+        if outs.is_dir()
     )
 
 
@@ -98,26 +98,26 @@ def read_spaceranger(folder: Path, *, bin_size: int | None = None, keep_backgrou
     ValueError
         A damaged file, positions of another run, or `bin_size` without bins.
     """
-    place = _place(folder, bin_size)
+    home = _home(folder, bin_size)
     sections = [
-        (files.sample or section_name(place), _read_section(files, place, keep_background)) for files in _sections(place)
+        (files.sample or section_name(home), _read_section(files, home, keep_background)) for files in _sections(home)
     ]
     return join_sections(sections, genes="inner")
 
 
-def _place(folder: Path, bin_size: int | None) -> Path:
+def _home(folder: Path, bin_size: int | None) -> Path:
     """Folder of the matrix: `folder`, `outs` in it, or the folder of a bin size."""
     own = _BIN.fullmatch(folder.resolve().name)
     if own and bin_size in (None, int(own[1])):
         return folder
-    for place in (folder, folder / "outs"):
-        bins = _bins(place)
+    for outs in (folder, folder / "outs"):
+        bins = _bins(outs)
         if not bins:
             continue
         size = bin_size or (DEFAULT_BIN if DEFAULT_BIN in bins else max(bins))
         if size not in bins:
             raise FileNotFoundError(
-                f"Expected bins of {size} micrometres, found {', '.join(map(str, sorted(bins)))} in {place}; "
+                f"Expected bins of {size} micrometres, found {', '.join(map(str, sorted(bins)))} in {outs}; "
                 "choose one of them with bin_size=."
             )
         if bin_size is None:
@@ -136,9 +136,9 @@ def _place(folder: Path, bin_size: int | None) -> Path:
 def _bins(folder: Path) -> dict[int, Path]:
     """Folders of bins by their size in micrometres."""
     found: dict[int, Path] = {}
-    for place in (folder / "binned_outputs", folder):
-        if place.is_dir():
-            sizes = ((_BIN.fullmatch(path.name), path) for path in sorted(place.iterdir()))
+    for parent in (folder / "binned_outputs", folder):
+        if parent.is_dir():
+            sizes = ((_BIN.fullmatch(path.name), path) for path in sorted(parent.iterdir()))
             found |= {int(size[1]): path for size, path in sizes if size and path.is_dir()}
     return found
 
@@ -147,7 +147,7 @@ def _sections(folder: Path) -> list[_Files]:
     """Files of each sample in a folder, told apart by what stands before their names."""
     spatial = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name.endswith("spatial")]
     held = sorted(folder.iterdir())
-    beside = [path for place in spatial for path in sorted(place.iterdir())]
+    beside = [path for inner in spatial for path in sorted(inner.iterdir())]
     matrices = _named(held, MATRICES)
     positions, scales = _named(beside + held, POSITIONS), _named(beside + held, SCALES)
     images = {resolution: _named(beside + held, names) for resolution, names in IMAGES.items()}
@@ -254,9 +254,7 @@ def read_positions(path: Path) -> pd.DataFrame:
         numbers = {name: pd.to_numeric(table[name]).to_numpy() for name in COLUMNS[1:] if name in table}
     except (ValueError, TypeError) as error:
         raise ValueError(f"Expected numbers, found other cells in {path} ({error}); correct them.") from error
-    return pd.DataFrame(numbers, index=index).assign(
-        **({} if _keys.IN_TISSUE in numbers else {_keys.IN_TISSUE: 1})
-    )
+    return pd.DataFrame(numbers, index=index).assign(**({} if _keys.IN_TISSUE in numbers else {_keys.IN_TISSUE: 1}))
 
 
 def _spatial(files: _Files, about: dict[str, str]) -> dict[str, Any]:
@@ -268,7 +266,9 @@ def _spatial(files: _Files, about: dict[str, str]) -> dict[str, Any]:
         try:
             factors = json.loads(plain_bytes(files.scales))
         except ValueError as error:
-            raise ValueError(f"Expected scale factors as JSON, found {error} in {files.scales}; copy it again.") from error
+            raise ValueError(
+                f"Expected scale factors as JSON, found {error} in {files.scales}; copy it again."
+            ) from error
     images: dict[str, np.ndarray] = {}
     for resolution, path in files.images.items():
         if f"tissue_{resolution}_scalef" not in factors:

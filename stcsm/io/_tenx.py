@@ -68,7 +68,7 @@ def plain_bytes(path: Path) -> bytes:
         ) from error
 
 
-def _read_h5(path: Path) -> ad.AnnData:
+def _read_h5(path: Path) -> Counts:
     try:
         with h5py.File(_as_h5(path), "r") as file:
             groups = ["matrix"] if "matrix" in file else [name for name in file if "barcodes" in file[name]]
@@ -83,7 +83,8 @@ def _read_h5(path: Path) -> ad.AnnData:
                     "write one of them to a file of its own."
                 )
             counts = _read_group(file[groups[0]], groups[0], path)
-            counts.about = {key: as_text(np.atleast_1d(file.attrs[key])[0]) for key in _ABOUT if np.size(file.attrs.get(key, ()))}
+            said = {key: np.atleast_1d(file.attrs.get(key, ())) for key in _ABOUT}
+            counts.about = {key: as_text(values[0]) for key, values in said.items() if len(values)}
     except (OSError, KeyError) as error:
         raise ValueError(
             f"Expected a whole 10x matrix, found an HDF5 file that does not open as one ({error}): {path}; "
@@ -107,8 +108,8 @@ def _read_group(group: h5py.Group, name: str, path: Path) -> Counts:
         columns = {key: _texts(features[there]) for key, there in held.items() if there in features}
     # tools in R write indices as floats
     indices, indptr = (group[key][:].astype(np.int64) for key in ("indices", "indptr"))
-    shape = tuple(int(n) for n in group["shape"][:])
-    counts = sparse.csr_matrix((group["data"][:].astype(np.float32), indices, indptr), shape=shape[::-1])
+    n_features, n_barcodes = (int(n) for n in group["shape"][:])
+    counts = sparse.csr_matrix((group["data"][:].astype(np.float32), indices, indptr), shape=(n_barcodes, n_features))
     return _checked(counts, _texts(group["barcodes"]), symbols, columns, path)
 
 

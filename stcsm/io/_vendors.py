@@ -60,15 +60,18 @@ class Vendor:
         Its arguments; they leave out what is not needed here.
     xy
         Entry of ``.obsm`` in which it puts the coordinates of the whole section.
+    binned
+        Whether `tables` takes a ``bin_size``.
     """
 
     name: str
     files: tuple[tuple[str, ...], ...]
-    tables: Callable[[Path], ad.AnnData]
+    tables: Callable[..., ad.AnnData]
     reader: str | None = None
     opens: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     xy: str = _keys.SPATIAL
+    binned: bool = False
 
     def made(self, folder: Path) -> bool:
         """Whether `folder` is of this platform."""
@@ -81,8 +84,10 @@ def vendor_of(folder: Path) -> Vendor | None:
     return next((vendor for vendor in VENDORS if vendor.made(folder)), None)
 
 
-def read_vendor(folder: Path, vendor: Vendor) -> ad.AnnData:
+def read_vendor(folder: Path, vendor: Vendor, *, bin_size: int | None = None) -> ad.AnnData:
     """Cells x genes of a vendor's folder, with the coordinates of the whole section in ``.obsm["spatial"]``.
+
+    `bin_size` is that of `read`, for platforms that are binned.
 
     Raises
     ------
@@ -90,7 +95,9 @@ def read_vendor(folder: Path, vendor: Vendor) -> ad.AnnData:
         The tables are incomplete, damaged or do not fit each other.
     """
     adata = _through_spatialdata_io(folder, vendor)
-    return vendor.tables(folder) if adata is None else adata
+    if adata is None:
+        return vendor.tables(folder, bin_size=bin_size) if vendor.binned else vendor.tables(folder)
+    return adata
 
 
 def _through_spatialdata_io(folder: Path, vendor: Vendor) -> ad.AnnData | None:
@@ -110,23 +117,22 @@ def _through_spatialdata_io(folder: Path, vendor: Vendor) -> ad.AnnData | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             sdata = getattr(importlib.import_module("spatialdata_io"), vendor.reader)(folder, **vendor.options)
-            tables = list(sdata.tables.values())
-            parts = [(section_name(folder), _plain(table, vendor, folder)) for table in tables]
+            (table,) = sdata.tables.values()
     except Exception as error:  # readers of many formats by many hands raise whatever they meet
         logger.warning("%s: spatialdata_io.%s failed (%s: %s).", alone, vendor.reader, type(error).__name__, error)
         return None
     logger.info("%s: read with spatialdata_io.%s from %s.", vendor.name, vendor.reader, folder)
-    return join_sections(parts, genes="inner")
+    return _plain(table, vendor.xy, folder)
 
 
-def _plain(table: ad.AnnData, vendor: Vendor, folder: Path) -> ad.AnnData:
+def _plain(table: ad.AnnData, xy_key: str, folder: Path) -> ad.AnnData:
     counts = Counts(
         sparse.csr_matrix(table.X, dtype=np.float32),
         list(map(str, table.obs_names)),
         list(map(str, table.var_names)),
         table.var.reset_index(drop=True),
     )
-    xy = np.asarray(table.obsm[vendor.xy], dtype=np.float64)
+    xy = np.asarray(table.obsm[xy_key], dtype=np.float64)
     obs = table.obs.set_axis(pd.Index(counts.spots, dtype=object)).assign(_x=xy[:, 0], _y=xy[:, 1])
     return place(counts, obs, ("_x", "_y"), folder)
 
@@ -148,9 +154,10 @@ def _cosmx(folder: Path) -> ad.AnnData:
     table.index = pd.Index(table["cell_ID"] + "_" + table["fov"], dtype=object)
     xy = next((pair for pair in COSMX_XY if set(pair) <= set(table)), None)
     if xy is None:
+        wanted, there = " or ".join(map(", ".join, COSMX_XY)), ", ".join(map(str, table.columns))
         raise ValueError(
-            f"Expected coordinates of the whole section ({' or '.join(', '.join(pair) for pair in COSMX_XY)}), found "
-            f"the columns {', '.join(table)} in {at}; those within a field of view do not tell where it lies."
+            f"Expected coordinates of the whole section ({wanted}), found the columns {there} in {at}; those within a "
+            "field of view do not say where it lies."
         )
     if outside := {name for name in counts.spots if name.startswith("0_")} - set(table.index):
         # cell 0 of a field of view is what lies in no cell
@@ -199,24 +206,25 @@ def _seqfish(folder: Path) -> ad.AnnData:
 def _curio(folder: Path) -> ad.AnnData:
     path = _one(folder, "*anndata.h5ad")
     adata = ad.read_h5ad(path)
-    xy = next((adata.obsm[key] for key in (_keys.SPATIAL, "X_spatial") if key in adata.obsm), None)
-    if xy is None:
+    key = next((key for key in (_keys.SPATIAL, "X_spatial") if key in adata.obsm), None)
+    if key is None:
         raise ValueError(f"Expected coordinates in .obsm, found {', '.join(adata.obsm) or 'none'} in {path}.")
-    adata.obsm[_keys.SPATIAL] = np.asarray(xy, dtype=np.float64)
-    clusters = _read_rows(_one(folder, "*cluster_assignment.txt"))
-    of_bead = {row[0]: row[-1] for row in clusters}
-    adata.obs["cluster"] = pd.Categorical([of_bead.get(name) for name in adata.obs_names])
-    return _plain(adata, VENDORS[-1], folder)
+    cluster = {row[0]: row[-1] for row in _read_rows(_one(folder, "*cluster_assignment.txt"))}
+    adata.obs["cluster"] = pd.Categorical([cluster.get(name) for name in adata.obs_names])
+    return _plain(adata, key, folder)
 
 
-def _stereoseq(folder: Path) -> ad.AnnData:
+def _stereoseq(folder: Path, *, bin_size: int | None) -> ad.AnnData:
     held = sorted(folder.rglob("*.gef"))
-    for wanted in ("*cellbin.gef", "*tissue*.gef", "*.gef"):
+    for wanted in ("*.cellbin.gef", "*.tissue*.gef", "*.gef") if bin_size is None else ("*.tissue*.gef", "*.gef"):
         for path in held:
-            if fnmatch(path.name, wanted) and not path.name.endswith(".raw.gef"):
+            squares = not path.name.endswith(".cellbin.gef")
+            if fnmatch(path.name, wanted) and not path.name.endswith(".raw.gef") and (squares or bin_size is None):
                 logger.info("Stereo-seq: %s is read.", path)
-                return read_gef(path)
-    raise FileNotFoundError(f"Expected a .gef of bins or cells, found {', '.join(p.name for p in held)} in {folder}.")
+                return read_gef(path, bin_size=bin_size)
+    raise FileNotFoundError(
+        f"Expected a .tissue.gef or .cellbin.gef, found {', '.join(path.name for path in held) or 'none'} in {folder}."
+    )
 
 
 VENDORS = (
@@ -252,16 +260,11 @@ VENDORS = (
         options=dict.fromkeys(("transcripts", "cells_boundaries", "mosaic_images"), False),
     ),
     Vendor("STARmap PLUS", (("*raw_expression*.csv*",), ("*spatial.csv*",)), _starmap_plus),
-    # spatialdata-io keeps the numbers of seqFISH cells in 16 bits, and takes normalised values for those of Stereo-seq
+    # spatialdata-io 0.7 keeps the numbers of seqFISH cells in 16 bits, takes the table of Stereo-seq's clustering, which
+    # need not hold counts, and its reader of Curio does not run with spatialdata 0.7
     Vendor("seqFISH", (("*CellxGene.csv*",), ("*CellCoordinates.csv*",)), _seqfish),
-    Vendor("Stereo-seq", (("*.gef", "041.cellcut", "04.tissuecut", "feature_expression"),), _stereoseq),
-    Vendor(
-        "Curio",
-        (("*anndata.h5ad",), ("*cluster_assignment.txt",)),
-        _curio,
-        reader="curio",
-        opens=("*Metrics.csv", "*variable_features_clusters.txt", "*variable_features_spatial_moransi.txt"),
-    ),
+    Vendor("Stereo-seq", (("*.gef", "041.cellcut", "04.tissuecut", "feature_expression"),), _stereoseq, binned=True),
+    Vendor("Curio", (("*anndata.h5ad",), ("*cluster_assignment.txt",)), _curio),
 )
 """Every platform whose folders are known."""
 
@@ -298,7 +301,9 @@ def _header(path: Path) -> tuple[list[str], str]:
     n, first = next(lines, (0, ""))
     separator = next((s for s in SEPARATORS[:3] if s in first), None)
     if separator is None:
-        raise ValueError(f"Expected a table with cells separated by commas, found {first[:60]!r} as first line of {path}.")
+        raise ValueError(
+            f"Expected a table with cells separated by commas, found {first[:60]!r} as first line of {path}."
+        )
     header = [name.strip() for name in split_cells(first, separator, n, path)]
     n, second = next(lines, (0, ""))
     if len(split_cells(second, separator, n, path)) == len(header) + 1:
@@ -319,7 +324,13 @@ def _read_obs(path: Path, text: Sequence[str]) -> pd.DataFrame:
     try:
         with _opened(path) as file:
             table = pd.read_csv(
-                file, sep=separator, header=None, skiprows=1, names=names, dtype=dict.fromkeys(text, str), low_memory=False
+                file,
+                sep=separator,
+                header=None,
+                skiprows=1,
+                names=names,
+                dtype=dict.fromkeys(text, str),
+                low_memory=False,
             )
     except (ValueError, EOFError, OSError) as error:
         raise ValueError(f"Expected a table of cells, found one that does not read ({error}): {path}.") from error
