@@ -46,7 +46,7 @@ PIXELS = ("pxl_col_in_fullres", "pxl_row_in_fullres")
 DEFAULT_BIN = 8
 """Micrometres; what Space Ranger analyses and 10x recommends to begin with."""
 _BIN = re.compile(r"square_(\d+)um")
-_TRACE = re.compile(r"feature_bc_matrix|probe_bc_matrix|gene_bc_matri|tissue_positions|scalefactors_json")
+_TRACE = re.compile(r"feature_bc_matrix|probe_bc_matrix|gene_bc_matri|tissue_positions|scalefactors_json|matrix\.mtx")
 
 
 @dataclass
@@ -118,11 +118,11 @@ def _home(folder: Path, bin_size: int | None) -> Path:
         if size not in bins:
             raise FileNotFoundError(
                 f"Expected bins of {size} micrometres, found {', '.join(map(str, sorted(bins)))} in {outs}; "
-                "choose one of them with bin_size=."
+                "choose one of them with bin_size=, or give its folder."
             )
         if bin_size is None:
             there = ", ".join(map(str, sorted(bins)))
-            logger.info("Visium HD: bins of %d micrometres are read (there: %s); bin_size= chooses.", size, there)
+            logger.info("Visium HD: bins of %d micrometres are read (there: %s); choose with bin_size=.", size, there)
         return bins[size]
     if bin_size is not None:
         raise ValueError(

@@ -73,15 +73,33 @@ class Vendor:
     xy: str = _keys.SPATIAL
     binned: bool = False
 
-    def made(self, folder: Path) -> bool:
-        """Whether `folder` is of this platform."""
+    def missing(self, folder: Path) -> list[str]:
+        """Which of `files` a folder lacks; none of a folder of this platform."""
         names = [path.name for path in folder.iterdir()]
-        return all(any(fnmatch(name, pattern) for name in names for pattern in either) for either in self.files)
+        return [
+            " or ".join(either)
+            for either in self.files
+            if not any(fnmatch(name, pattern) for name in names for pattern in either)
+        ]
 
 
 def vendor_of(folder: Path) -> Vendor | None:
-    """Platform whose files a folder holds, None if of none that is known."""
-    return next((vendor for vendor in VENDORS if vendor.made(folder)), None)
+    """Platform whose files a folder holds, None if of none that is known.
+
+    Raises
+    ------
+    FileNotFoundError
+        Some of a platform's files are there, others not; the message names these.
+    """
+    missing = [(vendor, vendor.missing(folder)) for vendor in VENDORS]
+    whole = next((vendor for vendor, names in missing if not names), None)
+    part = next(((vendor, names) for vendor, names in missing if len(names) < len(vendor.files)), None)
+    if whole is None and part is not None:
+        raise FileNotFoundError(
+            f"Expected the counts and the cells of {part[0].name}, found no {', '.join(part[1])} in {folder}; copy it "
+            "there."
+        )
+    return whole
 
 
 def read_vendor(folder: Path, vendor: Vendor, *, bin_size: int | None = None) -> ad.AnnData:
@@ -108,7 +126,7 @@ def _through_spatialdata_io(folder: Path, vendor: Vendor) -> ad.AnnData | None:
         return None
     absent = [pattern for pattern in vendor.opens if not any(folder.glob(pattern))]
     if absent:
-        logger.info("%s: spatialdata_io.%s also opens %s.", alone, vendor.reader, ", ".join(absent))
+        logger.info("%s: spatialdata_io.%s also needs %s.", alone, vendor.reader, ", ".join(absent))
         return None
     if importlib.util.find_spec("spatialdata_io") is None:
         logger.info('%s: spatialdata-io is missing (pip install "stcsm[io]").', alone)
@@ -247,7 +265,7 @@ VENDORS = (
         (("*exprMat_file.csv*",), ("*metadata_file.csv*",)),
         _cosmx,
         reader="cosmx",
-        opens=("*fov_positions_file.csv", "CellComposite", "CellLabels"),
+        opens=("*exprMat_file.csv", "*metadata_file.csv", "*fov_positions_file.csv", "CellComposite", "CellLabels"),
         options={"transcripts": False},
         xy="global",
     ),
@@ -260,8 +278,8 @@ VENDORS = (
         options=dict.fromkeys(("transcripts", "cells_boundaries", "mosaic_images"), False),
     ),
     Vendor("STARmap PLUS", (("*raw_expression*.csv*",), ("*spatial.csv*",)), _starmap_plus),
-    # spatialdata-io 0.7 keeps the numbers of seqFISH cells in 16 bits, takes the table of Stereo-seq's clustering, which
-    # need not hold counts, and its reader of Curio does not run with spatialdata 0.7
+    # spatialdata-io 0.7 keeps the numbers of seqFISH cells in 16 bits, takes the table of Stereo-seq's clustering
+    # (which need not hold counts), and its reader of Curio does not run with spatialdata 0.7
     Vendor("seqFISH", (("*CellxGene.csv*",), ("*CellCoordinates.csv*",)), _seqfish),
     Vendor("Stereo-seq", (("*.gef", "041.cellcut", "04.tissuecut", "feature_expression"),), _stereoseq, binned=True),
     Vendor("Curio", (("*anndata.h5ad",), ("*cluster_assignment.txt",)), _curio),

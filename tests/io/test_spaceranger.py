@@ -226,6 +226,8 @@ def test_what_is_missing_is_named(tmp_path):
     (folder / "filtered_feature_bc_matrix" / "barcodes.tsv").unlink()
     with pytest.raises(FileNotFoundError, match=r"Expected barcodes.tsv \(or .gz\) beside .*found features.tsv"):
         read(folder)
+    with pytest.raises(FileNotFoundError, match="Expected the positions of the spots"):
+        read(folder / "filtered_feature_bc_matrix")  # a bare matrix
     (folder / "filtered_feature_bc_matrix" / "matrix.mtx").unlink()
     with pytest.raises(FileNotFoundError, match=r"Expected matrix.mtx \(or .gz\), found features.tsv"):
         read(folder)

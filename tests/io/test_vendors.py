@@ -101,7 +101,8 @@ def test_cosmx_cells_are_known_by_field_and_number(tmp_path, zipped, caplog):
     check(adata, ["1_1", "2_1", "1_2"])
     assert list(adata["1_2"].obs["fov"]) == ["2"]
     assert "CosMx: counts and coordinates are read from the tables of" in caplog.text
-    assert "spatialdata_io.cosmx also opens *fov_positions_file.csv, CellComposite, CellLabels" in caplog.text
+    assert "spatialdata_io.cosmx also needs " in caplog.text
+    assert "*fov_positions_file.csv, CellComposite, CellLabels" in caplog.text
 
 
 def test_cosmx_without_coordinates_of_the_whole_section(tmp_path):
@@ -145,15 +146,22 @@ def test_starmap_plus(tmp_path):
     assert list(adata.obs["Region"]) == [f"r{name}" for name in adata.obs_names]
 
 
-def test_seqfish_rois_are_sections(tmp_path):
+def seqfish(folder):
+    """Two regions of interest whose cells bear the same numbers."""
+    folder.mkdir(exist_ok=True)
     for roi in ("Roi1", "Roi2"):
-        (tmp_path / f"{roi}_CellxGene.csv").write_text(
+        (folder / f"{roi}_CellxGene.csv").write_text(
             table_text(CELLS, GENES, COUNTS.astype(int), corner="", separator=",")
         )
         put(
-            tmp_path / f"{roi}_CellCoordinates.csv",
+            folder / f"{roi}_CellCoordinates.csv",
             pd.DataFrame({"label": CELLS, "area": 1.0, "center_x": XY[:, 0], "center_y": XY[:, 1]}),
         )
+    return folder
+
+
+def test_seqfish_rois_are_sections(tmp_path):
+    seqfish(tmp_path)
     with pytest.warns(UserWarning, match="'Blank-1'"):
         both = read(tmp_path)
     assert list(both.obs["section"].cat.categories) == ["Roi1", "Roi2"]
@@ -275,6 +283,21 @@ def test_cells_without_coordinates_are_counted(tmp_path):
     (folder / "cell_metadata.csv").write_text("\n".join([lines[0], *lines[2:]]))
     with pytest.warns(UserWarning, match="1 of 3 cells have no coordinates"):
         assert read(folder).n_obs == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "gone", "message"),
+    [
+        (merscope, "cell_metadata.csv", r"MERSCOPE, found no \*cell_metadata\*.csv\*"),
+        (cosmx, "s_exprMat_file.csv", r"CosMx, found no \*exprMat_file.csv\*"),
+        (xenium, "cells.parquet", "Xenium, found no cells.parquet or cells.csv.gz or cells.csv"),
+    ],
+)
+def test_the_missing_table_is_named(tmp_path, make, gone, message):
+    folder = make(tmp_path / "run")
+    (folder / gone).unlink()
+    with pytest.raises(FileNotFoundError, match=message):
+        read(folder)
 
 
 def test_tables_of_two_sections_in_one_folder(tmp_path):
