@@ -56,4 +56,7 @@ def background_spots(in_tissue: Iterable[object]) -> np.ndarray:
     bool array (number of spots,)
         True where the value is 0 or False; a missing value does not say that a spot lies beside the tissue.
     """
-    return np.array([str(value).strip().lower() in ("0", "0.0", "false") for value in in_tissue], dtype=bool)
+    values = np.asarray(in_tissue)
+    if values.dtype.kind in "biuf":
+        return values == 0
+    return np.array([str(value).strip().lower() in ("0", "0.0", "false") for value in values], dtype=bool)

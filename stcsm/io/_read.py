@@ -70,41 +70,40 @@ def read(
         A format without coordinates (a bare 10x matrix), an unknown or damaged file, no such layer, or a `bin_size`
         where there are no bins.
     """
-    if not isinstance(path, str | Path):
-        return _read_sections([Path(one).expanduser() for one in path], layer, bin_size, keep_background)
-    path = Path(path).expanduser()
-    adata = _read_one(path, bin_size, keep_background)
-    if layer is not None and layer not in adata.layers:
-        there = ", ".join(map(repr, _keys.layer_names(adata.layers))) or "none"
-        raise ValueError(
-            f"Expected a layer {layer!r}, found {there} in {path}; check layer=, or leave it out to use .X."
-        )
-    return adata
-
-
-def _read_sections(paths: list[Path], layer: str | None, bin_size: int | None, keep_background: bool) -> ad.AnnData:
+    paths = [Path(one).expanduser() for one in ([path] if isinstance(path, str | Path) else path)]
     if not paths:
         raise ValueError("Expected at least one path, found an empty list.")
-    sections = [
-        (section_name(path), read(path, layer=layer, bin_size=bin_size, keep_background=keep_background))
-        for path in paths
-    ]
+    sections: list[tuple[str, ad.AnnData]] = []
+    for one in paths:
+        found = _read_one(one, bin_size, keep_background)
+        _check_layer(found, layer, one)
+        sections += found
     # a table in the ST format has no column for a gene without a count; other files name all that were looked for
-    absent_is_zero = all(path.is_file() and _is_text(path) for path in paths)
+    absent_is_zero = all(one.is_file() and _is_text(one) for one in paths)
     return join_sections(sections, genes="outer" if absent_is_zero else "inner")
 
 
-def _read_one(path: Path, bin_size: int | None, keep_background: bool) -> ad.AnnData:
+def _check_layer(sections: list[tuple[str, ad.AnnData]], layer: str | None, path: Path) -> None:
+    for _, adata in sections:
+        if layer is not None and layer not in adata.layers:
+            there = ", ".join(map(repr, _keys.layer_names(adata.layers))) or "none"
+            raise ValueError(
+                f"Expected a layer {layer!r}, found {there} in {path}; check layer=, or leave it out to use .X."
+            )
+
+
+def _read_one(path: Path, bin_size: int | None, keep_background: bool) -> list[tuple[str, ad.AnnData]]:
+    """Name and spots x genes of each section that a path holds."""
     if path.is_dir():
         return _read_folder(path, bin_size, keep_background)
     path = existing_file(path, f"counts ({KNOWN})")
     if path.suffix.lower() == ".gef":
-        return read_gef(path, bin_size=bin_size)
+        return [(section_name(path), read_gef(path, bin_size=bin_size))]
     _refuse_bin_size(bin_size, path)
-    return _read_file(path)
+    return [(section_name(path), _read_file(path))]
 
 
-def _read_folder(folder: Path, bin_size: int | None, keep_background: bool) -> ad.AnnData:
+def _read_folder(folder: Path, bin_size: int | None, keep_background: bool) -> list[tuple[str, ad.AnnData]]:
     if looks_like_spaceranger(folder):
         logger.info("Space Ranger: %s is read by stcsm's own reader.", folder)
         return read_spaceranger(folder, bin_size=bin_size, keep_background=keep_background)

@@ -97,8 +97,9 @@ def place(counts: Counts, table: pd.DataFrame, xy: Sequence[str], path: Path, *,
     genes = [name for name, is_control in zip(counts.features, control, strict=True) if not is_control]
     kept, var = at >= 0, counts.var.loc[~control] if len(counts.var.columns) else pd.DataFrame()
     obs = table.iloc[at[kept]]
+    values = counts.values if kept.all() else counts.values[kept]
     adata = ad.AnnData(
-        counts.values[kept][:, ~control],
+        values[:, ~control] if control.any() else values,
         obs=obs.drop(columns=list(xy)).set_axis(obs.index.rename(None)),
         var=var.set_axis(_numbered(genes)) if len(var.columns) else pd.DataFrame(index=_numbered(genes)),
     )
@@ -151,11 +152,16 @@ def join_sections(sections: Sequence[tuple[str, ad.AnnData]], *, genes: Literal[
     Raises
     ------
     ValueError
-        No gene in common.
+        No gene in common, or a section that already has the column ``.obs["section"]``.
     """
     parts = dict(zip(unique_names([name for name, _ in sections]), (part for _, part in sections), strict=True))
     if len(parts) == 1:
         return next(iter(parts.values()))
+    if named := [name for name, part in parts.items() if _keys.SECTION in part.obs]:
+        raise ValueError(
+            f"Expected files of one section each, found the column {_keys.SECTION!r} in adata.obs of {named[0]!r}; "
+            "rename the column, or join the files with anndata.concat."
+        )
     union = {gene for part in parts.values() for gene in part.var_names}
     adata = ad.concat(parts, label=_keys.SECTION, index_unique="-", join=genes, merge="same", fill_value=0)
     if adata.n_vars == 0:
@@ -168,9 +174,10 @@ def join_sections(sections: Sequence[tuple[str, ad.AnnData]], *, genes: Literal[
             f"{len(union) - adata.n_vars} genes are not in all of the {len(parts)} sections and are left out.",
             stacklevel=2,
         )
-    entries = {name: next(iter(part.uns.get(_keys.SPATIAL, {}).values()), None) for name, part in parts.items()}
-    if present := {name: entry for name, entry in entries.items() if entry is not None}:
-        adata.uns[_keys.SPATIAL] = present
+    held = {name: list(part.uns.get(_keys.SPATIAL, {}).values()) for name, part in parts.items()}
+    # of several images of one file it is not known which one belongs to its spots
+    if known := {name: entries[0] for name, entries in held.items() if len(entries) == 1}:
+        adata.uns[_keys.SPATIAL] = known
     return adata
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 
 from stcsm import _keys
 from stcsm._files import text_lines
-from stcsm.io._section import join_sections, place, section_name, without_background
+from stcsm.io._section import place, section_name, without_background
 from stcsm.io._table import SEPARATORS, split_cells
 from stcsm.io._tenx import as_text, plain_bytes, read_tenx
 
@@ -69,7 +69,9 @@ def looks_like_spaceranger(folder: Path) -> bool:
     )
 
 
-def read_spaceranger(folder: Path, *, bin_size: int | None = None, keep_background: bool = False) -> ad.AnnData:
+def read_spaceranger(
+    folder: Path, *, bin_size: int | None = None, keep_background: bool = False
+) -> list[tuple[str, ad.AnnData]]:
     """Read what Space Ranger writes: an `outs` folder, the folder that holds it, or files of several samples.
 
     Parameters
@@ -87,9 +89,9 @@ def read_spaceranger(folder: Path, *, bin_size: int | None = None, keep_backgrou
 
     Returns
     -------
-    AnnData
-        Spots x genes. ``.obs[["in_tissue", "array_row", "array_col"]]``; ``.obsm["spatial"]``: x, y in pixels of the
-        full-resolution image; ``.uns["spatial"]``: images, scale factors and metadata as squidpy expects them.
+    list of (str, AnnData)
+        Name and spots x genes of each section. ``.obs[["in_tissue", "array_row", "array_col"]]``;
+        ``.obsm["spatial"]``: x, y in pixels of the full-resolution image; ``.uns["spatial"]``: images, scale factors and metadata as squidpy expects them.
 
     Raises
     ------
@@ -99,10 +101,9 @@ def read_spaceranger(folder: Path, *, bin_size: int | None = None, keep_backgrou
         A damaged file, positions of another run, or `bin_size` without bins.
     """
     home = _home(folder, bin_size)
-    sections = [
+    return [
         (files.sample or section_name(home), _read_section(files, home, keep_background)) for files in _sections(home)
     ]
-    return join_sections(sections, genes="inner")
 
 
 def _home(folder: Path, bin_size: int | None) -> Path:
@@ -203,8 +204,8 @@ def _refuse_incomplete(folder: Path, matrices: dict[str, Path], positions: dict[
 
 
 def _read_section(files: _Files, folder: Path, keep_background: bool) -> ad.AnnData:
-    counts = read_tenx(files.matrix)
     positions = read_positions(files.positions)
+    counts = read_tenx(files.matrix)
     unplaced = int((~pd.Index(counts.spots, dtype=object).isin(positions.index)).sum())
     if unplaced:
         raise ValueError(

@@ -27,7 +27,7 @@ from scipy import sparse
 from stcsm import _keys
 from stcsm._files import GZIP_MAGIC, text_lines
 from stcsm.io._gef import read_gef
-from stcsm.io._section import Counts, join_sections, place, section_name, unique_names
+from stcsm.io._section import Counts, place, section_name, unique_names
 from stcsm.io._table import SEPARATORS, split_cells
 from stcsm.io._tenx import as_text, read_tenx
 
@@ -51,7 +51,7 @@ class Vendor:
     files
         Patterns of file names, each with its alternatives; a folder that holds one of each is of this platform.
     tables
-        Reader of the tables alone.
+        Reader of the tables alone: an AnnData, or names and AnnData of several sections.
     reader
         Name of spatialdata-io's reader, where it serves.
     opens
@@ -66,7 +66,7 @@ class Vendor:
 
     name: str
     files: tuple[tuple[str, ...], ...]
-    tables: Callable[..., ad.AnnData]
+    tables: Callable[..., ad.AnnData | list[tuple[str, ad.AnnData]]]
     reader: str | None = None
     opens: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -102,8 +102,8 @@ def vendor_of(folder: Path) -> Vendor | None:
     return whole
 
 
-def read_vendor(folder: Path, vendor: Vendor, *, bin_size: int | None = None) -> ad.AnnData:
-    """Cells x genes of a vendor's folder, with the coordinates of the whole section in ``.obsm["spatial"]``.
+def read_vendor(folder: Path, vendor: Vendor, *, bin_size: int | None = None) -> list[tuple[str, ad.AnnData]]:
+    """Name and cells x genes of each section in a vendor's folder, with its coordinates in ``.obsm["spatial"]``.
 
     `bin_size` is that of `read`, for platforms that are binned.
 
@@ -113,9 +113,10 @@ def read_vendor(folder: Path, vendor: Vendor, *, bin_size: int | None = None) ->
         The tables are incomplete, damaged or do not fit each other.
     """
     adata = _through_spatialdata_io(folder, vendor)
-    if adata is None:
-        return vendor.tables(folder, bin_size=bin_size) if vendor.binned else vendor.tables(folder)
-    return adata
+    if adata is not None:
+        return [(section_name(folder), adata)]
+    sections = vendor.tables(folder, bin_size=bin_size) if vendor.binned else vendor.tables(folder)
+    return sections if isinstance(sections, list) else [(section_name(folder), sections)]
 
 
 def _through_spatialdata_io(folder: Path, vendor: Vendor) -> ad.AnnData | None:
@@ -208,7 +209,7 @@ def _starmap_plus(folder: Path) -> ad.AnnData:
     return place(counts, table.drop(columns="NAME"), ("X", "Y"), folder)
 
 
-def _seqfish(folder: Path) -> ad.AnnData:
+def _seqfish(folder: Path) -> list[tuple[str, ad.AnnData]]:
     sections = []
     for at in sorted(folder.glob("*CellCoordinates.csv*")):
         roi = at.name.split("CellCoordinates")[0]
@@ -218,7 +219,7 @@ def _seqfish(folder: Path) -> ad.AnnData:
         counts = _read_counts(_one(folder, f"{roi}CellxGene.csv*"))
         name = roi.rstrip("_") or section_name(folder)
         sections.append((name, place(counts, table.drop(columns="label"), ("center_x", "center_y"), folder)))
-    return join_sections(sections, genes="inner")
+    return sections
 
 
 def _curio(folder: Path) -> ad.AnnData:

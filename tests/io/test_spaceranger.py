@@ -194,6 +194,11 @@ def test_files_of_several_samples_in_one_folder(tmp_path, flat):
     both = read(tmp_path / "geo")
     assert list(both.uns["spatial"]) == ["GSM1_A", "GSM2_B"]
     assert both.n_obs == 6
+    more = read([tmp_path / "geo", write_spaceranger(tmp_path / "other" / "outs")])
+    assert list(more.obs["section"].cat.categories) == ["GSM1_A", "GSM2_B", "other"] == list(more.uns["spatial"])
+    both.write_h5ad(tmp_path / "both.h5ad")
+    with pytest.raises(ValueError, match=r"one section each, found the column 'section' .* of 'both'"):
+        read([tmp_path / "both.h5ad", tmp_path / "other" / "outs"])
     positions = next((tmp_path / "geo").rglob("GSM2_B_tissue_positions*"))
     positions.rename(positions.with_name(positions.name.replace("GSM2_B", "other")))
     with pytest.raises(FileNotFoundError, match="none for 'GSM2_B'"):
