@@ -19,7 +19,7 @@ from stcsm import _keys
 from stcsm._files import text_lines
 from stcsm.io._section import place, section_name, without_background
 from stcsm.io._table import SEPARATORS, split_cells
-from stcsm.io._tenx import as_text, plain_bytes, read_tenx
+from stcsm.io._tenx import as_text, plain_bytes, read_parquet, read_tenx
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,8 @@ def read_spaceranger(
     -------
     list of (str, AnnData)
         Name and spots x genes of each section. ``.obs[["in_tissue", "array_row", "array_col"]]``;
-        ``.obsm["spatial"]``: x, y in pixels of the full-resolution image; ``.uns["spatial"]``: images, scale factors and metadata as squidpy expects them.
+        ``.obsm["spatial"]``: x, y in pixels of the full-resolution image; ``.uns["spatial"]``: images, scale factors
+        and metadata as squidpy expects them.
 
     Raises
     ------
@@ -229,10 +230,7 @@ def read_positions(path: Path) -> pd.DataFrame:
         Columns are missing, or a value is no number.
     """
     if path.name.removesuffix(".gz").endswith(".parquet"):
-        try:
-            table = pd.read_parquet(io.BytesIO(plain_bytes(path)))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"Expected a whole parquet file, found {error}: {path}; copy it again.") from error
+        table = read_parquet(path)
     else:
         lines = list(text_lines(path))
         separator = next((s for s in SEPARATORS if lines and s in lines[0][1]), ",")

@@ -68,6 +68,20 @@ def plain_bytes(path: Path) -> bytes:
         ) from error
 
 
+def read_parquet(path: Path) -> pd.DataFrame:
+    """Table of spots or cells, plain or gzipped.
+
+    Raises
+    ------
+    ValueError
+        The file is damaged.
+    """
+    try:
+        return pd.read_parquet(io.BytesIO(plain_bytes(path)))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"Expected a whole parquet file, found {error}: {path}; copy it again.") from error
+
+
 def _read_h5(path: Path) -> Counts:
     try:
         with h5py.File(_as_h5(path), "r") as file:

@@ -29,7 +29,7 @@ from stcsm._files import GZIP_MAGIC, text_lines
 from stcsm.io._gef import read_gef
 from stcsm.io._section import Counts, place, section_name, unique_names
 from stcsm.io._table import SEPARATORS, split_cells
-from stcsm.io._tenx import as_text, read_tenx
+from stcsm.io._tenx import as_text, read_parquet, read_tenx
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ def _plain(table: ad.AnnData, xy_key: str, folder: Path) -> ad.AnnData:
 def _xenium(folder: Path) -> ad.AnnData:
     matrix = next(folder / name for name in XENIUM_MATRIX if (folder / name).exists())
     cells = next(folder / name for name in XENIUM_CELLS if (folder / name).is_file())
-    table = pd.read_parquet(cells) if cells.suffix == ".parquet" else _read_obs(cells, ("cell_id",))
+    table = read_parquet(cells) if cells.suffix == ".parquet" else _read_obs(cells, ("cell_id",))
     _need(table, ("cell_id", "x_centroid", "y_centroid"), cells)
     table.index = pd.Index(list(map(as_text, table["cell_id"])), dtype=object)
     return place(read_tenx(matrix), table.drop(columns="cell_id"), ("x_centroid", "y_centroid"), folder)

@@ -300,6 +300,21 @@ def test_the_missing_table_is_named(tmp_path, make, gone, message):
         read(folder)
 
 
+def test_semicolons_and_quotes(tmp_path):
+    folder = merscope(tmp_path)
+    for name in ("cell_by_gene.csv", "cell_metadata.csv"):
+        (folder / name).write_text((folder / name).read_text().replace(",", ";").replace("Penk", '"Penk"'))
+    with pytest.warns(UserWarning, match="'Blank-1'"):
+        check(read(folder))
+
+
+def test_damaged_parquet_is_named(tmp_path):
+    folder = xenium(tmp_path / "x")
+    (folder / "cells.parquet").write_bytes(b"no")
+    with pytest.raises(ValueError, match=r"whole parquet file, .*cells\.parquet"):
+        read(folder)
+
+
 def test_tables_of_two_sections_in_one_folder(tmp_path):
     folder = merscope(tmp_path)
     (folder / "cell_by_gene.csv").rename(folder / "a_cell_by_gene.csv")
