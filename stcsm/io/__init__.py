@@ -1,4 +1,4 @@
-"""Files to AnnData: ST text, Space Ranger folders, h5ad."""
+"""Files to AnnData: ST text, Space Ranger and other platforms' folders, h5ad."""
 
 from stcsm.io._image import read_image, read_transformation, spatial_entry
 from stcsm.io._labels import add_labels, read_labels

@@ -16,6 +16,8 @@ from stcsm.io._table import SEPARATORS, duplicated, is_array_position, split_cel
 
 MISSING = frozenset({"", "na", "n/a", "nan", "<na>", "null"})
 """Texts, in lower case, that say a spot has no label."""
+OF_SPOTS = frozenset({"", "spot", "spots", "barcode", "barcodes", "cell", "cells", "id", "name", "names"})
+"""Names, in lower case, of a column of spot names."""
 _BARCODE = re.compile(r"[ACGTN]{8,}([-_.]\w+)*")
 
 
@@ -27,7 +29,7 @@ def read_labels(path: str | Path, *, column: str | None = None) -> pd.Series:
     path
         Plain or gzipped text, cells separated by tabs, commas or semicolons: spot names in the first column, and a
         column of labels. A first line of column names may be absent where spots are named by array position or barcode;
-        several columns of labels are then named 1, 2, ...
+        several columns of labels are then named 1, 2, ... The cell above the spot names may be absent, as R writes it.
     column
         Name of the label column; may be left out where there is only one.
 
@@ -46,7 +48,7 @@ def read_labels(path: str | Path, *, column: str | None = None) -> pd.Series:
     """
     path = existing_file(path, "a file of labels")
     lines = list(text_lines(path))
-    separator = next((s for s in SEPARATORS[:3] if lines and s in lines[0][1]), None)
+    separator = next((s for s in SEPARATORS[:3] if any(s in line for _, line in lines[:2])), None)
     if separator is None:
         raise ValueError(
             f"Expected spot names and labels separated by commas or tabs, found {lines[0][1][:60]!r} as the first "
@@ -61,6 +63,9 @@ def read_labels(path: str | Path, *, column: str | None = None) -> pd.Series:
         ["spot", *([_keys.LAYER] if len(first) == 2 else [str(i) for i in range(1, len(first))])] if headless else first
     )
     body = rows if headless else rows[1:]
+    one_more = bool(body) and all(len(cells) == len(header) + 1 for _, cells in body)
+    if not headless and one_more and header[0].lower() not in OF_SPOTS:
+        header = ["spot", *header]  # R leaves out the cell above the row names
     for n, cells in body:
         if len(cells) != len(header):
             raise ValueError(
@@ -127,6 +132,7 @@ def add_labels(
         raise ValueError(
             f"Expected one label a spot, found {len(twice)} spots that occur more than once ({', '.join(twice[:5])})."
         )
+    series = series.set_axis(pd.Index(list(map(str, series.index)), dtype=object))  # names of any type, by their text
     shared = series.index.isin(adata.obs_names)
     matched, unknown = int(shared.sum()), int((~shared).sum())
     missing = int((~adata.obs_names.isin(series.index)).sum())

@@ -1,73 +1,288 @@
-"""Space Ranger output folders, through squidpy."""
+"""Space Ranger output in every layout since 1.0: Visium and Visium HD, as written or as repositories store it."""
 
 from __future__ import annotations
 
+import io
+import json
+import logging
+import re
 import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
+import numpy as np
+import pandas as pd
 
 from stcsm import _keys
+from stcsm._files import text_lines
+from stcsm.io._section import place, section_name, without_background
+from stcsm.io._table import SEPARATORS, split_cells
+from stcsm.io._tenx import as_text, plain_bytes, read_parquet, read_tenx
 
-MATRIX = "filtered_feature_bc_matrix.h5"
-POSITIONS = ("tissue_positions.csv", "tissue_positions_list.csv")
-NEEDED = ("scalefactors_json.json", "tissue_hires_image.png", "tissue_lowres_image.png")
+logger = logging.getLogger(__name__)
+
+MATRICES = (
+    r"filtered_feature_bc_matrix\.h5",
+    r"filtered_feature_bc_matrix",
+    r"filtered_gene_bc_matrices_h5\.h5",
+    r"filtered_gene_bc_matrices",
+    r"matrix\.mtx",
+    r"raw_feature_bc_matrix\.h5",
+    r"raw_feature_bc_matrix",
+    r"raw_gene_bc_matrices_h5\.h5",
+    r"raw_gene_bc_matrices",
+)
+"""Names of the matrix, the one to be preferred first; without `.h5` they are folders."""
+POSITIONS = (r"tissue_positions\.parquet", r"tissue_positions\.csv", r"tissue_positions_list\.(csv|txt)")
+SCALES = (r"scalefactors_json\.json",)
+IMAGES = {
+    "hires": (r"tissue_hires_image\.(png|jpe?g|tiff?)",),
+    "lowres": (r"tissue_lowres_image\.(png|jpe?g|tiff?)",),
+}
+COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
+PIXELS = ("pxl_col_in_fullres", "pxl_row_in_fullres")
+DEFAULT_BIN = 8
+"""Micrometres; what Space Ranger analyses and 10x recommends to begin with."""
+_BIN = re.compile(r"square_(\d+)um")
+_TRACE = re.compile(r"feature_bc_matrix|probe_bc_matrix|gene_bc_matri|tissue_positions|scalefactors_json|matrix\.mtx")
+
+
+@dataclass
+class _Files:
+    """Files of one section; `sample` is what stands before their names, as repositories store them."""
+
+    sample: str
+    matrix: Path
+    positions: Path
+    scales: Path | None = None
+    images: dict[str, Path] = field(default_factory=dict)
 
 
 def looks_like_spaceranger(folder: Path) -> bool:
-    """Whether `folder` holds something that Space Ranger writes."""
-    return (
-        (folder / "spatial").is_dir()
-        or any(folder.glob("*feature_bc_matrix*"))
-        or any(folder.glob("*probe_bc_matrix*"))
+    """Whether `folder`, or the `outs` folder in it, holds something that Space Ranger writes."""
+    return any(
+        (outs / "spatial").is_dir() or _bins(outs) or any(_TRACE.search(path.name) for path in outs.iterdir())
+        for outs in (folder, folder / "outs")
+        if outs.is_dir()
     )
 
 
-def read_spaceranger(folder: Path) -> ad.AnnData:
-    """Read a Space Ranger `outs` folder, of version 1 or later.
+def read_spaceranger(
+    folder: Path, *, bin_size: int | None = None, keep_background: bool = False
+) -> list[tuple[str, ad.AnnData]]:
+    """Read what Space Ranger writes: an `outs` folder, the folder that holds it, or files of several samples.
 
-    Gene symbols that occur twice are made unique (`Gene`, `Gene-1`), with a warning; spots without a position are
-    refused.
+    Parameters
+    ----------
+    folder
+        Holds a matrix (`.h5` or a folder of three text files, filtered preferred to raw) and, there or in `spatial/`,
+        positions (`.csv` with or without a header, or `.parquet`), scale factors and images. All but the matrix and
+        the positions may be absent, every file may be gzipped, and a sample's name may stand before each name; files
+        of several samples in one folder are read as several sections. Of Visium HD: the folder that holds
+        `binned_outputs`, or the folder of one bin size.
+    bin_size
+        Side of the bins of Visium HD in micrometres; by default 8 if there, else the largest.
+    keep_background
+        Keep the spots beside the tissue.
+
+    Returns
+    -------
+    list of (str, AnnData)
+        Name and spots x genes of each section. ``.obs[["in_tissue", "array_row", "array_col"]]``;
+        ``.obsm["spatial"]``: x, y in pixels of the full-resolution image; ``.uns["spatial"]``: images, scale factors
+        and metadata as squidpy expects them.
 
     Raises
     ------
     FileNotFoundError
-        A file that Space Ranger writes is missing; the message names it and what is there.
+        No matrix, no positions or no bins of this size; the message names what is missing and what is there.
+    ValueError
+        A damaged file, positions of another run, or `bin_size` without bins.
     """
-    spatial = folder / "spatial"
-    absent = [] if (folder / MATRIX).is_file() else [MATRIX]
-    if not any((spatial / name).is_file() for name in POSITIONS):
-        absent.append(f"spatial/{POSITIONS[0]} (or {POSITIONS[1]})")
-    absent += [f"spatial/{name}" for name in NEEDED if not (spatial / name).is_file()]
-    if absent:
-        raise FileNotFoundError(
-            f"Expected a Space Ranger outs folder, found no {', '.join(absent)} in {folder} "
-            f"(there: {', '.join(sorted(p.name for p in folder.iterdir())[:12]) or 'nothing'}); "
-            "copy the whole outs folder."
-        )
-    import squidpy as sq
+    home = _home(folder, bin_size)
+    return [
+        (files.sample or section_name(home), _read_section(files, home, keep_background)) for files in _sections(home)
+    ]
 
-    with warnings.catch_warnings():  # replaced by our own, which counts them
-        warnings.filterwarnings("ignore", message="Variable names are not unique")
-        adata = sq.read.visium(folder, counts_file=MATRIX, library_id=_library(folder))
-    unplaced = int(adata.obs[_keys.ARRAY_ROW].isna().sum())
+
+def _home(folder: Path, bin_size: int | None) -> Path:
+    """Folder of the matrix: `folder`, `outs` in it, or the folder of a bin size."""
+    own = _BIN.fullmatch(folder.resolve().name)
+    if own and bin_size in (None, int(own[1])):
+        return folder
+    for outs in (folder, folder / "outs"):
+        bins = _bins(outs)
+        if not bins:
+            continue
+        size = bin_size or (DEFAULT_BIN if DEFAULT_BIN in bins else max(bins))
+        if size not in bins:
+            raise FileNotFoundError(
+                f"Expected bins of {size} micrometres, found {', '.join(map(str, sorted(bins)))} in {outs}; "
+                "choose one of them with bin_size=, or give its folder."
+            )
+        if bin_size is None:
+            there = ", ".join(map(str, sorted(bins)))
+            logger.info("Visium HD: bins of %d micrometres are read (there: %s); choose with bin_size=.", size, there)
+        return bins[size]
+    if bin_size is not None:
+        raise ValueError(
+            f"Expected Visium HD output (binned_outputs/square_*um) for bin_size={bin_size}, found "
+            f"{f'bins of {int(own[1])} micrometres' if own else 'none'} in {folder}; leave bin_size out."
+        )
+    outs = folder / "outs"
+    return outs if outs.is_dir() and not any(_TRACE.search(path.name) for path in folder.iterdir()) else folder
+
+
+def _bins(folder: Path) -> dict[int, Path]:
+    """Folders of bins by their size in micrometres."""
+    found: dict[int, Path] = {}
+    for parent in (folder / "binned_outputs", folder):
+        if parent.is_dir():
+            sizes = ((_BIN.fullmatch(path.name), path) for path in sorted(parent.iterdir()))
+            found |= {int(size[1]): path for size, path in sizes if size and path.is_dir()}
+    return found
+
+
+def _sections(folder: Path) -> list[_Files]:
+    """Files of each sample in a folder, told apart by what stands before their names."""
+    spatial = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name.endswith("spatial")]
+    held = sorted(folder.iterdir())
+    beside = [path for inner in spatial for path in sorted(inner.iterdir())]
+    matrices = _named(held, MATRICES)
+    positions, scales = _named(beside + held, POSITIONS), _named(beside + held, SCALES)
+    images = {resolution: _named(beside + held, names) for resolution, names in IMAGES.items()}
+    _refuse_incomplete(folder, matrices, positions)
+    sections = []
+    for sample, matrix in matrices.items():
+        at = _of_sample(positions, sample, alone=len(matrices) == 1)
+        if at is None:
+            raise FileNotFoundError(
+                f"Expected spot positions of every sample, found none for {sample or matrix.name!r} in {folder} (there "
+                f"are some for {', '.join(map(repr, positions))}); begin the names of one sample's files alike."
+            )
+        files = _Files(sample, matrix, at, _of_sample(scales, sample, alone=len(matrices) == 1))
+        for resolution, paths in images.items():
+            if (image := _of_sample(paths, sample, alone=len(matrices) == 1)) is not None:
+                files.images[resolution] = image
+        sections.append(files)
+    return sections
+
+
+def _named(paths: list[Path], patterns: tuple[str, ...]) -> dict[str, Path]:
+    """Sample's name (``""`` for none) and its path, of the first pattern that fits a sample."""
+    found: dict[str, Path] = {}
+    for pattern in patterns:
+        for path in paths:
+            fits = re.fullmatch(rf"(?:(.+)[_.-])?{pattern}(?:\.gz)?", path.name)
+            # what GEO calls GSM1_A_spatial/ holds files without the sample's name
+            inside = path.parent.name.removesuffix("spatial").rstrip("_.-")
+            if fits and path.is_dir() == ("." not in pattern):
+                found.setdefault(fits[1] or (inside if path.parent.name.endswith("spatial") else ""), path)
+    return found
+
+
+def _of_sample(paths: dict[str, Path], sample: str, *, alone: bool) -> Path | None:
+    return paths.get(sample) or (next(iter(paths.values())) if alone and len(paths) == 1 else None)
+
+
+def _refuse_incomplete(folder: Path, matrices: dict[str, Path], positions: dict[str, Path]) -> None:
+    there = ", ".join(sorted(str(path.relative_to(folder)) for path in folder.glob("*"))[:12]) or "nothing"
+    if not matrices:
+        probes = any("probe_bc_matrix" in path.name for path in folder.iterdir())
+        raise FileNotFoundError(
+            f"Expected Space Ranger's counts of genes, found no filtered_feature_bc_matrix.h5 (nor its folder, nor the "
+            f"raw one) in {folder} (there: {there}); "
+            + ("raw_probe_bc_matrix.h5 counts probes, not genes." if probes else "copy the matrix there.")
+        )
+    if not positions:
+        raise FileNotFoundError(
+            f"Expected the positions of the spots, found no tissue_positions.csv, tissue_positions_list.csv or "
+            f"tissue_positions.parquet in {folder} or its spatial/ (there: {there}); copy it from Space Ranger's "
+            "spatial folder."
+        )
+
+
+def _read_section(files: _Files, folder: Path, keep_background: bool) -> ad.AnnData:
+    positions = read_positions(files.positions)
+    counts = read_tenx(files.matrix)
+    unplaced = int((~pd.Index(counts.spots, dtype=object).isin(positions.index)).sum())
     if unplaced:
         raise ValueError(
-            f"Expected a position for every spot, found none for {unplaced} of {adata.n_obs} spots in {spatial}; "
-            "the matrix and the positions come from different runs."
+            f"Expected a position for every spot, found none for {unplaced} of {len(counts.spots)} spots of "
+            f"{files.matrix} in {files.positions}; the matrix and the positions come from different runs."
         )
-    if not adata.var_names.is_unique:
-        twice = int(adata.var_names.duplicated().sum())
-        warnings.warn(
-            f"Found {twice} gene symbols that occur more than once; they were numbered (Gene, Gene-1).", stacklevel=3
-        )
-        adata.var_names_make_unique()
+    adata = place(counts, positions, PIXELS, folder, what="spots")
+    if not keep_background:
+        adata = without_background(adata, folder)
+    library = counts.about.pop("library_ids", "") or files.sample or section_name(folder)
+    adata.uns[_keys.SPATIAL] = {library: _spatial(files, counts.about)}
     return adata
 
 
-def _library(folder: Path) -> str | None:
-    """Return a name for the section where the matrix does not hold one; squidpy asks for it then."""
-    import h5py
+def read_positions(path: Path) -> pd.DataFrame:
+    """Positions of spots, indexed by barcode: `in_tissue`, `array_row`, `array_col` and pixels at full resolution.
 
-    with h5py.File(folder / MATRIX, "r") as file:
-        return None if len(file.attrs.get("library_ids", ())) else folder.resolve().parent.name or folder.name
+    Raises
+    ------
+    ValueError
+        Columns are missing, or a value is no number.
+    """
+    if path.name.removesuffix(".gz").endswith(".parquet"):
+        table = read_parquet(path)
+    else:
+        lines = list(text_lines(path))
+        separator = next((s for s in SEPARATORS if lines and s in lines[0][1]), ",")
+        rows = [[cell.strip() for cell in split_cells(line, separator, n, path)] for n, line in lines]
+        header = rows.pop(0) if rows and "barcode" in rows[0] else list(COLUMNS)  # Space Ranger 1 writes no header
+        short = next((i for i, row in enumerate(rows) if len(row) != len(header)), None)
+        if short is not None:
+            raise ValueError(
+                f"Expected {len(header)} cells ({', '.join(header)}), found {len(rows[short])} in row {short + 1} of "
+                f"{path}; the file may be cut short."
+            )
+        table = pd.DataFrame(rows, columns=header)
+    if missing := [name for name in ("barcode", *PIXELS) if name not in table]:
+        raise ValueError(
+            f"Expected the columns {', '.join(COLUMNS)}, found no {', '.join(missing)} among "
+            f"{', '.join(map(str, table.columns))} in {path}; is this Space Ranger's file?"
+        )
+    index = pd.Index([as_text(value) for value in table["barcode"]], dtype=object)
+    try:
+        numbers = {name: pd.to_numeric(table[name]).to_numpy() for name in COLUMNS[1:] if name in table}
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"Expected numbers, found other cells in {path} ({error}); correct them.") from error
+    return pd.DataFrame(numbers, index=index).assign(**({} if _keys.IN_TISSUE in numbers else {_keys.IN_TISSUE: 1}))
+
+
+def _spatial(files: _Files, about: dict[str, str]) -> dict[str, Any]:
+    """Images that have a scale factor, scale factors and metadata, the way squidpy keeps them."""
+    from PIL import Image
+
+    factors: dict[str, Any] = {}
+    if files.scales is not None:
+        try:
+            factors = json.loads(plain_bytes(files.scales))
+        except ValueError as error:
+            raise ValueError(
+                f"Expected scale factors as JSON, found {error} in {files.scales}; copy it again."
+            ) from error
+    images: dict[str, np.ndarray] = {}
+    for resolution, path in files.images.items():
+        if f"tissue_{resolution}_scalef" not in factors:
+            where = f"in {files.scales}" if files.scales else "(scalefactors_json.json is missing)"
+            warnings.warn(
+                f"{path.name} is not attached: there is no scale factor for it {where}, so it is not known where the "
+                "spots lie on it.",
+                stacklevel=2,
+            )
+            continue
+        try:
+            with Image.open(io.BytesIO(plain_bytes(path))) as image:
+                images[resolution] = np.asarray(image.convert("RGB"))
+        except OSError as error:
+            raise ValueError(
+                f"Expected an image, found a file that does not open as one: {path} ({error}); copy it again."
+            ) from error
+    return {"images": images, "scalefactors": factors, "metadata": {**about, "image": "tissue" if images else "none"}}

@@ -1,4 +1,4 @@
-"""The examples of docs/data.md run as they stand."""
+"""The examples of docs/data.md and docs/platforms.md run as they stand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from PIL import Image
 
 import stcsm
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
+from .spaceranger import write_spaceranger
+from .test_vendors import curio, gef_cells, gef_squares, seqfish
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE, PLATFORMS = DOCS / "data.md", DOCS / "platforms.md"
 
 
 @pytest.mark.skipif(not PAGE.is_file(), reason="the documentation is not part of this installation")
@@ -52,3 +56,44 @@ def test_every_example_of_the_data_page_runs(tmp_path, monkeypatch, data_dir):
                 np.testing.assert_allclose(labelled.obsm["spatial"], 100 * labelled.obsm["spatial_array"])
     assert names["adata"].shape == (600, 2000)
     plt.close("all")
+
+
+@pytest.mark.skipif(not PLATFORMS.is_file(), reason="the documentation is not part of this installation")
+@pytest.mark.filterwarnings("ignore:.*are left out")
+def test_every_example_of_the_platforms_page_runs(tmp_path, monkeypatch, data_dir):
+    for name in ("visium", "visium_2"):
+        write_spaceranger(tmp_path / name / "outs")
+    for sample in ("GSM1_A_", "GSM2_B_"):
+        write_spaceranger(
+            tmp_path / "geo", prefix=sample, flat=True, gzipped=True, positions="tissue_positions_list.csv"
+        )
+    write_spaceranger(tmp_path / "visium_hd" / "outs" / "binned_outputs" / "square_016um")
+    real = {"xenium": "Xenium", "cosmx": "CosMx", "merscope": "MERSCOPE", "starmap_plus": "STARmapPLUS"}
+    for name, vendor in real.items():
+        shutil.copytree(data_dir / "vendor" / f"{vendor}_small", tmp_path / name)
+    seqfish(tmp_path / "seqfish")
+    curio(tmp_path / "curio")
+    gef_squares(tmp_path / "stereoseq" / "04.tissuecut" / "A1.tissue.gef", named=True)
+    gef_cells(tmp_path / "stereoseq" / "041.cellcut" / "A1.cellbin.gef")
+    monkeypatch.chdir(tmp_path)
+
+    shapes: dict[str, tuple[int, int]] = {}
+    names: dict = {}
+    for section in re.split(r"^##+ ", PLATFORMS.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
+        for block in re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL):
+            exec(compile(block, str(PLATFORMS), "exec"), names)
+            shapes[section.split("\n")[0]] = names["adata"].shape
+    expected = {
+        "Visium": (3, 3),
+        "From GEO and other repositories": (6, 3),
+        "Visium HD": (3, 3),
+        "Several sections": (6, 3),
+        "Xenium": (6, 4),
+        "CosMx": (9, 8),
+        "MERSCOPE": (8, 9),
+        "STARmap PLUS": (9, 8),
+        "seqFISH": (6, 2),
+        "Stereo-seq": (3, 2),
+        "Curio": (3, 2),
+    }
+    assert {heading: shapes.get(heading) for heading in expected} == expected

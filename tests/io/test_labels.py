@@ -23,6 +23,7 @@ FORMS = {
     "semicolons, blanks, carriage returns": "spot;layer\r\n1x1; L10\r\n2x1;L2 \r\n3x1;\r\n4x1;L2\r\n",
     "quotes": '"spot","layer"\n"1x1","L10"\n"2x1","L2"\n"3x1",NA\n"4x1","L2"\n',
     "an empty corner": ",layer\n1x1,L10\n2x1,L2\n3x1,nan\n4x1,L2\n",
+    "a missing corner": "layer\n1x1,L10\n2x1,L2\n3x1,nan\n4x1,L2\n",
     "no header": "1x1,L10\n2x1,L2\n3x1,\n4x1,L2\n",
     "another order": "spot,layer\n4x1,L2\n3x1,\n2x1,L2\n1x1,L10\n",
 }
@@ -41,6 +42,19 @@ def test_labels_keep_their_text(write):
     labels = ["3: Outer, Plexiform", "L2/3", "couche été", "None", "0"]
     text = "spot,layer\n" + "".join(f'{i}x1,"{label}"\n' for i, label in enumerate(labels))
     assert read_labels(write(text)).tolist() == labels
+
+
+def test_a_missing_corner_above_several_columns(write, adata):
+    path = write('"depth","layer"\n"1x1","1","L1"\n"2x1","2","L2"\n"3x1","3","L1"\n"4x1","4","L2"\n')
+    add_labels(adata, path, column="layer")
+    assert adata.obs["layer"].tolist() == ["L1", "L2", "L1", "L2"]
+
+
+@pytest.mark.parametrize("dtype", ["int64", "Int64", "uint8", "category", "string"])
+def test_names_of_any_type_are_joined_by_their_text(dtype):
+    adata = ad.AnnData(np.ones((3, 2), np.float32), obs=pd.DataFrame(index=["7", "12", "30"]))
+    add_labels(adata, pd.Series(["b", "a", "c"], index=pd.Index([12, 7, 30]).astype(dtype)))
+    assert adata.obs["layer"].tolist() == ["a", "b", "c"]
 
 
 def test_barcodes_without_header(write):

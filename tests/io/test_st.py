@@ -21,6 +21,7 @@ LAYOUTS = {
     "R's header, without a corner": {"corner": None},
     "a word in the corner": {"corner": "spot"},
     "commas": {"separator": ",", "name": "counts.csv"},
+    "semicolons, no corner cell": {"separator": ";", "corner": None, "name": "counts.csv"},
     "R's quotes": {"quote": '"', "corner": None},
     "blanks and quotes, R's default": {"quote": '"', "corner": None, "separator": " "},
     "carriage returns": {"end": "\r\n"},
