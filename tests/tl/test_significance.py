@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from stcsm import _keys, pl, tl
+from stcsm.attribution import TABLE, method_class
 from stcsm.models import GeneVAE
 
 LEFT = ["a0", "a1", "a2", "a3"]
@@ -55,7 +56,7 @@ def test_one_by_one_gives_the_p_of_all_at_once(mapped, model, monkeypatch):
     """A method that maps every concept by itself has the same answer as the shortcut for linear ones."""
     tl.significance(mapped, model, n_random=49)
     fast = mapped.uns["stcsm"]["significance"]["table"]
-    monkeypatch.setattr(tl._random_maps, "LINEAR_METHODS", ())
+    monkeypatch.setitem(TABLE, "saliency", type("OneByOne", (method_class("saliency"),), {"linear": False}))
     tl.significance(mapped, model, n_random=49)
     slow = mapped.uns["stcsm"]["significance"]["table"]
     np.testing.assert_allclose(fast["p"], slow["p"], atol=0.021)  # a tie may fall either way in float32
@@ -190,7 +191,7 @@ def test_differences_between_regions_against_random_genes(mapped, model, monkeyp
     turned = tl.differential(mapped, "region", "B", "A/left", model=model, n_random=499, spots_a_block=4)
     np.testing.assert_allclose(turned["z_random"], -table["z_random"].loc[turned.index], rtol=1e-6)
     few = tl.differential(mapped, "region", "A/left", "B", model=model, n_random=49, spots_a_block=4)
-    monkeypatch.setattr(tl._random_maps, "LINEAR_METHODS", ())
+    monkeypatch.setitem(TABLE, "saliency", type("OneByOne", (method_class("saliency"),), {"linear": False}))
     with monkeypatch.context() as before:
         before.setattr("stcsm.tl._differential.differential_concepts", None)  # no permutation before it is refused
         with pytest.raises(ValueError, match="Expected n_random for method"):
