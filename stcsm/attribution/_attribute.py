@@ -238,7 +238,8 @@ def mean_attribution(
     Parameters
     ----------
     encoder, concepts, method, **params
-        As for :func:`attribute`.
+        As for :func:`attribute`, but without parameters that hold a value for each sample (a baseline for each input,
+        given noise). SmoothGrad's ``published=True`` takes the range of the samples that go through together.
     batches
         Samples, (N, ...), or an iterable of batches (n_i, ...), which is read one batch at a time. Batches may be on
         any device.
@@ -283,5 +284,7 @@ def _chunks(batches: Any, concepts: int, most: int) -> Iterator[Any]:
     """Samples a few at a time, so that their attributions stay below :data:`CHUNK_VALUES`."""
     given: Iterable[Any] = [batches] if isinstance(batches, (Tensor, np.ndarray)) else batches
     for batch in given:
+        if not isinstance(batch, (Tensor, np.ndarray)):
+            raise TypeError(f"Expected batches of samples as tensors or arrays (n, ...), found {type(batch).__name__}.")
         step = int(np.clip(CHUNK_VALUES // max(1, concepts * math.prod(batch.shape[1:])), 1, most))
         yield from (batch[start : start + step] for start in range(0, len(batch), step))

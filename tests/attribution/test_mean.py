@@ -41,7 +41,19 @@ def test_noise_belongs_to_the_sample():
     np.testing.assert_allclose(sum(parts) / 23, whole, rtol=1e-9)
 
 
+def test_the_attributions_held_at_once_are_bounded():
+    """Forty maps of 2**18 cells: three samples a pass stay below 2**25 values."""
+    encoder = torch.nn.Sequential(torch.nn.AvgPool1d(2**16), torch.nn.Linear(4, 40))
+    rows = []
+    encoder[0].register_forward_hook(lambda module, args, out: rows.append(len(out)))
+    maps = mean_attribution(encoder, torch.ones(7, 2**18), torch.eye(40), "saliency")
+    assert max(rows) == 3
+    np.testing.assert_allclose(maps[:, :: 2**16], encoder[1].weight.detach() / 2**16, rtol=1e-5)
+
+
 def test_nothing_to_average_is_refused():
+    with pytest.raises(TypeError, match="found list"):
+        mean_attribution(seeded(mlp), [[1.0] * 10], inputs(4))
     with pytest.raises(ValueError, match="at least one sample"):
         mean_attribution(seeded(mlp), [], inputs(4))
     with pytest.raises(ValueError, match="one of"):
