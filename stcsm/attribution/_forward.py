@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +25,6 @@ from stcsm.attribution._checks import (
     warn_user,
 )
 from stcsm.attribution._evaluating import sealed_generators
-
-if TYPE_CHECKING:  # the rules are made of what is here
-    from stcsm.attribution._rules import RuleMethod
 
 __all__ = ["Encoder", "Site"]
 
@@ -123,11 +120,26 @@ def _in_checkpoint() -> bool:
 # Modes
 
 
+class Rule(Protocol):
+    """What a forward pass needs of a backward rule; :class:`stcsm.attribution.RuleMethod` says what each part is."""
+
+    @property
+    def published(self) -> bool: ...
+    @property
+    def allow(self) -> Sequence[str]: ...
+    @property
+    def per_sample(self) -> bool: ...
+    def keep(self, x: Tensor, a: Tensor, site: Site) -> Tensor | None: ...
+    def passed_back(self, R: Tensor, kept: Tensor | None, site: Site) -> Tensor: ...
+    def around(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any: ...
+    def check_sites(self, sites: list[Site]) -> None: ...
+
+
 class _Ruled(torch.autograd.Function):
     """An activation forwards, a rule backwards."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, call: Call, rule: RuleMethod, site: Site) -> Tensor:
+    def forward(ctx: Any, x: Tensor, call: Call, rule: Rule, site: Site) -> Tensor:
         a = call.plain(x)
         kept = rule.keep(x, a, site)
         # The encoder may change its tensors in place afterwards; torch forbids that only where it saved them itself.
@@ -155,7 +167,7 @@ class _Forward(TorchFunctionMode):
     leaf
         Inputs of the pass.
     rule
-        Method whose rule activations get, or None for the plain gradient.
+        What activations pass back, or None for the plain gradient.
     known
         Sites of an earlier pass; None in the first, which finds them and is watched.
     at_baseline
@@ -173,7 +185,7 @@ class _Forward(TorchFunctionMode):
         self,
         encoder: nn.Module,
         leaf: Tensor,
-        rule: RuleMethod | None,
+        rule: Rule | None,
         known: list[Site] | None = None,
         at_baseline: list[tuple[str, Tensor]] | None = None,
     ) -> None:
@@ -327,9 +339,7 @@ class Encoder:
         self._sites: list[Site] | None = None
         self._one_variant_a_pass = False
 
-    def __call__(
-        self, rows: Tensor, rule: RuleMethod | None = None, baseline: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def __call__(self, rows: Tensor, rule: Rule | None = None, baseline: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Run a batch.
 
         Parameters
@@ -337,7 +347,7 @@ class Encoder:
         rows
             (n, ...), on the encoder's device.
         rule
-            Method whose backward rule the activations get.
+            What activations pass back instead of their gradient.
         baseline
             (n, ...), where the rule compares the samples' activations with those of a baseline.
 
@@ -487,7 +497,7 @@ class Encoder:
             self._check_rule(mode, watch, mode.rule, trial, leaf, latents)
 
     def _check_rule(
-        self, mode: _Forward, watch: Watch, rule: RuleMethod, trial: Trial, leaf: Tensor, latents: Tensor
+        self, mode: _Forward, watch: Watch, rule: Rule, trial: Trial, leaf: Tensor, latents: Tensor
     ) -> None:
         watch.check_path(latents)
         ruled = [site for site in mode.sites if site.ruled]
