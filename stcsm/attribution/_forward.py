@@ -121,31 +121,18 @@ def _in_checkpoint() -> bool:
 
 
 class Rule(Protocol):
-    """What a forward pass asks of the rule that it runs under; every ``RuleMethod`` is one, which says what each is."""
+    """What a forward pass needs of a backward rule; :class:`stcsm.attribution.RuleMethod` says what each part is."""
 
     @property
-    def published(self) -> bool:
-        """Whether the published code's activations and no others have the rule."""
-
+    def published(self) -> bool: ...
     @property
-    def allow(self) -> Sequence[str]:
-        """Names of calls that pass their plain gradient."""
-
+    def allow(self) -> Sequence[str]: ...
     @property
-    def per_sample(self) -> bool:
-        """Whether the batch must be the first dimension of every activation."""
-
-    def keep(self, x: Tensor, a: Tensor, site: Site) -> Tensor | None:
-        """Return the one tensor that the backward pass needs of an activation."""
-
-    def passed_back(self, R: Tensor, kept: Tensor | None, site: Site) -> Tensor:
-        """Return the signal that an activation passes back."""
-
-    def around(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
-        """Make a call that is no activation."""
-
-    def check_sites(self, sites: list[Site]) -> None:
-        """Refuse an encoder, or warn of it, by its activations."""
+    def per_sample(self) -> bool: ...
+    def keep(self, x: Tensor, a: Tensor, site: Site) -> Tensor | None: ...
+    def passed_back(self, R: Tensor, kept: Tensor | None, site: Site) -> Tensor: ...
+    def around(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any: ...
+    def check_sites(self, sites: list[Site]) -> None: ...
 
 
 class _Ruled(torch.autograd.Function):
@@ -180,7 +167,7 @@ class _Forward(TorchFunctionMode):
     leaf
         Inputs of the pass.
     rule
-        Method whose rule activations get, or None for the plain gradient.
+        What activations pass back, or None for the plain gradient.
     known
         Sites of an earlier pass; None in the first, which finds them and is watched.
     at_baseline
@@ -360,7 +347,7 @@ class Encoder:
         rows
             (n, ...), on the encoder's device.
         rule
-            Method whose backward rule the activations get.
+            What activations pass back instead of their gradient.
         baseline
             (n, ...), where the rule compares the samples' activations with those of a baseline.
 
