@@ -150,7 +150,7 @@ def at_rows(values: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 
 class StandIns:
-    """Draws random stand-ins of stored concepts, matched in size, abundance and dispersion.
+    """Samples random stand-ins of stored concepts, matched in size, abundance and dispersion.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ class StandIns:
     model
         Gives the counts where it is there; otherwise they are read from ``adata``.
     seed
-        Of the draws.
+        Of the random genes.
     """
 
     def __init__(self, adata: AnnData, latents: list[np.ndarray], model: GeneVAE | None, seed: int) -> None:

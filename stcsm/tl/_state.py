@@ -452,7 +452,7 @@ def write_maps(
     adata: AnnData, step: str, key: str, concepts: Sequence[Concept], maps: np.ndarray, record: dict[str, Any]
 ) -> None:
     """Write maps (S, K) and how they were made; what was found out about earlier maps of that key is dropped."""
-    drop_significance(adata, key)
+    _drop_significance(adata, key)
     for other in _keys.MAPS:
         if other != step and key != _keys.MAPS[other] and _drop_entry(adata, _keys.record(other, key)):
             logger.warning(f"maps of stcsm.tl.{other} in .obsm[{key!r}] are replaced")
@@ -490,17 +490,18 @@ def write_significance(
     write_entry(adata, _keys.record("significance", key), record)
 
 
-def drop_significance(adata: AnnData, key: str) -> None:
+def _drop_significance(adata: AnnData, key: str) -> None:
     """Remove p and q values of maps that are recomputed."""
+    if not _drop_entry(adata, _keys.record("significance", key)):
+        return
     for name in (_keys.pval(key), _keys.qval(key)):
         if name in adata.obsm:
             del adata.obsm[name]
-    if _drop_entry(adata, _keys.record("significance", key)):
-        own = "" if key == _keys.CONCEPT_SALIENCY else f", key={key!r}"
-        logger.warning(
-            f"p and q of earlier maps are dropped (.obsm[{key!r}]); test the new ones: "
-            f"stcsm.tl.significance(adata, model{own})"
-        )
+    own = "" if key == _keys.CONCEPT_SALIENCY else f", key={key!r}"
+    logger.warning(
+        f"p and q of earlier maps are dropped (.obsm[{key!r}]); test the new ones: "
+        f"stcsm.tl.significance(adata, model{own})"
+    )
 
 
 def _drop_results(adata: AnnData, keys: Sequence[str]) -> None:
