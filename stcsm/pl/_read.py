@@ -93,13 +93,16 @@ def sanity_record(adata: AnnData, concepts: Sequence[str] | str | None = None) -
 def p_and_q(adata: AnnData, key: str, shown: str) -> str:
     """Second line of a concept's title: p and q of its saliency map; empty where it was not tested.
 
-    ``shown`` is the key of the maps that are drawn: the line says that the saliency was tested where others are drawn.
+    ``shown`` is the key of the maps that are drawn. Saliency maps under a key of their own have their own test; above
+    other maps the line says that the saliency was tested.
     """
-    tested = adata.uns.get(_keys.UNS, {}).get("significance")
+    written = adata.uns.get(_keys.UNS, {})
+    saliency = shown if _keys.record("saliency", shown) in written else _keys.CONCEPT_SALIENCY
+    tested = written.get(_keys.record("significance", saliency))
     if not tested or key not in tested["table"].index:
         return ""
     p, q = (float(tested["table"].loc[key, name]) for name in ("p", "q"))
-    of = "" if shown == _keys.CONCEPT_SALIENCY else "saliency: "
+    of = "" if shown == saliency else "saliency: "
     return "" if math.isnan(p) else f"{of}p = {p:.2g}, q = {q:.2g}"
 
 

@@ -290,6 +290,11 @@ def test_p_and_q_stand_in_the_titles(mapped, model):
     tl.decoded(mapped, model)
     other = pl.saliency(mapped, "left", key="concept_decoded").axes[0].get_title()
     assert other.startswith(f"left\nsaliency: p = {p:.2g}, q = ")
+    tl.saliency(mapped, model, "left", method="input_x_gradient", key_added="again")
+    assert pl.saliency(mapped, "left", key="again").axes[0].get_title() == "left"
+    tl.significance(mapped, model, n_random=19, key="again")
+    p = mapped.uns["stcsm"]["significance_again"]["table"].loc["left", "p"]
+    assert pl.saliency(mapped, "left", key="again").axes[0].get_title().startswith(f"left\np = {p:.2g}, q = ")
 
 
 def test_maps_are_needed(tissue, model):
