@@ -9,23 +9,33 @@ import anndata as ad
 from stcsm import _keys
 from stcsm._files import existing_file
 from stcsm.io._spaceranger import looks_like_spaceranger, read_spaceranger
+from stcsm.io._spatialdata import is_zarr, read_store
 from stcsm.io._st import read_st
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 TEXT_SUFFIXES = (".tsv", ".txt", ".csv", ".tab")
-KNOWN = ".h5ad, an ST text table (.tsv, .txt, .csv, plain or .gz), or a Space Ranger outs folder"
+KNOWN = (
+    ".h5ad, a SpatialData store (.zarr), an ST text table (.tsv, .txt, .csv, plain or .gz), or a Space Ranger outs "
+    "folder"
+)
 
 
-def read(path: str | Path, *, layer: str | None = None) -> ad.AnnData:
+def read(
+    path: str | Path, *, layer: str | None = None, table: str | None = None, coordinate_system: str = "global"
+) -> ad.AnnData:
     """Read counts with coordinates from any format stcsm knows.
 
     Parameters
     ----------
     path
-        `.h5ad`; ST text (`.tsv`, `.txt`, `.csv`, plain or gzipped; see `read_st`); a Space Ranger `outs` folder, or
-        the folder that holds it.
+        `.h5ad`; a SpatialData store, or an AnnData kept as zarr; ST text (`.tsv`, `.txt`, `.csv`, plain or gzipped; see
+        `read_st`); a Space Ranger `outs` folder, or the folder that holds it.
     layer
         Entry of ``adata.layers`` that must exist (the counts of a `.h5ad` are often in a layer).
+    table
+        Of a SpatialData store: name of the table; may be left out where there is only one.
+    coordinate_system
+        Of a SpatialData store: where the centroids of shapes or labels are taken, for a table without coordinates.
 
     Returns
     -------
@@ -40,7 +50,14 @@ def read(path: str | Path, *, layer: str | None = None) -> ad.AnnData:
         A format without coordinates (a bare 10x matrix), an unknown or damaged file, or no such layer.
     """
     path = Path(path).expanduser()
-    adata = _read_folder(path) if path.is_dir() else _read_file(existing_file(path, f"counts ({KNOWN})"))
+    if path.is_dir() and (is_zarr(path) or path.suffix == ".zarr"):
+        adata = read_store(path, table, coordinate_system=coordinate_system)
+    elif table is not None:
+        raise ValueError(f"Expected a SpatialData store with table=, found {path}; leave table= out.")
+    elif path.is_dir():
+        adata = _read_folder(path)
+    else:
+        adata = _read_file(existing_file(path, f"counts ({KNOWN})"))
     if layer is not None and layer not in adata.layers:
         there = ", ".join(map(repr, _keys.layer_names(adata.layers))) or "none"
         raise ValueError(
