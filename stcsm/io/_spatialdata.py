@@ -190,13 +190,15 @@ def add_to_store(adata: ad.AnnData, store: str | Path, table: str | None = None)
     stored = _read_table(path, name)
     spots = _Rows.of(adata.obs_names, stored.obs_names, "spots", path)
     genes = _Rows.of(adata.var_names, stored.var_names, "genes", path)
-    for written, kept, rows in (
-        (adata.obsm, stored.obsm, spots), (adata.varm, stored.varm, genes), (adata.obsp, stored.obsp, spots)
-    ):  # fmt: skip
+    for written, kept, join in (
+        (adata.obsm, stored.obsm, spots.spread),
+        (adata.varm, stored.varm, genes.spread),
+        (adata.obsp, stored.obsp, spots.pairs),
+    ):
         for key in [key for key in kept if _is_ours(key)]:
             del kept[key]
         for key in [key for key in written if key not in kept]:
-            kept[key] = rows.pairs(written[key]) if written is adata.obsp else rows.spread(written[key])
+            kept[key] = join(written[key])
     for column in adata.obs.columns.difference(stored.obs.columns, sort=False):
         stored.obs[column] = spots.spread(adata.obs[column])
     for key in adata.uns:
@@ -367,6 +369,7 @@ def _quiet() -> Iterator[None]:
             "SpatialData is not stored in the most current format",
             "The index of the dataframe is not monotonic",
             "zarr v3 autosharding",
+            "Consolidated metadata is currently not part in the Zarr format 3",
             "Object at .* is not recognized as a component of a Zarr",  # folders of parquet files
         ):
             warnings.filterwarnings("ignore", message=message)

@@ -117,11 +117,11 @@ def analysed() -> tuple[sd.SpatialData, ad.AnnData]:
     tl.decoded(adata, model)
     tl.concept_map(adata, model)
     tl.mean_expression(adata)
-    tl.concept_similarity(adata, model)
+    tl.concept_similarity(adata)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a model of three epochs knows little
         tl.sanity(adata, model)
-        tl.differential(adata, "half", "left/upper", "right: rest", model, n_random=9)
+        tl.differential(adata, "half", "left/upper", "right: rest", model=model, n_random=9)
     return sdata, adata
 
 
