@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 NAMES = ("classification", "name", "label", "annotation", "region")
 """Properties or columns that may hold the name of a region, the first that has one wins; two of them are QuPath's."""
-OBJECTS = ("detection", "cell", "tile", "tma_core", "PathDetectionObject", "PathCellObject", "PathTileObject")
-"""Kinds of QuPath objects that are no annotations, as versions since 0.3 and before call them."""
+OBJECTS = ("detection", "cell", "tile", "PathDetectionObject", "PathCellObject", "PathTileObject")
+"""Kinds of small objects within QuPath's annotations, as versions since 0.3 and before call them."""
 QUARTER = 64
 """Corners of a quarter of a circle that stands for a circle: its area is right to 1e-4."""
 

@@ -112,7 +112,7 @@ def read_store(path: Path, table: str | None = None, *, coordinate_system: str =
     name = _table_of(path, table)
     adata = _read_table(path, name)
     _add_coordinates(adata, lambda: _read_elements(path), coordinate_system, f"table {name!r} of {path}")
-    if sparse.issparse(adata.X):
+    if isinstance(adata.X, sparse.spmatrix | sparse.sparray):
         adata.X = sparse.csr_matrix(adata.X)
     return adata
 
@@ -201,6 +201,8 @@ def add_to_store(adata: ad.AnnData, store: str | Path, table: str | None = None)
             kept[key] = join(written[key])
     for column in adata.obs.columns.difference(stored.obs.columns, sort=False):
         stored.obs[column] = spots.spread(adata.obs[column])
+    if kept := [column for column in adata.obs if not _same(stored.obs[column], spots.spread(adata.obs[column]))]:
+        logger.warning(f"the columns {', '.join(kept)} of the table are kept; the analysis was of other values")
     for key in adata.uns:
         if key == _keys.UNS or key not in stored.uns:
             stored.uns[key] = adata.uns[key]
@@ -262,7 +264,7 @@ class _Rows:
             if (self.at < 0).any() and isinstance(values, pd.Series) and values.dtype == bool:
                 values = values.astype("boolean")
             return values.set_axis(range(self.n)).reindex(self.at).set_axis(self.names)
-        if sparse.issparse(values):
+        if isinstance(values, sparse.spmatrix | sparse.sparray):
             return self._matrix() @ sparse.csr_matrix(values)
         out = np.asarray(values)[self.at]
         if (self.at < 0).any():
@@ -278,6 +280,11 @@ class _Rows:
         there = np.flatnonzero(self.at >= 0)
         ones = np.ones(len(there), dtype=np.float32)
         return sparse.csr_matrix((ones, (there, self.at[there])), shape=(len(self.at), self.n))
+
+
+def _same(stored: pd.Series, used: pd.Series) -> bool:
+    """Whether a column holds the same text wherever the analysis has a row."""
+    return bool((used.isna() | (stored.astype(str) == used.astype(str))).all())
 
 
 def _is_ours(key: str) -> bool:
