@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
+import re
 import shutil
 import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import anndata as ad
 import geopandas as gpd
@@ -19,6 +22,7 @@ import spatialdata as sd
 import zarr
 from scipy import sparse
 from shapely.geometry import Point, box
+from sklearn.metrics import roc_auc_score
 from spatialdata.datasets import blobs
 from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, ShapesModel, TableModel
 from spatialdata.transformations import Scale, set_transformation
@@ -30,6 +34,7 @@ from stcsm.models import GeneVAE
 pytestmark = pytest.mark.filterwarnings(
     "ignore:SpatialData is not stored", "ignore:zarr v3 autosharding", "ignore:The index"
 )
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "spatialdata.md"
 SIDE = 8
 MICRONS = "microns"
 
@@ -108,7 +113,7 @@ def analysed() -> tuple[sd.SpatialData, ad.AnnData]:
     model = GeneVAE(adata, n_latent=4, n_hidden=16, n_seeds=2, smoothing=0)
     model.train(max_epochs=3, progress=False)
     tl.embed_genes(adata, model)
-    odd = {"a": ["Gene0", "Gene1", "Gene2"], "A b/c (100%): #1?": ["Gene20", "Gene21"], "Müller": ["Gene3", "Gene4"]}
+    odd = {"a": ["Gene0", "Gene1", "Gene2"], "A b/c\\d (100%): #1?": ["Gene20", "Gene21"], "Müller": ["Gene3", "Gene4"]}
     tl.concepts(adata, model, genes=odd)
     tl.concepts(adata, model, groupby="half")
     tl.combine(adata, "both", plus=["a", "Müller"])
@@ -294,7 +299,7 @@ def test_a_whole_analysis_survives_sdata_write(tmp_path, analysed):
     # and what was read goes on: scores of concepts, maps drawn
     pd.testing.assert_frame_equal(tl.concept_table(back), tl.concept_table(adata), check_names=False)
     tl.combine(back, "more", plus="both", minus="a")
-    stcsm.pl.concept_map(back, show=False)
+    stcsm.pl.concept_map(back)
 
 
 def test_writing_a_table_leaves_the_rest_alone(store, analysed):
@@ -360,7 +365,7 @@ def test_what_spatialdata_refuses_is_said_before_anything_is_written(store):
     assert files(store) == before
 
 
-def test_results_join_the_stored_table_and_nothing_of_the_users_changes(store, analysed):
+def test_results_join_the_stored_table_and_nothing_of_the_users_changes(store, analysed, caplog):
     first = sd.read_zarr(store)["counts"]
     adata = io.read(store)
     io.check_store(adata, store, "counts")
@@ -371,7 +376,9 @@ def test_results_join_the_stored_table_and_nothing_of_the_users_changes(store, a
     adata.X = adata.X * 2
     adata.obs["note"] = "mine"
     adata.obs["half"] = done.obs["half"]
-    assert io.add_to_store(adata, store) == "counts"
+    with caplog.at_level(logging.WARNING, "stcsm"):
+        assert io.add_to_store(adata, store) == "counts"
+    assert "the columns note of the table are kept" in caplog.text
     back = sd.read_zarr(store)["counts"]
     assert_same(back.X, first.X)
     pd.testing.assert_frame_equal(back.obs[list(first.obs)], first.obs)
@@ -423,3 +430,67 @@ def test_spatialdata_is_loaded_when_it_is_used_and_asked_for_when_missing(store)
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pip install spatialdata" in out.stdout
+
+
+def store_of_bulb(path: Path, n_spots: int = 150, n_genes: int = 200) -> ad.AnnData:
+    """A store as vendors' readers write it: bins, image, annotations, counts without coordinates of their own."""
+    bulb = stcsm.datasets.simulated_bulb(n_spots, n_genes, n_markers=2, image=False)
+    xy = bulb.obsm["spatial"] / 5  # 20 pixels from spot to spot
+    names = bulb.var_names
+    table = table_of(bulb.X.toarray(), np.arange(n_spots))
+    table.var_names = names
+    low, high = xy.min(axis=0) - 1, xy.max(axis=0) + 1
+    middle = (low[0] + high[0]) / 2
+    halves = [box(low[0], low[1], middle, high[1]), box(middle, low[1], high[0], high[1])]
+    annotations = gpd.GeoDataFrame({"name": ["core", "rim"]}, geometry=halves)
+    shade = np.random.default_rng(0).integers(180, 255, (3, int(high[1]) + 10, int(high[0]) + 10))
+    sd.SpatialData(
+        images={"he": Image2DModel.parse(shade.astype(np.uint8))},
+        shapes={"bins": bins(xy), "annotations": ShapesModel.parse(annotations)},
+        tables={"counts": table, "other": ad.AnnData(np.ones((2, 2), np.float32))},
+    ).write(path)
+    table.obsm["spatial"] = xy
+    return table
+
+
+@pytest.mark.skipif(not PAGE.is_file(), reason="the documentation is not part of this installation")
+def test_every_example_of_the_page_runs(tmp_path, monkeypatch):
+    import matplotlib.pyplot as plt
+
+    bulb = store_of_bulb(tmp_path / "section.zarr")
+    annotations = sd.read_zarr(tmp_path / "section.zarr")["annotations"]
+    annotations.drop(columns="name").assign(classification=['{"name": "core"}', '{"name": "rim"}']).to_file(
+        tmp_path / "slide.geojson", driver="GeoJSON"
+    )
+    small = annotations.set_geometry(annotations.scale(0.25, 0.25, origin=(0, 0)))
+    small.to_file(tmp_path / "slide_hires.geojson", driver="GeoJSON")
+    corners = [np.array(shape.exterior.coords)[:4, ::-1] for shape in annotations.geometry]
+    rows = [(i, "polygon", v, *rc) for i, shape in enumerate(corners) for v, rc in enumerate(shape)]
+    table = pd.DataFrame(rows, columns=["index", "shape-type", "vertex-index", "axis-0", "axis-1"])
+    table.to_csv(tmp_path / "Shapes.csv", index=False)
+    features = pd.DataFrame({"region": ["core", "rim"]})
+    layer = SimpleNamespace(data=corners, shape_type=["polygon"] * 2, features=features)
+    names: dict = {"viewer": SimpleNamespace(layers={"Shapes": layer})}
+    monkeypatch.chdir(tmp_path)
+    train = GeneVAE.train
+    monkeypatch.setattr(GeneVAE, "train", lambda self: train(self, max_epochs=3, progress=False))
+
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(blocks) == 10
+    for block in blocks:
+        exec(compile(block, str(PAGE), "exec"), names)
+        if "render_shapes" in block:
+            axes = plt.gcf().axes[0]
+            assert axes.images
+            assert len({tuple(colour) for drawn in axes.collections for colour in drawn.get_facecolor()}) > 50
+            plt.close("all")
+    adata = names["adata"]
+    np.testing.assert_allclose(adata.obsm["spatial"], bulb.obsm["spatial"])
+    left = bulb.obsm["spatial"][:, 0] < annotations.geometry[0].bounds[2]
+    for key in ("annotation", "annotation_hires", "drawn", "drawn_too", "pathologist"):
+        np.testing.assert_array_equal(adata.obs[key] == "core", left, err_msg=key)
+        np.testing.assert_array_equal(adata.obs[key] == "rim", ~left, err_msg=key)
+    assert names["cells"].obsm["spatial"].shape == (26, 2)
+    for path in ("analysed.zarr", "section.zarr"):
+        back = sd.read_zarr(path)["counts"]
+        np.testing.assert_array_equal(back.obsm["concept_map"], adata.obsm["concept_map"][["granule"]])
