@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anndata as ad
 import numpy as np
@@ -112,8 +112,8 @@ def read_store(path: Path, table: str | None = None, *, coordinate_system: str =
     name = _table_of(path, table)
     adata = _read_table(path, name)
     _add_coordinates(adata, lambda: _read_elements(path), coordinate_system, f"table {name!r} of {path}")
-    if isinstance(adata.X, sparse.spmatrix | sparse.sparray):
-        adata.X = sparse.csr_matrix(adata.X)
+    if sparse.issparse(adata.X):
+        adata.X = cast(Any, adata.X).tocsr()
     return adata
 
 
@@ -201,11 +201,12 @@ def add_to_store(adata: ad.AnnData, store: str | Path, table: str | None = None)
             kept[key] = join(written[key])
     for column in adata.obs.columns.difference(stored.obs.columns, sort=False):
         stored.obs[column] = spots.spread(adata.obs[column])
-    if kept := [column for column in adata.obs if not _same(stored.obs[column], spots.spread(adata.obs[column]))]:
-        logger.warning(f"the columns {', '.join(kept)} of the table are kept; the analysis was of other values")
-    for key in adata.uns:
-        if key == _keys.UNS or key not in stored.uns:
-            stored.uns[key] = adata.uns[key]
+    others = [column for column in adata.obs if not _same(stored.obs[column], spots.spread(adata.obs[column]))]
+    if others:
+        logger.warning(f"the columns {', '.join(others)} of the table are kept; the analysis was of other values")
+    stored.uns.pop(_keys.UNS, None)
+    for key in [key for key in adata.uns if key not in stored.uns]:
+        stored.uns[key] = adata.uns[key]
     write_table(stored, path, name, overwrite=True)
     return name
 
@@ -264,8 +265,8 @@ class _Rows:
             if (self.at < 0).any() and isinstance(values, pd.Series) and values.dtype == bool:
                 values = values.astype("boolean")
             return values.set_axis(range(self.n)).reindex(self.at).set_axis(self.names)
-        if isinstance(values, sparse.spmatrix | sparse.sparray):
-            return self._matrix() @ sparse.csr_matrix(values)
+        if sparse.issparse(values):
+            return self._matrix() @ cast(Any, values)
         out = np.asarray(values)[self.at]
         if (self.at < 0).any():
             out = out.astype(np.result_type(out.dtype, np.float32))

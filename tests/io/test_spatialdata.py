@@ -22,7 +22,6 @@ import spatialdata as sd
 import zarr
 from scipy import sparse
 from shapely.geometry import Point, box
-from sklearn.metrics import roc_auc_score
 from spatialdata.datasets import blobs
 from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, ShapesModel, TableModel
 from spatialdata.transformations import Scale, set_transformation
@@ -334,7 +333,6 @@ def test_a_new_table_in_a_store_without_any(tmp_path):
 
 @pytest.mark.parametrize("broken", ["spatialdata.SpatialData.write", "zarr.consolidate_metadata", "os.replace"])
 def test_a_write_that_fails_leaves_the_store_as_it_was(store, analysed, monkeypatch, broken):
-    import os
 
     before, calls = files(store), []
 
@@ -457,6 +455,7 @@ def store_of_bulb(path: Path, n_spots: int = 150, n_genes: int = 200) -> ad.AnnD
 def test_every_example_of_the_page_runs(tmp_path, monkeypatch):
     import matplotlib.pyplot as plt
 
+    pytest.importorskip("spatialdata_plot")
     bulb = store_of_bulb(tmp_path / "section.zarr")
     annotations = sd.read_zarr(tmp_path / "section.zarr")["annotations"]
     annotations.drop(columns="name").assign(classification=['{"name": "core"}', '{"name": "rim"}']).to_file(
