@@ -22,6 +22,7 @@ import spatialdata as sd
 import zarr
 from scipy import sparse
 from shapely.geometry import Point, box
+from sklearn.metrics import roc_auc_score
 from spatialdata.datasets import blobs
 from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, ShapesModel, TableModel
 from spatialdata.transformations import Scale, set_transformation
@@ -333,6 +334,7 @@ def test_a_new_table_in_a_store_without_any(tmp_path):
 
 @pytest.mark.parametrize("broken", ["spatialdata.SpatialData.write", "zarr.consolidate_metadata", "os.replace"])
 def test_a_write_that_fails_leaves_the_store_as_it_was(store, analysed, monkeypatch, broken):
+    import os
 
     before, calls = files(store), []
 
@@ -493,3 +495,98 @@ def test_every_example_of_the_page_runs(tmp_path, monkeypatch):
     for path in ("analysed.zarr", "section.zarr"):
         back = sd.read_zarr(path)["counts"]
         np.testing.assert_array_equal(back.obsm["concept_map"], adata.obsm["concept_map"][["granule"]])
+
+
+def run_store(monkeypatch, *args) -> int:
+    from stcsm.cli import main
+
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.setattr(sys, "argv", ["stcsm", "run", *map(str, args)])
+    try:
+        with warnings.catch_warnings():
+            main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def test_stcsm_run_refuses_before_the_training(tmp_path, monkeypatch, capsys):
+    store = tmp_path / "section.zarr"
+    store_of_bulb(store)
+    before = files(store)
+    for args, expected in (
+        ((store, "--genes", "a=Penk", "--out", tmp_path / "out"), "found 'counts', 'other' in .*with --table NAME"),
+        ((store, "--table", "count", "--genes", "a=Penk", "--out", tmp_path / "out"), "found 'counts', 'other'"),
+        ((store, "--table", "counts", "--genes", "a=Penk", "--out", store / "out"), "a folder outside the store"),
+        (
+            (store, "--table", "counts", "--coordinate-system", "x", "--genes", "a=Penk", "--out", tmp_path / "out"),
+            "found 'global', 'microns'; name one of these with --coordinate-system NAME",
+        ),
+    ):
+        assert run_store(monkeypatch, *args) == 2
+        assert re.search(expected, capsys.readouterr().err)
+    assert files(store) == before
+    assert not (tmp_path / "out").exists()
+
+
+def test_stcsm_run_puts_the_results_into_the_table(tmp_path, monkeypatch):
+    store = tmp_path / "section.zarr"
+    store_of_bulb(store)
+    first = sd.read_zarr(store)["counts"]
+    train = GeneVAE.train
+    monkeypatch.setattr(GeneVAE, "train", lambda self, **_: train(self, max_epochs=3, progress=False))
+    args = [store, "--table", "counts", "--genes", "g/1=Penk,Doc2g", "--n-seeds", "1", "--quiet"]
+    before = files(store)
+    assert run_store(monkeypatch, *args, "--keep-store", "--out", tmp_path / "out") == 0
+    assert files(store) == before
+    assert run_store(monkeypatch, *args, "--out", tmp_path / "out") == 0
+    back = sd.read_zarr(store)
+    table = back["counts"]
+    result = ad.read_h5ad(tmp_path / "out" / "result.h5ad")
+    for part in ("obsm", "varm", "obsp"):
+        assert_same(getattr(table, part), getattr(result, part), part)
+    assert_same(table.uns["stcsm"], result.uns["stcsm"])
+    assert_same(table.X, first.X)
+    pd.testing.assert_frame_equal(table.obs, first.obs)
+    assert set(back.tables) == {"counts", "other"}
+    written = pd.read_csv(tmp_path / "out" / "concept_map.csv", index_col=0)
+    np.testing.assert_allclose(written["g/1"], table.obsm["concept_map"]["g_1"])
+
+
+@pytest.mark.slow
+def test_twenty_thousand_bins_through_stcsm_run(tmp_path):
+    """As a section of Visium HD: square bins of 16 micrometres, each a polygon; time and memory are printed."""
+    import resource
+    import time
+
+    store = tmp_path / "hd.zarr"
+    bulb = stcsm.datasets.simulated_bulb(20_000, 500, n_markers=10, image=False)
+    xy = 0.16 * bulb.obsm["spatial"]
+    table = table_of(np.zeros((20_000, 1), np.float32), np.arange(20_000), region="hd_square_016um")
+    counts = ad.AnnData(bulb.X, obs=table.obs, var=pd.DataFrame(index=bulb.var_names), uns=table.uns)
+    squares = [box(x - 8, y - 8, x + 8, y + 8) for x, y in xy]
+    shapes = ShapesModel.parse(gpd.GeoDataFrame(geometry=squares))
+    sd.SpatialData(shapes={"hd_square_016um": shapes}, tables={"square_016um": counts}).write(store)
+    layers = bulb.obs["layer"].astype(str).to_numpy()
+    markers = (
+        bulb.var.query("kind == 'marker'")
+        .sort_values("strength", ascending=False)
+        .groupby("layer", observed=True)
+        .head(3)
+    )
+    genes = {layer.split()[0]: list(found.index) for layer, found in markers.groupby("layer", observed=True)}
+    options = [word for name, found in genes.items() for word in ("--genes", f"{name}={','.join(found)}")]
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "stcsm", "run", store, *options, "--out", tmp_path / "out"]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True)
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    assert done.returncode == 0, done.stderr[-3000:]
+    sys.stdout.write(f"{done.stdout}\n20,000 bins x 500 genes: {seconds:.0f} s, at most {peak:.2f} GiB\n")
+    back = sd.read_zarr(store)["square_016um"]
+    assert (back.X != counts.X).nnz == 0
+    maps = back.obsm["concept_map"]
+    assert maps.shape == (20_000, len(genes))
+    for name in genes:
+        layer = next(value for value in set(layers) if value.startswith(name))
+        assert roc_auc_score(layers == layer, maps[name]) > 0.8, name
