@@ -62,7 +62,10 @@ def demo(
 
 @app.command()
 def run(
-    counts: Annotated[Path, typer.Argument(help="ST text file, .h5ad or Space Ranger folder with raw counts.")],
+    counts: Annotated[
+        Path,
+        typer.Argument(help="ST text file, .h5ad, Space Ranger folder or SpatialData store (.zarr) with raw counts."),
+    ],
     out: Out,
     genes: Annotated[
         list[str] | None, typer.Option("--genes", help="A concept: NAME=GENE or NAME=GENE1,GENE2; may be repeated.")
@@ -94,6 +97,18 @@ def run(
     layer: Annotated[
         str | None, typer.Option("--layer", help="Layer of the counts in an .h5ad; by default .X.")
     ] = None,
+    table: Annotated[
+        str | None, typer.Option("--table", help="Table of a SpatialData store, where there are several.")
+    ] = None,
+    coordinate_system: Annotated[
+        str, typer.Option("--coordinate-system", help="Of a SpatialData store whose table has no coordinates.")
+    ] = "global",
+    write_store: Annotated[
+        bool,
+        typer.Option(
+            "--write-store/--keep-store", help="Also write the results into the table of a SpatialData store, or not."
+        ),
+    ] = True,
     method: Method = "saliency",
     encoder: Encoder = "auto",
     seed: Seed = 0,
@@ -105,7 +120,8 @@ def run(
 
     run_counts(
         counts, out, genes=genes or [], gmt=gmt, match=match, ignore_case=ignore_case, labels=labels,
-        labels_key=labels_key, layer=layer, method=method, encoder=encoder, seed=seed, n_seeds=n_seeds, null=null,
+        labels_key=labels_key, layer=layer, table=table, coordinate_system=coordinate_system, write_store=write_store,
+        method=method, encoder=encoder, seed=seed, n_seeds=n_seeds, null=null,
         quiet=quiet,
     )  # fmt: skip
 
@@ -144,6 +160,10 @@ def fetch_mob(
 
 SHELL_WORDS = {
     "layer=...": "--layer NAME",
+    "table=.": "--table NAME.",
+    "; leave table= out": "; leave --table out",
+    "with table=": "with --table",
+    "coordinate_system=.": "--coordinate-system NAME.",
     " or pass spatial_key=": "",
     "n_seeds": "--n-seeds",
     "match=...": "--match COLUMN",
@@ -157,6 +177,8 @@ SHELL_WORDS = {
     "pass overwrite=True": "remove it",
 }
 """Arguments that error messages name, and the options that set them here."""
+EXPECTED = (ValueError, TypeError, OSError, KeyError, MemoryError, ModuleNotFoundError)
+"""Errors whose message says what was expected and what was found."""
 
 
 def main() -> None:
@@ -176,7 +198,7 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("STCSM_DEBUG"):
             raise
-        if not (_is_usage(error) or isinstance(error, (ValueError, TypeError, OSError, KeyError, MemoryError))):
+        if not (_is_usage(error) or isinstance(error, EXPECTED)):
             raise
         text = error.format_message() if _is_usage(error) else str(error)  # type: ignore[attr-defined]
         text = " ".join(text.split()) or type(error).__name__

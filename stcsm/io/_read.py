@@ -13,6 +13,7 @@ from stcsm._files import existing_file
 from stcsm.io._gef import read_gef
 from stcsm.io._section import join_sections, section_name
 from stcsm.io._spaceranger import looks_like_spaceranger, read_spaceranger
+from stcsm.io._spatialdata import is_zarr, read_store
 from stcsm.io._st import read_st
 from stcsm.io._vendors import VENDORS, read_vendor, vendor_of
 
@@ -21,9 +22,8 @@ logger = logging.getLogger(__name__)
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 TEXT_SUFFIXES = (".tsv", ".txt", ".csv", ".tab")
 KNOWN = (
-    ".h5ad, an ST text table (.tsv, .txt, .csv, plain or .gz), .gef, or a folder of Space Ranger, "
-    + ", ".join(vendor.name for vendor in VENDORS[:-1])
-    + f" or {VENDORS[-1].name}"
+    ".h5ad, a SpatialData store (.zarr), an ST text table (.tsv, .txt, .csv, plain or .gz), .gef, or a folder of "
+    "Space Ranger, " + ", ".join(vendor.name for vendor in VENDORS[:-1]) + f" or {VENDORS[-1].name}"
 )
 
 
@@ -33,15 +33,18 @@ def read(
     layer: str | None = None,
     bin_size: int | None = None,
     keep_background: bool = False,
+    table: str | None = None,
+    coordinate_system: str = "global",
 ) -> ad.AnnData:
     """Read counts with coordinates from any format stcsm knows.
 
     Parameters
     ----------
     path
-        `.h5ad`; ST text (`.tsv`, `.txt`, `.csv`, plain or gzipped; see `read_st`); a Space Ranger `outs` folder of any
-        version, of Visium HD too, or the folder that holds it; a folder of Xenium, CosMx, MERSCOPE, STARmap PLUS,
-        seqFISH, Stereo-seq (also a `.gef`) or Curio. A list of these is read as one AnnData of several sections.
+        `.h5ad`; a SpatialData store, or an AnnData kept as zarr; ST text (`.tsv`, `.txt`, `.csv`, plain or gzipped; see
+        `read_st`); a Space Ranger `outs` folder of any version, of Visium HD too, or the folder that holds it; a folder
+        of Xenium, CosMx, MERSCOPE, STARmap PLUS, seqFISH, Stereo-seq (also a `.gef`) or Curio. A list of these is read
+        as one AnnData of several sections.
     layer
         Entry of ``adata.layers`` that must exist (the counts of a `.h5ad` are often in a layer).
     bin_size
@@ -49,6 +52,10 @@ def read(
         (by default 50).
     keep_background
         Keep the spots of Space Ranger that lie beside the tissue (``in_tissue`` 0).
+    table
+        Of a SpatialData store: name of the table; may be left out where there is only one.
+    coordinate_system
+        Of a SpatialData store: where the centroids of shapes or labels are taken, for a table without coordinates.
 
     Returns
     -------
@@ -75,7 +82,7 @@ def read(
         raise ValueError("Expected at least one path, found an empty list.")
     sections: list[tuple[str, ad.AnnData]] = []
     for one in paths:
-        found = _read_one(one, bin_size, keep_background)
+        found = _read_one(one, bin_size, keep_background, table, coordinate_system)
         _check_layer(found, layer, one)
         sections += found
     # a table in the ST format has no column for a gene without a count; other files name all that were looked for
@@ -92,8 +99,15 @@ def _check_layer(sections: list[tuple[str, ad.AnnData]], layer: str | None, path
             )
 
 
-def _read_one(path: Path, bin_size: int | None, keep_background: bool) -> list[tuple[str, ad.AnnData]]:
+def _read_one(
+    path: Path, bin_size: int | None, keep_background: bool, table: str | None, coordinate_system: str
+) -> list[tuple[str, ad.AnnData]]:
     """Name and spots x genes of each section that a path holds."""
+    if path.is_dir() and (is_zarr(path) or path.suffix == ".zarr"):
+        _refuse_bin_size(bin_size, path)
+        return [(section_name(path), read_store(path, table, coordinate_system=coordinate_system))]
+    if table is not None:
+        raise ValueError(f"Expected a SpatialData store with table=, found {path}; leave table= out.")
     if path.is_dir():
         return _read_folder(path, bin_size, keep_background)
     path = existing_file(path, f"counts ({KNOWN})")

@@ -72,7 +72,7 @@ class Concept:
 
 
 def concept_key(label: str) -> str:
-    """Column name of a concept: its label, with ``/`` (a path in HDF5) as ``_``.
+    """Column name of a concept: its label, with ``/`` (a path in HDF5 and zarr) and backslash (in zarr) as ``_``.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def concept_key(label: str) -> str:
     held = text.isascii() or not any(0xD800 <= ord(c) <= 0xDFFF for c in text)
     if not text.strip() or text.strip() in (".", "..", "_index") or "\0" in text or not held:
         raise ValueError(f"Expected a concept name that a column and a file can hold, found {text!r}; give it a name")
-    return text.strip().replace("/", "_")
+    return text.strip().replace("/", "_").replace("\\", "_")
 
 
 def distinct_keys(labels: Iterable[str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from anndata import AnnData
 
-from stcsm import _keys, pl, tl
+from stcsm import _keys, io, pl, tl
 from stcsm._files import replace_all
 from stcsm.models import GeneVAE, holds_only_a_model
 from stcsm.workflow._trust import write_trust
@@ -72,6 +72,10 @@ def check_input(out: Path, *inputs: Path | None) -> None:
     """
     due = {(out / name).resolve() for name in RESULTS}
     for path in inputs:
+        if path is not None and io.is_zarr(path) and out.resolve().is_relative_to(path.resolve()):
+            raise FileExistsError(
+                f"Expected a folder outside the store that is read, found {out}; choose another --out"
+            )
         if path is not None and path.resolve() in due:
             raise FileExistsError(
                 f"Expected to keep what is read, found {path} where a result is due; choose another --out"

@@ -40,10 +40,15 @@ def run_counts(
     labels: Path | None,
     labels_key: str | None,
     layer: str | None,
+    table: str | None,
+    coordinate_system: str,
+    write_store: bool,
     quiet: bool,
     **settings: Any,
 ) -> None:
     """Read a tissue, train, map its concepts and write the results into ``out``.
+
+    Results of a SpatialData store are also written into its table, unless ``write_store`` is false.
 
     Raises
     ------
@@ -61,10 +66,13 @@ def run_counts(
         gmt = existing_file(gmt, "a GMT file")
     check_out(out)
     check_input(out, counts, gmt, labels)
-    adata = io.read(counts, layer=layer)
+    write_store = write_store and io.is_spatialdata(counts)
+    adata = io.read(counts, layer=layer, table=table, coordinate_system=coordinate_system)
     if labels is not None:
         labels_key = _keys.LAYER
         io.add_labels(adata, labels, labels_key, overwrite=True)
+    if write_store:
+        io.check_store(adata, counts, table)
     sources: list[dict[str, Any]] = []
     if gene_concepts:
         sources.append({"genes": gene_concepts})
@@ -73,6 +81,9 @@ def run_counts(
     if labels_key is not None:
         sources.append({"groupby": labels_key})
     analyse(adata, out, sources, layer=layer, quiet=quiet, **settings)
+    if write_store:
+        written = io.add_to_store(adata, counts, table)
+        Console(quiet=quiet).print(f"results in table {escape(written)} of {escape(str(counts))}")
 
 
 def run_demo(out: Path, *, quiet: bool, seed: int, **settings: Any) -> None:
