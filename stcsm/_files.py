@@ -133,7 +133,16 @@ def write_model(folder: str | Path, tensors: dict[str, Tensor], settings: dict[s
 
     with whole_folder(folder) as scratch:
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, scratch / TENSORS)
+        _as_any_other(scratch / TENSORS, scratch)
         (scratch / SETTINGS).write_text(json.dumps({"format": FORMAT, **settings}, indent=1), encoding="utf-8")
+
+
+def _as_any_other(path: Path, folder: Path) -> None:
+    """Give a file the permissions that a new file has; safetensors writes for the owner alone."""
+    other = folder / f"{path.name}.permissions"
+    other.touch()
+    path.chmod(other.stat().st_mode)
+    other.unlink()
 
 
 def read_model(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

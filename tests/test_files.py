@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from stcsm._files import replace_all, text_lines, whole_file, whole_folder
+from stcsm._files import replace_all, text_lines, whole_file, whole_folder, write_model
 
 
 def test_a_new_folder_takes_the_place_of_the_old_one(tmp_path):
@@ -143,3 +144,11 @@ def test_a_file_is_replaced_only_when_the_new_one_is_complete(tmp_path):
         scratch.write_text("new")
     assert path.read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_all_files_of_a_model_can_be_read_by_those_who_can_read_any(tmp_path):
+    write_model(tmp_path / "model", {"w": torch.ones(2)}, {"kind": "test"}, overwrite=False)
+    (tmp_path / "any").touch()
+    modes = {path.name: path.stat().st_mode for path in (tmp_path / "model").iterdir()}
+    assert set(modes) == {"model.safetensors", "model.json"}
+    assert set(modes.values()) == {(tmp_path / "any").stat().st_mode}

@@ -151,7 +151,8 @@ def attribute(
         parameter is none of the method's.
     ValueError
         Shapes do not match, values are not finite, a concept is zero, the encoder is compiled, scripted, random or
-        cut off from autograd, a method with a rule meets no activation, or a call that may be one and has no rule.
+        cut off from autograd, a method with a rule meets no activation, or a call that may be an activation but has
+        no rule.
 
     Examples
     --------
@@ -208,7 +209,7 @@ def _run(
 
 
 def _directions(method: Method | type[Method], vectors: Tensor) -> Tensor:
-    """What to attribute: the concepts, or the latents where those are fewer and their maps make the concepts'."""
+    """What to attribute: the concepts, or the latents where these are fewer and the method is linear."""
     latents = vectors.shape[1]
     if method.linear and len(vectors) > latents:
         return torch.eye(latents, dtype=vectors.dtype, device=vectors.device)

@@ -184,7 +184,7 @@ class Trial:
 def _few(rows: Tensor) -> tuple[Tensor, int | None]:
     """Two rows, or three where two are the batch: the first, and one that differs from it, with its number.
 
-    Without one half of the first stands in.
+    If all rows are equal, half of the first row stands in for the other.
     """
     other = (rows != rows[:1]).flatten(1).any(dim=1).nonzero()
     partner = int(other[0, 0]) if len(other) else None
@@ -318,7 +318,7 @@ class Watch:
         if self._allow is not None and carrying and signals and call_name(func) not in self._allow:
             explained = Call.read(func, args, kwargs) is not None or passes(func, args, kwargs, dependent, signals[0])
             if not explained:
-                # Judged once the latents are there: a variance's head is none of their business.
+                # Judged once the latents are there: only calls that the latents depend on count.
                 self._suspects |= {
                     t.grad_fn: (call_name(func), self._where()) for t in signals if t.grad_fn is not None
                 }
@@ -335,7 +335,7 @@ class Watch:
                     f"Expected an encoder that autograd can run step by step, found a reentrant checkpoint in "
                     f"{self._where()}; pass use_reentrant=False to torch.utils.checkpoint, or leave the checkpoint out."
                 )
-            if inside is None:  # what a function of the user's returns is its own affair
+            if inside is None:  # an autograd function of the user's decides by itself what carries a gradient
                 self.cuts.append(f"{name} in {self._where()}, which runs without autograd")
 
     def _mark(self, nodes: Sequence[Node | None], stops: set[Node | None]) -> None:

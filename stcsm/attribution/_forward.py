@@ -117,7 +117,7 @@ def _in_checkpoint() -> bool:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Modes
+# Rules, and the modes that put them into a pass
 
 
 class Rule(Protocol):
@@ -331,7 +331,7 @@ class Encoder:
         seal: sealed_generators,
         *,
         several_batches: bool = False,
-        advance: Callable[[int], object] = bool,
+        advance: Callable[[int], object] = lambda n: None,
     ) -> None:
         self.module, self.latent_dim, self.batch_size, self.advance = module, latent_dim, batch_size, advance
         self._seal, self._several_batches = seal, several_batches

@@ -35,14 +35,17 @@ class _Rectified(RuleMethod):
         return a
 
     def around(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
-        """Mask the signal that arrives at a padded convolution, as the published code does ("PaddingTrick")."""
+        """Mask the signal that arrives at a padded convolution, as the published code's ``PaddingTrick`` does."""
         result = run()
         return _BorderMask.apply(result) if self.published and _is_padded(func, args, kwargs) else result
 
 
 @dataclass(frozen=True, kw_only=True)
 class RectGrad(_Rectified):
-    """Input times a signal that every activation thins to what exceeds a percentile (Kim et al. 2019, eq. 3).
+    """RectGrad: at each activation only signals of high importance ``a * R`` pass (Kim et al. 2019, eq. 3).
+
+    A signal passes, unchanged, where its importance exceeds a percentile of the sample's cells in that activation; what
+    arrives at the input is multiplied by the input.
 
     Parameters
     ----------
@@ -67,7 +70,7 @@ class RectGrad(_Rectified):
         """``R`` where its importance exceeds the percentile of the sample's cells, else 0."""
         assert kept is not None
         importance = self.importance(R, kept, site).reshape(len(R), -1)
-        if percentile_rank(importance.shape[1], self.percentile) == 0:
+        if percentile_rank(importance.shape[1], self.percentile) == 0:  # the threshold is the largest value
             return torch.zeros_like(R)
         passing = importance > _threshold(importance, self.percentile)[:, None]
         return torch.where(passing.view_as(R), R, 0.0)

@@ -1,4 +1,4 @@
-"""Methods that are the gradient with a rule in its place at every activation. One class each holds all of it.
+"""Methods with a backward rule, which replaces the gradient of each activation; one class holds all of a method.
 
 Throughout, ``x`` is what enters an activation, ``a`` what leaves it, ``R`` the signal that arrives from above.
 """
@@ -55,7 +55,7 @@ class RuleMethod(Method):
         return None
 
     def passed_back(self, R: Tensor, kept: Tensor | None, site: Site) -> Tensor:
-        """Return the signal to pass below."""
+        """Return the signal to pass below. It replaces the gradient: the activation's derivative is not applied."""
         raise NotImplementedError
 
     def around(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:

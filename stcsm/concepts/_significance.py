@@ -187,7 +187,9 @@ def significance(
     seed: int = 0,
     progress: bool = False,
 ) -> Significance:
-    """Test every concept's map against the maps of random concepts like it.
+    """Test every concept's map against the maps of random concepts like it, from arrays alone.
+
+    ``stcsm.tl.significance`` draws its random concepts itself and calls :func:`concepts_against_random`.
 
     For methods linear in the concept vector: a map is ``vector @ basis``, so a random concept costs one small matrix
     product. Whatever is done to a map afterwards and is linear (averaging over genes, a spot graph) belongs in the

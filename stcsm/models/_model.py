@@ -33,7 +33,7 @@ from stcsm.models._setup import (
 from stcsm.models._tissue import Sections, Tissue, find_sections, grid_cells
 from stcsm.models._training import (
     BATCH,
-    SEARCH,
+    TRAINING_STEPS_PER_SEARCH_STEP,
     OneCyclePlan,
     choose_smoothing,
     fit,
@@ -314,8 +314,9 @@ class GeneVAE(BaseModelClass):
             samples, chosen, schedule.batch_size, settings["seed"], held_out if early_stopping else 0.0
         )
         if settings["smoothing"] == "auto":
-            # The search has batches of its own: what counts is how much training there will be, not in which batches.
-            self._choose_smoothing(schedule.max_epochs * max(data.steps_per_epoch, len(chosen) // BATCH) // SEARCH)
+            # In batches of the default size: what counts is how much training there will be, not in which batches.
+            steps = schedule.max_epochs * max(data.steps_per_epoch, len(chosen) // BATCH)
+            self._choose_smoothing(steps // TRAINING_STEPS_PER_SEARCH_STEP)
         fit(
             self,
             self._plan(self.module, **(schedule.plan_kwargs | plan_kwargs)),
@@ -345,6 +346,7 @@ class GeneVAE(BaseModelClass):
         )
         self.settings["smoothing"] = width
         self.module = self._new_module(self.module.depth.cpu())
+        self._model_summary_string = self._summary()
 
     def fingerprint(self) -> str:
         """Short hash of the weights: two models with the same fingerprint give the same embedding.

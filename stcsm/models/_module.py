@@ -55,6 +55,8 @@ class GeneMember(nn.Module):
 class GeneVAEModule(BaseModuleClass):
     """Gene profiles in, ELBO out; every member sees the same batches and has noise of its own.
 
+    scvi-tools calls ``inference``, ``generative`` and ``loss``, in this order, for every batch.
+
     Parameters
     ----------
     depth

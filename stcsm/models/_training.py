@@ -32,8 +32,7 @@ from stcsm.space import require_memory, some_spots
 logger = logging.getLogger(__name__)
 
 GENES, FEWEST_STEPS = 450_000, 400
-"""Genes that a training aims to see, each as often as it is passed over, and optimisation steps that it takes at least,
-if MOST_EPOCHS allow."""
+"""Genes that a training sees, counted once per pass, and the least optimisation steps, as far as MOST_EPOCHS allows."""
 EPOCHS, MOST_EPOCHS = (40, 50), 100
 """Passes over the genes: with more than fifty, few genes are overfitted (benchmarks/RECOVERY.md); more only where the
 steps would be too few to learn anything."""
@@ -41,8 +40,8 @@ BATCH, BATCH_MANY_GENES = 128, 256
 LR, LR_MANY_GENES, MANY_GENES = 2e-3, 1.2e-2, 5000
 """Highest learning rate, and the one for fully connected encoders with so many genes or more and batches of 256.
 
-There weak directions of the latent space settle in the steps that there are, and seeds agree; fewer genes are
-overfitted by it (benchmarks/RECOVERY.md). Smaller batches, of which there are more, take smaller steps."""
+The higher rate lets weak latent directions converge within the few steps of large batches, so that seeds agree; with
+fewer genes it overfits (benchmarks/RECOVERY.md). Smaller batches have a rate in proportion."""
 KL_WARMUP_MANY_GENES = 0.45
 """Share of the steps over which the KL weight rises there: with 0.3 some trainings lost a weak direction before it was
 found, with 0.5 seeds agree less (benchmarks/RECOVERY.md)."""
@@ -54,8 +53,8 @@ SMALL = 2**19
 Two gain a quarter at most on an idle machine; on a busy one they wait for each other, spinning, and take four times and
 more as long (docs/start.md). And what is learned does not depend on how many cores there are.
 """
-SEARCH = 2
-"""A search for the filter's width takes at most one step for so many of the training itself, at each width."""
+TRAINING_STEPS_PER_SEARCH_STEP = 2
+"""The search for the filter's width takes at most one step, at each width, for this many of the training itself."""
 WIDTHS = (0.0, 0.5, 1.0, 2.0)
 """Widths that are tried, the narrowest first, in nearest-neighbour distances."""
 SEARCH_STEPS, SEARCH_GENES, SEARCH_SPOTS, SEARCH_BATCH = 300, 1500, 5000, 64
@@ -142,7 +141,7 @@ def require_training_memory(module: GeneVAEModule, batch_size: int, n_spots: int
 
 
 def _adamw(params: Iterable[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW in one call for all parameters, where the device can; steps are short, and it is a quarter of one."""
+    """AdamW in one call for all parameters, where the device can; the optimiser takes a quarter of a step's time."""
     params = list(params)
     fused = all(p.device.type in ("cpu", "cuda") for p in params)
     return torch.optim.AdamW(params, lr=lr, weight_decay=weight_decay, fused=fused)

@@ -43,7 +43,7 @@ PARTS: dict[str, Callable[[AnnData, GeneVAE, list[Concept]], np.ndarray]] = {
     "decoded": decoded_maps,
 }
 """What a concept map can be made of; each gives (K, S')."""
-SHOWN = ("expression", "nearest")
+EXPRESSION_PARTS = ("expression", "nearest")
 """Parts that are expression of genes: smoothed over space first."""
 WEIGHTS = {"saliency": 1.0, "linear": 1.0, "expression": 1.5, "nearest": 1.5, "decoded": 1.0}
 """Weight of each part; how it was found: benchmarks/RECOVERY.md."""
@@ -65,10 +65,10 @@ def concept_map(
     Each part is brought to mean 0 and standard deviation 1 over the spots (of several sections, over those of each:
     maps compare the spots of a section, not sections). The parts are averaged, expression (``"expression"``,
     ``"nearest"``) with 1.5 times the weight of the others, and diffused over the spot graph, so that similar spots get
-    similar values. Attribution says what the encoder looks at. A linear encoder varies less where the genes are few or
-    have few counts. The expression of the concept's own genes ties both to the counts, and the genes that the model
-    finds nearest to the concept add counts where its own genes are few. ``benchmarks/RECOVERY.md`` measures what each
-    part contributes.
+    similar values. Attribution says what the encoder looks at. Maps of a linear encoder vary less between trainings
+    where the genes are few or have few counts. The expression of the concept's own genes ties both to the counts, and
+    the genes that the model finds nearest to the concept add counts where its own genes are few.
+    ``benchmarks/RECOVERY.md`` measures what each part contributes.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def concept_map(
     key = free_key(adata, "concept_map", key_added)
     made, settings = _graph(adata, model, progress) if graph else (None, {})
     views = {p: PARTS[p](adata, model, chosen).T for p in weights}
-    shown = [p for p in SHOWN if p in views]
+    shown = [p for p in EXPRESSION_PARTS if p in views]
     if shown and settings.get("width"):
         coords = np.asarray(adata.obsm[model.setup.spatial_key], dtype=float)[model.spots]
         for own in counted_spots(model):
@@ -184,5 +184,5 @@ def _graph(adata: AnnData, model: GeneVAE, progress: bool) -> tuple[Any, dict[st
                 f"Expected rows of adata.obsp[{_keys.SPOT_GRAPH!r}] that sum to one, found others; compute it with "
                 "stcsm.pp.spot_graph(adata)"
             )
-        return there, {"steps": 1}
+        return there, {"steps": 1}  # a graph of the user's own: its width is not known, so expression is not smoothed
     return make_spot_graph(adata, seed=model.settings["seed"], progress=progress, **where)

@@ -129,11 +129,11 @@ def against_random(
         )  # fmt: skip
         return found, where
     mapper = _RandomMaps(adata, model, stand_ins, how)
-    many = mapper.agreed(tested, n_random)
+    many = mapper.checked_number(tested, n_random)
     tests, floors = [], []
     for c in tqdm(tested, desc="concepts against random", disable=not progress):
         drawn = stand_ins.draw(c, many)
-        maps = mapper.together(c, drawn)
+        maps = mapper.averaged(c, drawn)
         maps = maps if onto is None else maps @ onto
         tests.append(map_test(maps[0], maps[1:], alternative=alternative, statistic=statistic))
         floors.append(drawn.smallest_p)
@@ -224,8 +224,14 @@ class _RandomMaps:
         self.adata, self.model, self.stand_ins, self.how = adata, model, stand_ins, how
         self.ends = np.cumsum([0, *(z.shape[1] for z in stand_ins.latents)])
 
-    def agreed(self, concepts: list[Concept], n_random: int | None) -> int:
-        """Tell what the maps will cost, before any are made; refuse to choose their number."""
+    def checked_number(self, concepts: list[Concept], n_random: int | None) -> int:
+        """The number of random concepts that was asked for; say what the maps cost before any are made.
+
+        Raises
+        ------
+        ValueError
+            If no number was given.
+        """
         drawn = self.stand_ins.draw(concepts[0], TRIED)
         self.maps(concepts[0], drawn, 1)  # what is slow only once
         started = time.perf_counter()
@@ -259,7 +265,7 @@ class _RandomMaps:
         ]
         return member_maps(self.model, self.how, alike, choose_genes(self.adata, self.model, self.how, alike))
 
-    def together(self, concept: Concept, drawn: RandomConcepts) -> np.ndarray:
+    def averaged(self, concept: Concept, drawn: RandomConcepts) -> np.ndarray:
         """Maps (1 + N, S') of the concept (row 0) and of its random stand-ins, members averaged."""
         by_member = self.maps(concept, drawn, 1 + len(drawn.vectors))
         if len(by_member) == 1:

@@ -48,7 +48,8 @@ def significance(
     Parameters
     ----------
     adata
-        With saliency maps (:func:`stcsm.tl.saliency`); the same method, genes and parameters are used.
+        With saliency maps (:func:`stcsm.tl.saliency`). The maps that are tested are recomputed from the model, by the
+        same method, genes and parameters; Moran's I is that of the stored maps.
     model
         The model that the concepts were made with.
     n_random

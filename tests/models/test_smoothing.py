@@ -74,6 +74,7 @@ def test_the_choice_is_kept_saved_and_repeated(tmp_path):
     models = [GeneVAE(adata, n_hidden=16, n_latent=4) for _ in range(2)]
     for model in models:
         model.train(max_epochs=5, progress=False)
+    assert f"smoothing {model.settings['smoothing']}" in model.summary_string
     assert models[0].fingerprint() == models[1].fingerprint()
     width = models[0].settings["smoothing"]
     models[0].train(max_epochs=1, progress=False)
