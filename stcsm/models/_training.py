@@ -227,6 +227,10 @@ class OneCyclePlan(TrainingPlan):
                 raise ValueError(f"Expected plan_kwargs without {name!r}: it is an argument of train itself")
             if name not in known:
                 raise ValueError(f"Expected plan_kwargs among {sorted(known)}, found {name!r}")
+        for name, most in (("kl_warmup", 1.0), ("weight_decay", np.inf)):
+            if name in given and not 0 <= given[name] <= most:
+                wanted = "0 or more" if most == np.inf else f"0 to {most:g}"
+                raise ValueError(f"Expected {name} of {wanted} in plan_kwargs, found {given[name]!r}")
 
     def on_fit_start(self) -> None:
         """Restart the noise: the same in every process, each of which takes its own genes' rows of it."""

@@ -62,7 +62,10 @@ def _identity(matrix: Any) -> tuple[Hashable, Any, Any]:
             return None, None, None
         flat = values.ravel(order="K")  # not a copy, since the values are contiguous
         # A spot's counts divided by its depth may leave the sum as it was, and the squares will not.
-        signature = (matrix.shape, values.dtype.str, flat.size, float(flat.sum()), float(np.vdot(flat, flat)))
+        total, squares = (float(np.einsum(how, *[flat] * n, dtype=np.float64)) for how, n in (("i->", 1), ("i,i->", 2)))
+        if not np.isfinite(squares):
+            return None, None, None
+        signature = (matrix.shape, values.dtype.str, flat.size, total, squares)
         name = id(matrix)
         return name, weakref.ref(matrix, lambda _: _passed.pop(name, None)), signature
     stored = getattr(matrix, "group", matrix)

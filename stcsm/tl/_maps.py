@@ -6,6 +6,7 @@ maps are standardised and averaged.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from scipy import sparse
 from scipy.special import expit
 from torch import Tensor
 
-from stcsm.attribution import mean_attribution, method_class
+from stcsm.attribution import make_method, mean_attribution, method_class
 from stcsm.concepts import concept_vectors, match_genes, standardise
 from stcsm.models import GeneVAE
 from stcsm.space import HeldOutCounts, choose_components, principal_axes, some_spots
@@ -35,6 +36,8 @@ BLOCK, VALUES = 256, 2**22
 """Genes that are dense at once at most, and values of them: fewer genes of a large section."""
 KEPT = 4
 """Sets of latents' maps that are kept of one model."""
+KEPT_VALUES = 2**26
+"""Values of them at most, 512 MB; the newest set is kept whatever its size."""
 
 
 # ---- Attribution
@@ -120,9 +123,14 @@ def input_maps(
 
     Methods linear in the concept attribute the latents, whose maps are kept (:func:`_kept_maps`), however many
     concepts there are and however often they are asked for. Parameters that are arrays cannot be compared, so maps that
-    are made with them are not kept.
+    are made with them are not kept. Methods that run the encoder many times for a map (integrated gradients) attribute
+    concepts that are fewer than the latents themselves, unless maps of the latents are there.
     """
-    if not (how.linear and all(_comparable(value) for value in (how.params or {}).values())):
+    params = how.params or {}
+    if not (how.linear and all(_comparable(value) for value in params.values())):
+        return _attributed(model, member, how, genes, vectors, progress)
+    few = len(vectors) < model.settings["n_latent"]
+    if few and make_method(how.method, params).variants(model.input_shape) > 1 and not _is_kept(model, how, genes):
         return _attributed(model, member, how, genes, vectors, progress)
     return [
         replace(part, maps=np.tensordot(np.asarray(vectors, dtype=np.float64), part.maps, 1))
@@ -133,25 +141,41 @@ def input_maps(
 _kept: WeakKeyDictionary[GeneVAE, tuple[str, OrderedDict[Any, list[list[InputMaps]]]]] = WeakKeyDictionary()
 
 
+_lock = threading.RLock()
+
+
+def _key(how: Attribution, genes: np.ndarray) -> Any:
+    return method_class(how.method), frozenset((how.params or {}).items()), genes.tobytes()
+
+
+def _is_kept(model: GeneVAE, how: Attribution, genes: np.ndarray) -> bool:
+    known, kept = _kept.get(model, ("", OrderedDict()))
+    return known == model.fingerprint() and _key(how, genes) in kept
+
+
 def _kept_maps(model: GeneVAE, how: Attribution, genes: np.ndarray, progress: bool) -> list[list[InputMaps]]:
     """Maps of the latents of every member, attributed once for a state of the model.
 
     They live in memory, not in the AnnData, as long as the model does: the last :data:`KEPT` combinations of method,
     parameters and genes, M x L x S' values each, until a weight changes.
     """
-    state = model.fingerprint()
-    known, kept = _kept.get(model, ("", OrderedDict()))
-    if known != state:
-        kept = OrderedDict()
-    key = (method_class(how.method), frozenset((how.params or {}).items()), genes.tobytes())
-    if key not in kept:
-        unit = np.eye(model.settings["n_latent"])
-        kept[key] = [_attributed(model, m, how, genes, unit, progress) for m in range(model.n_members)]
-        while len(kept) > KEPT:
-            kept.popitem(last=False)
-        _kept[model] = (state, kept)
-    kept.move_to_end(key)
-    return kept[key]
+    state, key = model.fingerprint(), _key(how, genes)
+    with _lock:  # a second thread waits for the maps and does not make them again
+        known, kept = _kept.get(model, ("", OrderedDict()))
+        if known != state:
+            kept = OrderedDict()
+        if key not in kept:
+            unit = np.eye(model.settings["n_latent"])
+            kept[key] = [_attributed(model, m, how, genes, unit, progress) for m in range(model.n_members)]
+            while len(kept) > 1 and (len(kept) > KEPT or _values(kept) > KEPT_VALUES):
+                kept.popitem(last=False)
+            _kept[model] = (state, kept)
+        kept.move_to_end(key)
+        return kept[key]
+
+
+def _values(kept: OrderedDict[Any, list[list[InputMaps]]]) -> int:
+    return sum(part.maps.size for members in kept.values() for parts in members for part in parts)
 
 
 def _comparable(value: Any) -> bool:

@@ -298,18 +298,19 @@ def write_concepts(
     ValueError
         If a concept of another name is stored under the same key.
     """
-    stored = _stored(adata)
+    records = entry(adata, "concepts")
+    stored = _stored(adata) if keep else {}  # what is dropped need not be readable
     known = entry(adata, "concepts_model").get("fingerprint")
     gone: dict[str, str] = {}
     if known is not None and known != fingerprint:
-        gone |= dict.fromkeys(stored, "they were made by another model")
+        gone |= dict.fromkeys(records, "they were made by another model")
     elif not keep:
         new = {c.key for c in concepts}
-        gone |= dict.fromkeys((key for key in stored if key not in new), "keep=False")
+        gone |= dict.fromkeys((key for key in records if key not in new), "keep=False")
     stored = {key: c for key, c in stored.items() if key not in gone}
     for c in concepts:
         _check_key(c.key, c.label, stored.get(c.key, c).label)
-    changed = [c.key for c in concepts if c.key in stored and not np.array_equal(stored[c.key].vectors, c.vectors)]
+    changed = [c.key for c in concepts if c.key in records and not np.array_equal(records[c.key]["vectors"], c.vectors)]
     parts = _made_of(stored, set(changed)) - {c.key for c in concepts}
     gone |= dict.fromkeys(sorted(parts), "they were combined from a concept that has changed; combine them again")
     stored = {key: c for key, c in stored.items() if key not in gone} | {c.key: c for c in concepts}
@@ -394,7 +395,7 @@ def _stored(adata: AnnData) -> dict[str, Concept]:
         if "genes" not in record or "source" not in about:
             raise ValueError(
                 f"Expected concepts as this version of stcsm stores them, found a record of {key!r} that it cannot "
-                "read; make them again: del adata.uns['stcsm']['concepts'], then stcsm.tl.concepts(adata, model, ...)"
+                "read; replace them: stcsm.tl.concepts(adata, model, ..., keep=False)"
             )
         numbers = {name: float(v) for name, v in about.items() if name != "source" and np.isfinite(v)}
         info = {**numbers, **record.pop("info", {})}

@@ -28,6 +28,8 @@ def changed_by(model, how: str, folder) -> None:
             weight[0, 0] += 1
     elif how == "data":
         weight.data.mul_(2)
+    elif how == "two exchanged":
+        weight.data.view(-1)[:2] = weight.data.view(-1)[:2].flip(0).clone()
     elif how == "another module":
         model.module = GeneVAE(model.adata, **{**SMALL, "seed": 5}).module
     else:
@@ -35,7 +37,7 @@ def changed_by(model, how: str, folder) -> None:
         model.module.load_state_dict(other.module.state_dict())
 
 
-@pytest.mark.parametrize("how", ["train", "in place", "data", "another module", "loaded weights"])
+@pytest.mark.parametrize("how", ["train", "in place", "data", "two exchanged", "another module", "loaded weights"])
 def test_hashed_once_a_state(counts, monkeypatch, tmp_path, how):
     GeneVAE.setup_anndata(counts)
     model = GeneVAE(counts, **SMALL)

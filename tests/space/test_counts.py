@@ -65,6 +65,17 @@ def test_a_matrix_normalised_in_place_is_refused(x, form):
         check(matrix)
 
 
+def test_half_a_count_of_many_is_seen():
+    """Sums are taken in double precision whatever the counts are kept in."""
+    half = np.full((1000, 1000), 40, dtype=np.float16)  # its sum and squares overflow in its own precision
+    single = np.full((3000, 3000), 7, dtype=np.float32)
+    for matrix in (half, single):
+        check(matrix)
+        matrix[0, 0] += 0.5
+        with pytest.raises(ValueError, match="1 fractional"):
+            check(matrix)
+
+
 def test_what_was_refused_is_refused_again(x, full_checks):
     x[3, 3] = -1
     for _ in range(2):
