@@ -337,8 +337,8 @@ def _named_as(names: pd.Index, files: pd.Index, source: str) -> pd.Index:
         if len(several):
             those = ", ".join(map(str, held[found == several[0]]))
             raise ValueError(
-                f"Expected one {what} for {several[0]!r}, found {those} (suffixes of {source} and of the files differ); "
-                "remove one of them, or list the files with their suffixes."
+                f"Expected one {what} for {several[0]!r}, found {those} (the suffixes of {source} are not those of the "
+                "files); remove one of them, or list the files with their suffixes."
             )
     at = stems.get_indexer(wanted)
     renamed = names[other].to_numpy(dtype=object, copy=True)

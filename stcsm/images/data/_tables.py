@@ -137,7 +137,8 @@ def _read(path: str | Path, *, names_first: bool = True) -> pd.DataFrame:
     separator = _separator("".join(head), path.suffix.lower())
     if separator is None:
         return _read_text(path, header=names_first)
-    header = names_first or path.suffix.lower() == ".csv" or not _is_number(head[0].split(separator)[-1].strip(' "\n'))
+    last = "".join(head[:1]).split(separator)[-1].strip(' "\n')
+    header = names_first or path.suffix.lower() == ".csv" or not _is_number(last)
     try:
         table = pd.read_csv(
             path,
