@@ -125,6 +125,9 @@ def run(
     keep_background: Annotated[
         bool, typer.Option("--keep-background", help="Keep the spots that lie beside the tissue (in_tissue 0).")
     ] = False,
+    keep_controls: Annotated[
+        bool, typer.Option("--keep-controls", help="Keep features that are no genes (control probes, antibodies).")
+    ] = False,
     spatial_key: Annotated[
         str, typer.Option("--spatial-key", help="Key of the coordinates in .obsm of an .h5ad.")
     ] = "spatial",
@@ -150,7 +153,7 @@ def run(
     run_counts(
         counts, out, genes=genes or [], gmt=gmt, match=match, ignore_case=ignore_case, labels=labels,
         labels_column=labels_column, labels_key=labels_key, groups=groups or None, layer=layer, bin_size=bin_size,
-        keep_background=keep_background, spatial_key=spatial_key, batch_key=batch_key, one_section=one_section,
+        keep_background=keep_background, keep_controls=keep_controls, spatial_key=spatial_key, batch_key=batch_key, one_section=one_section,
         method=method, encoder=encoder, seed=seed, n_seeds=n_seeds, null=null, quiet=quiet,
     )  # fmt: skip
 
@@ -242,6 +245,7 @@ OPTIONS = {
     "size": "--size N",
     "batch_size": "--batch-size N",
     "keep_background": "--keep-background",
+    "keep_controls": "--keep-controls",
     "ignore_case": "--ignore-case",
     "one_section": "--one-section",
     "crop": "--no-crop",

@@ -277,7 +277,7 @@ def test_absent_file_and_unknown_option(tmp_path):
 def odd_files(tmp_path_factory):
     """Files that the command line refuses for reasons that an option mends."""
     folder = tmp_path_factory.mktemp("odd")
-    a = stcsm.datasets.simulated_bulb(n_spots=60, n_genes=200, seed=1)
+    a = stcsm.datasets.simulated_bulb(n_spots=60, n_genes=300, seed=1)
     a.obs["half"] = np.where(a.obsm["spatial"][:, 0] > np.median(a.obsm["spatial"][:, 0]), "right", "left")
     a.layers["counts"] = a.X.copy()
     a.write_h5ad(folder / "tissue.h5ad")

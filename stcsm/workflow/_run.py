@@ -46,6 +46,7 @@ def run_counts(
     groups: list[str] | None = None,
     bin_size: int | None = None,
     keep_background: bool = False,
+    keep_controls: bool = False,
     spatial_key: str = _keys.SPATIAL,
     batch_key: str | None = None,
     one_section: bool = False,
@@ -95,8 +96,8 @@ def run_counts(
     if labels_key is not None:
         sources.append({"groupby": labels_key, "groups": groups})
     setup: dict[str, Any] = {"layer": layer, "spatial_key": spatial_key, "batch_key": batch_key}
-    if one_section:
-        setup["one_section"] = True
+    flags = {"one_section": one_section, "keep_background": keep_background, "keep_controls": keep_controls}
+    setup |= {name: True for name, asked in flags.items() if asked}
     analyse(adata, out, sources, setup=setup, quiet=quiet, **settings)
 
 
