@@ -153,8 +153,8 @@ def run(
     run_counts(
         counts, out, genes=genes or [], gmt=gmt, match=match, ignore_case=ignore_case, labels=labels,
         labels_column=labels_column, labels_key=labels_key, groups=groups or None, layer=layer, bin_size=bin_size,
-        keep_background=keep_background, keep_controls=keep_controls, spatial_key=spatial_key, batch_key=batch_key, one_section=one_section,
-        method=method, encoder=encoder, seed=seed, n_seeds=n_seeds, null=null, quiet=quiet,
+        keep_background=keep_background, keep_controls=keep_controls, spatial_key=spatial_key, batch_key=batch_key,
+        one_section=one_section, method=method, encoder=encoder, seed=seed, n_seeds=n_seeds, null=null, quiet=quiet,
     )  # fmt: skip
 
 

@@ -278,6 +278,7 @@ def odd_files(tmp_path_factory):
     """Files that the command line refuses for reasons that an option mends."""
     folder = tmp_path_factory.mktemp("odd")
     a = stcsm.datasets.simulated_bulb(n_spots=60, n_genes=300, seed=1)
+    a.var_names = [f"Gene{i}" for i in range(a.n_vars)]
     a.obs["half"] = np.where(a.obsm["spatial"][:, 0] > np.median(a.obsm["spatial"][:, 0]), "right", "left")
     a.layers["counts"] = a.X.copy()
     a.write_h5ad(folder / "tissue.h5ad")
@@ -301,7 +302,7 @@ def odd_files(tmp_path_factory):
         (["tissue.h5ad", "--layer", "absent"], "check --layer, or leave it out"),
         (["no_x.h5ad"], "name the layer that holds them: --layer NAME"),
         (["elsewhere.h5ad"], "pass --spatial-key"),
-        (["tissue.h5ad", "--batch-key", "absent"], "or pass no --batch-key"),
+        (["tissue.h5ad", "--batch-key", "absent"], "adata.obs['absent'], found the columns ['"),
         (["tissue.h5ad", "--bin-size", "8"], "for --bin-size 8, found neither"),
         (["tissue.h5ad", "--bin-size", "8"], "leave --bin-size out"),
         (["hd", "--bin-size", "4"], "--bin-size"),
@@ -331,6 +332,7 @@ def test_advice_works_in_the_shell(odd_files, command_here, tmp_path, args, says
     ("said", "shell"),
     [
         ("pass batch_key='section'", "pass --batch-key section"),
+        ("write it there or pass batch_key=None", "write it there or pass no --batch-key"),
         ('pass batch_key="my section", or', "pass --batch-key 'my section', or"),
         ("name it: GeneVAE.setup_anndata(adata, batch_key=...)", "name it: --batch-key COLUMN"),
         ("say stcsm.models.GeneVAE.setup_anndata(adata, one_section=True) if", "say --one-section if"),
