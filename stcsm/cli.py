@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
+import shlex
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -63,8 +68,13 @@ def demo(
 @app.command()
 def run(
     counts: Annotated[
-        Path,
-        typer.Argument(help="ST text file, .h5ad, Space Ranger folder or SpatialData store (.zarr) with raw counts."),
+        list[Path],
+        typer.Argument(
+            help="Raw counts: .h5ad, a SpatialData store (.zarr), ST text (a file, or a folder of replicates), a Space "
+            "Ranger folder (Visium, Visium HD), a folder of Xenium, CosMx, MERSCOPE, STARmap PLUS, seqFISH, Stereo-seq "
+            "(or a .gef) or Curio. "
+            "Several are sections of one analysis.",
+        ),
     ],
     out: Out,
     genes: Annotated[
@@ -91,11 +101,14 @@ def run(
         Path | None,
         typer.Option("--labels", help="CSV file with a label for each spot; each label makes a concept."),
     ] = None,
+    labels_column: Annotated[
+        str | None, typer.Option("--labels-column", help="Column of --labels, where it has several.")
+    ] = None,
     labels_key: Annotated[
         str | None, typer.Option("--labels-key", help="Column of .obs with tissue labels; each makes a concept.")
     ] = None,
-    layer: Annotated[
-        str | None, typer.Option("--layer", help="Layer of the counts in an .h5ad; by default .X.")
+    groups: Annotated[
+        list[str] | None, typer.Option("--groups", help="One of the labels to take; may be repeated. All by default.")
     ] = None,
     table: Annotated[
         str | None, typer.Option("--table", help="Table of a SpatialData store, where there are several.")
@@ -109,6 +122,38 @@ def run(
             "--write-store/--keep-store", help="Also write the results into the table of a SpatialData store, or not."
         ),
     ] = True,
+    layer: Annotated[
+        str | None,
+        typer.Option("--layer", help="Layer of the counts in an .h5ad, or raw for .raw; by default .X."),
+    ] = None,
+    bin_size: Annotated[
+        int | None,
+        typer.Option(
+            "--bin-size",
+            min=1,
+            help="Side of the bins of Visium HD in micrometres (by default 8 if there, else the largest), or of a .gef "
+            "in DNBs (by default 50).",
+        ),
+    ] = None,
+    keep_background: Annotated[
+        bool, typer.Option("--keep-background", help="Keep the spots that lie beside the tissue (in_tissue 0).")
+    ] = False,
+    keep_controls: Annotated[
+        bool, typer.Option("--keep-controls", help="Keep features that are no genes (control probes, antibodies).")
+    ] = False,
+    spatial_key: Annotated[
+        str, typer.Option("--spatial-key", help="Key of the coordinates in .obsm of an .h5ad.")
+    ] = "spatial",
+    batch_key: Annotated[
+        str | None,
+        typer.Option(
+            "--batch-key",
+            help="Column of .obs that names the section of each spot; by default section, where COUNTS are several.",
+        ),
+    ] = None,
+    one_section: Annotated[
+        bool, typer.Option("--one-section", help="These spots are one section, although they look like several.")
+    ] = False,
     method: Method = "saliency",
     encoder: Encoder = "auto",
     seed: Seed = 0,
@@ -120,9 +165,10 @@ def run(
 
     run_counts(
         counts, out, genes=genes or [], gmt=gmt, match=match, ignore_case=ignore_case, labels=labels,
-        labels_key=labels_key, layer=layer, table=table, coordinate_system=coordinate_system, write_store=write_store,
-        method=method, encoder=encoder, seed=seed, n_seeds=n_seeds, null=null,
-        quiet=quiet,
+        labels_column=labels_column, labels_key=labels_key, groups=groups or None, layer=layer, bin_size=bin_size,
+        keep_background=keep_background, keep_controls=keep_controls, spatial_key=spatial_key, batch_key=batch_key,
+        one_section=one_section, table=table, coordinate_system=coordinate_system, write_store=write_store,
+        method=method, encoder=encoder, seed=seed, n_seeds=n_seeds, null=null, quiet=quiet,
     )  # fmt: skip
 
 
@@ -158,27 +204,131 @@ def fetch_mob(
         typer.echo(str(path))
 
 
-SHELL_WORDS = {
-    "layer=...": "--layer NAME",
-    "table=.": "--table NAME.",
-    "; leave table= out": "; leave --table out",
-    "with table=": "with --table",
-    "coordinate_system=.": "--coordinate-system NAME.",
-    " or pass spatial_key=": "",
-    "n_seeds": "--n-seeds",
-    "match=...": "--match COLUMN",
-    "ignore_case=True": "--ignore-case",
-    "Expected method to be": "Expected --method to be",
-    "encoder to be": "--encoder to be",
-    "attributes= its path": "--attributes its path",
-    "landmarks= its path": "--landmarks its path",
-    "images= their folder": "--images their folder",
-    "or crop=False": "or --no-crop",
-    "pass overwrite=True": "remove it",
-}
-"""Arguments that error messages name, and the options that set them here."""
 EXPECTED = (ValueError, TypeError, OSError, KeyError, MemoryError, ModuleNotFoundError)
 """Errors whose message says what was expected and what was found."""
+SHELL_WORDS = {
+    "stcsm.io.read(..., keep_background=True) keeps them": "--keep-background keeps them",
+    "rename them, or add their counts with duplicates='sum'": "rename them, or read the file in Python with "
+    "stcsm.io.read_st(path, duplicates='sum') and write an .h5ad",
+    "rename the spots, or read other formats with stcsm.io.read": "rename the spots",
+    "image_shape must be the size of the image that the transformation was made for": "end the name of the "
+    "transformation in _for_WIDTHxHEIGHT, the size in pixels of the image that it was made for",
+    "give each spot a cell first: stcsm.pp.to_grid(adata, bin_size=...)": "take --encoder mlp, which needs none",
+    "take larger bins, or encoder=": "take encoder=",
+    "Expected method to be": "Expected --method to be",
+    "encoder to be": "--encoder to be",
+    "Expected estimator='contrast' or 'cav'": "Expected --estimator contrast or cav",
+    "log='tensorboard'": "--log tensorboard",
+    "log='csv'": "--log csv",
+    "a smaller lr ": "a smaller --lr ",
+    "call with that": "give that",
+    "Exclude them with data.without(data.unreadable())": "Copy them again, or delete their rows from the table",
+    "call crop_faces again": "run stcsm faces crop again",
+    ", put it in a folder and name the folder with path= or the environment variable STCSM_DATA_DIR": " and give it to "
+    "stcsm run",
+    "(stcsm.io.read_st reads any file)": "(stcsm run reads any file)",
+    "choose another or pass overwrite=True": "choose another",
+    "pass overwrite=True": "remove it",
+}
+"""What error messages and warnings say for Python, and what it is called here."""
+IN_COMMAND = {
+    "crop": {", or crop=False": ""},
+    "train": {},
+    "concepts": {"pass size=": "train with size="},
+    "saliency": {"pass size=": "train with size="},
+}
+"""The same for one command of ``stcsm faces``."""
+OPTIONS = {
+    "layer": "--layer NAME",
+    "table": "--table NAME",
+    "coordinate_system": "--coordinate-system NAME",
+    "spatial_key": "--spatial-key NAME",
+    "batch_key": "--batch-key COLUMN",
+    "bin_size": "--bin-size N",
+    "match": "--match COLUMN",
+    "column": "--labels-column NAME",
+    "groupby": "--labels-key COLUMN",
+    "groups": "--groups LABEL",
+    "method": "--method NAME",
+    "encoder": "--encoder NAME",
+    "n_seeds": "--n-seeds N",
+    "n_random": "--null N",
+    "seed": "--seed N",
+    "images": "--images FOLDER",
+    "attributes": "--attributes FILE",
+    "landmarks": "--landmarks FILE",
+    "partition": "--partition FILE",
+    "size": "--size N",
+    "batch_size": "--batch-size N",
+    "keep_background": "--keep-background",
+    "keep_controls": "--keep-controls",
+    "ignore_case": "--ignore-case",
+    "one_section": "--one-section",
+    "crop": "--no-crop",
+}
+"""Arguments of Python that messages name, and the options that set them."""
+_NAMES = "|".join(OPTIONS)
+_ARGUMENT = re.compile(rf"""(?<![\w.'"/-])({_NAMES})=('[^']*'|"[^"]*"|\.\.\.|\d+|None|True|False)?(?![\w/])""")
+_WORD = re.compile(rf"""(?<![\w.'"/-])({"|".join(name for name in OPTIONS if "_" in name)})(?![\w'"/=.-]\S)""")
+_LEFT_OUT = re.compile(rf"leave ({_NAMES}) out")
+_CALL = re.compile(r"(?:stcsm\.models\.)?(?:GeneVAE|(?:GeneVAE\.)?setup_anndata)\((?:adata|\.\.\.), ([^()]*)\)")
+_CODE = re.compile(r"(stcsm\.(?:pp|tl|pl)\.\w+\([^()]*\))")
+
+
+def in_shell(text: str, command: str = "") -> str:
+    """A message on one line, in the words of the command line; code that runs in Python alone stays as it is."""
+    text = " ".join(text.split())
+    for python, shell in {**IN_COMMAND.get(command, {}), **SHELL_WORDS}.items():
+        text = text.replace(python, shell)
+    text = _CALL.sub(r"\1", text)
+    parts = _CODE.split(text)
+    for k in range(0, len(parts), 2):
+        part = _LEFT_OUT.sub(lambda found: f"leave {_option(found[1])} out", parts[k])
+        part = _ARGUMENT.sub(lambda found: _as_option(found[1], found[2]), part)
+        parts[k] = _WORD.sub(lambda found: _option(found[1]), part)
+    return "".join(parts)
+
+
+def _option(name: str) -> str:
+    return OPTIONS[name].split()[0]
+
+
+def _as_option(name: str, value: str | None) -> str:
+    """``bin_size=8`` as ``--bin-size 8``, ``bin_size=...`` as ``--bin-size N``, ``bin_size=`` as ``--bin-size``."""
+    if value is None or value in ("True", "False"):
+        return _option(name)
+    if value == "None":
+        return f"no {_option(name)}"
+    return OPTIONS[name] if value == "..." else f"{_option(name)} {shlex.quote(value.strip(chr(39) + chr(34)))}"
+
+
+class _Said(logging.Handler):
+    """Warnings of stcsm's log, as those of Python: one line each, in the words of the command line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _warn(record.getMessage())
+
+
+def _command() -> str:
+    """Name of the command of ``stcsm faces`` that is running; empty for others."""
+    return sys.argv[2] if sys.argv[1:2] == ["faces"] and len(sys.argv) > 2 else ""
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    typer.echo(f"stcsm: warning: {in_shell(str(message), _command())}", err=True)
+
+
+@contextmanager
+def _one_line_each() -> Iterator[None]:
+    """Show warnings as one line each, without the line of code that raised them."""
+    log, said = logging.getLogger("stcsm"), _Said(logging.WARNING)
+    before, warnings.showwarning = warnings.showwarning, _warn
+    log.addHandler(said)
+    try:
+        yield
+    finally:
+        log.removeHandler(said)
+        warnings.showwarning = before
 
 
 def main() -> None:
@@ -190,7 +340,8 @@ def main() -> None:
     # as long as another program has a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        app(standalone_mode=False)
+        with _one_line_each():
+            app(standalone_mode=False)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except (typer.Abort, KeyboardInterrupt):
@@ -200,11 +351,9 @@ def main() -> None:
             raise
         if not (_is_usage(error) or isinstance(error, EXPECTED)):
             raise
-        text = error.format_message() if _is_usage(error) else str(error)  # type: ignore[attr-defined]
-        text = " ".join(text.split()) or type(error).__name__
-        for python, shell in SHELL_WORDS.items():
-            text = text.replace(python, shell)
-        typer.echo(f"stcsm: {text}", err=True)
+        usage = _is_usage(error)
+        text = " ".join(error.format_message().split()) if usage else in_shell(str(error), _command())  # type: ignore[attr-defined]
+        typer.echo(f"stcsm: {text or type(error).__name__}", err=True)
         sys.exit(2)
 
 

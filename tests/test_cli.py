@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import subprocess
 import sys
+import warnings
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 import stcsm
-from stcsm.cli import main
+from stcsm.cli import OPTIONS, in_shell, main
 
 
 def stcsm_command(*args) -> subprocess.CompletedProcess:
@@ -267,3 +271,149 @@ def test_absent_file_and_unknown_option(tmp_path):
         done = stcsm_command(*args)
         assert done.returncode == 2
         assert done.stderr.strip().splitlines()[-1].startswith("stcsm: ")
+
+
+@pytest.fixture(scope="module")
+def odd_files(tmp_path_factory):
+    """Files that the command line refuses for reasons that an option mends."""
+    folder = tmp_path_factory.mktemp("odd")
+    a = stcsm.datasets.simulated_bulb(n_spots=60, n_genes=300, seed=1)
+    a.var_names = [f"Gene{i}" for i in range(a.n_vars)]
+    a.obs["half"] = np.where(a.obsm["spatial"][:, 0] > np.median(a.obsm["spatial"][:, 0]), "right", "left")
+    a.layers["counts"] = a.X.copy()
+    a.write_h5ad(folder / "tissue.h5ad")
+    elsewhere = a.copy()
+    elsewhere.obsm["X_spatial"] = elsewhere.obsm.pop("spatial")
+    elsewhere.write_h5ad(folder / "elsewhere.h5ad")
+    without = ad.AnnData(obs=a.obs, var=a.var, obsm={"spatial": a.obsm["spatial"]}, layers={"counts": a.X})
+    without.write_h5ad(folder / "no_x.h5ad")
+    a.obs[["layer", "half"]].to_csv(folder / "labels.csv")
+    genes = [f"Gene{i}" for i in range(4)]
+    table = pd.DataFrame(1, index=["1x1", "2x1", "2x1", "3x3"], columns=genes)
+    table.to_csv(folder / "twice.tsv", sep="\t")
+    (folder / "hd" / "binned_outputs" / "square_008um").mkdir(parents=True)
+    (folder / "hd" / "binned_outputs" / "square_016um").mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["tissue.h5ad", "--layer", "absent"], "check --layer, or leave it out"),
+        (["no_x.h5ad"], "name the layer that holds them: --layer NAME"),
+        (["elsewhere.h5ad"], "pass --spatial-key"),
+        (["tissue.h5ad", "--batch-key", "absent"], "adata.obs['absent'], found the columns ['"),
+        (["tissue.h5ad", "--bin-size", "8"], "for --bin-size 8, found neither"),
+        (["tissue.h5ad", "--bin-size", "8"], "leave --bin-size out"),
+        (["hd", "--bin-size", "4"], "--bin-size"),
+        (["tissue.h5ad", "--labels", "labels.csv"], "choose one with --labels-column"),
+        (["tissue.h5ad", "--labels", "labels.csv", "--labels-column", "layers"], "check --labels-column"),
+        (["tissue.h5ad", "--labels-column", "layer"], "Expected --labels with --labels-column"),
+        (["tissue.h5ad", "--groups", "left"], "give --labels CSV or --labels-key COLUMN"),
+        (["tissue.h5ad", "--labels-key", "half", "--groups", "middle"], "'middle'"),
+        (["tissue.h5ad", "--batch-key", "half", "--one-section"], "Expected --one-section or --batch-key, found both"),
+        (["twice.tsv"], "in Python with stcsm.io.read_st(path, duplicates='sum') and write an .h5ad"),
+        (["tissue.h5ad", "--method", "nonsense"], "Expected --method to be one of"),
+        (["tissue.h5ad", "--encoder", "cnn"], "--encoder to be"),
+    ],
+)
+def test_advice_works_in_the_shell(odd_files, command_here, tmp_path, args, says):
+    args = [odd_files / arg if (odd_files / arg).exists() else arg for arg in args]
+    done = command_here("run", *args, "--genes", "g=Gene1", "--out", tmp_path / "out")
+    assert done.returncode == 2, done.stderr[-3000:]
+    last = done.stderr.strip().splitlines()[-1]
+    assert says in last
+    left = [name for name in OPTIONS if re.search(rf"\b{name}=(?!'sum')", last)]
+    assert not left, last
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "shell"),
+    [
+        ("pass batch_key='section'", "pass --batch-key section"),
+        ("write it there or pass batch_key=None", "write it there or pass no --batch-key"),
+        ('pass batch_key="my section", or', "pass --batch-key 'my section', or"),
+        ("name it: GeneVAE.setup_anndata(adata, batch_key=...)", "name it: --batch-key COLUMN"),
+        ("say stcsm.models.GeneVAE.setup_anndata(adata, one_section=True) if", "say --one-section if"),
+        ("say setup_anndata(..., one_section=True)", "say --one-section"),
+        ('take them with layer="raw".', "take them with --layer raw."),
+        ('take larger bins, or encoder="mlp", which needs no grid', "take --encoder mlp, which needs no grid"),
+        ("stcsm.io.read(..., keep_background=True) keeps them.", "--keep-background keeps them."),
+        ("keep them with keep_background=True.", "keep them with --keep-background."),
+        (
+            "choose one of them with bin_size=, or give its folder",
+            "choose one of them with --bin-size, or give its folder",
+        ),
+        ("take method='saliency' or", "take --method saliency or"),
+        ("take fewer labels: groups=...", "take fewer labels: --groups LABEL"),
+        ("the column is groupby=, or", "the column is --labels-key, or"),
+        ("Expected n_seeds to be 1 or more", "Expected --n-seeds to be 1 or more"),
+        (
+            "in adata.obs['batch_key'] of /data/bin_size/n_seeds.csv",
+            "in adata.obs['batch_key'] of /data/bin_size/n_seeds.csv",
+        ),
+        ("run stcsm.pp.to_grid(adata, bin_size=...) first", "run stcsm.pp.to_grid(adata, bin_size=...) first"),
+        ("two\n lines", "two lines"),
+    ],
+)
+def test_messages_in_the_words_of_the_shell(said, shell):
+    assert in_shell(said) == shell
+
+
+def test_warnings_are_lines_in_the_words_of_the_shell(command_here, tmp_path, monkeypatch):
+    def read(*_, **__):
+        warnings.warn("5 spots are left out; stcsm.io.read(..., keep_background=True) keeps them.", stacklevel=2)
+        logging.getLogger("stcsm.io").warning("choose with bin_size=.")
+        raise ValueError("Expected counts, found none")
+
+    monkeypatch.setattr(stcsm.io, "read", read)
+    before = warnings.showwarning
+    done = command_here("run", "counts.tsv", "--genes", "a=b", "--out", tmp_path / "out")
+    assert done.stderr.splitlines() == [
+        "stcsm: warning: 5 spots are left out; --keep-background keeps them.",
+        "stcsm: warning: choose with --bin-size.",
+        "stcsm: Expected counts, found none",
+    ]
+    assert warnings.showwarning is before
+
+
+def test_coordinates_labels_and_groups_are_those_that_options_name(odd_files, tmp_path):
+    done = stcsm_command(
+        "run", odd_files / "elsewhere.h5ad", "--spatial-key", "X_spatial", "--layer", "counts", "--n-seeds", 1,
+        "--labels", odd_files / "labels.csv", "--labels-column", "half", "--groups", "left", "--null", 0,
+        "--out", tmp_path / "out", "--quiet",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert list(pd.read_csv(tmp_path / "out" / "concept_map.csv", index_col="spot")) == ["left"]
+    setup = ad.read_h5ad(tmp_path / "out" / "result.h5ad").uns["stcsm"]["setup"]
+    assert {k: str(v) for k, v in setup.items()} == {"spatial_key": "X_spatial", "layer": "counts"}
+
+
+@pytest.mark.parametrize("given", ["folder", "files"])
+def test_replicates_in_the_st_format_are_sections_of_one_analysis(tmp_path, given):
+    """Two halves of the counts of one bulb, on a jittered array as ST files have it."""
+    a = stcsm.datasets.simulated_bulb(n_spots=150, n_genes=300, seed=1)
+    rng = np.random.default_rng(0)
+    where = np.stack(np.unravel_index(np.arange(a.n_obs), (10, 15)), axis=1)
+    a = a[np.lexsort((a.obsm["spatial"][:, 0], a.obsm["spatial"][:, 1]))]
+    marker = a.var.query("layer == 'Granular Cell Layer'")["strength"].idxmax()
+    counts = a.X.toarray().astype(int)
+    first = rng.binomial(counts, 0.5)
+    (tmp_path / "st").mkdir()
+    for name, values in {"Rep1": first, "Rep2": counts - first}.items():
+        xy = np.round(where + 5 + rng.uniform(-0.1, 0.1, where.shape), 3)
+        table = pd.DataFrame(values, index=[f"{x}x{y}" for x, y in xy], columns=a.var_names)
+        table.to_csv(tmp_path / "st" / f"{name}_MOB_count_matrix-1.tsv", sep="\t")
+    paths = [tmp_path / "st"] if given == "folder" else sorted((tmp_path / "st").iterdir())
+    done = stcsm_command(
+        "run", *paths, "--genes", f"g={marker}", "--n-seeds", 1, "--null", 0, "--out", tmp_path / "out", "--quiet"
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = ad.read_h5ad(tmp_path / "out" / "result.h5ad")
+    assert result.uns["stcsm"]["setup"]["batch_key"] == "section"
+    names = ["Rep1", "Rep2"] if given == "folder" else ["Rep1_MOB_count_matrix-1", "Rep2_MOB_count_matrix-1"]
+    assert list(result.obs["section"].unique()) == names
+    assert list(pd.read_csv(tmp_path / "out" / "concept_map.csv")["spot"]) == list(result.obs_names)
+    with Image.open(tmp_path / "out" / "concept_maps.png") as drawn:
+        assert drawn.height > drawn.width  # one below the other

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from pathlib import Path
 import anndata as ad
 
 from stcsm import _keys
-from stcsm.io import add_labels, read_image, read_st, read_transformation
+from stcsm.io import add_labels, read_image, read_st, read_transformation, shape_in_name
 
 BASE_URL = "https://www.spatialresearch.org/wp-content/uploads/2016/07/"
 URL_VARIABLE = "STCSM_MOB_URL"
@@ -312,7 +311,7 @@ def _reduced(found: MobFiles, folder: Path, replicate: int) -> MobFiles | None:
     """Look for a reduced image, and a transformation whose name gives the size of the image that it was made for."""
     images = sorted(p for p in folder.glob(f"Rep{replicate}_HE*") if p.suffix.lower() in IMAGE_SUFFIXES)
     for transformation in sorted(folder.glob(f"Rep{replicate}_transformation_for_*.txt")):
-        size = re.search(r"_for_(\d+)x(\d+)$", transformation.stem)
+        size = shape_in_name(transformation)
         if size and images:
-            return MobFiles(found.counts, found.labels, images[0], transformation, (int(size[1]), int(size[2])))
+            return MobFiles(found.counts, found.labels, images[0], transformation, size)
     return None

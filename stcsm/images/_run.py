@@ -283,17 +283,13 @@ def draw(path: Path, make: Callable[[], Figure], dpi: int = 200) -> None:
 
 @contextmanager
 def quiet_libraries(quiet: bool) -> Iterator[Console]:
-    """Print only warnings of other libraries, one line each."""
+    """Print only warnings of other libraries."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-
-    def one_line(message: Warning | str, *_: Any, **__: Any) -> None:
-        Console(stderr=True, soft_wrap=True).print(f"stcsm: warning: {' '.join(str(message).split())}", highlight=False)
 
     with warnings.catch_warnings():
         for kind in (DeprecationWarning, FutureWarning, SyntaxWarning):
             warnings.simplefilter("ignore", kind)
-        warnings.showwarning = one_line
         yield Console(quiet=quiet, soft_wrap=True)
 
 

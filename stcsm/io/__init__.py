@@ -12,7 +12,7 @@ from stcsm.io._spatialdata import (
     is_zarr,
     write_table,
 )
-from stcsm.io._st import read_st
+from stcsm.io._st import read_st, shape_in_name
 
 __all__ = [
     "add_labels",
@@ -27,6 +27,7 @@ __all__ = [
     "read_labels",
     "read_st",
     "read_transformation",
+    "shape_in_name",
     "spatial_entry",
     "write_table",
 ]

@@ -14,16 +14,15 @@ from stcsm.io._gef import read_gef
 from stcsm.io._section import join_sections, section_name
 from stcsm.io._spaceranger import looks_like_spaceranger, read_spaceranger
 from stcsm.io._spatialdata import is_zarr, read_store
-from stcsm.io._st import read_st
+from stcsm.io._st import count_tables, is_text, read_st, read_st_folder
 from stcsm.io._vendors import VENDORS, read_vendor, vendor_of
 
 logger = logging.getLogger(__name__)
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-TEXT_SUFFIXES = (".tsv", ".txt", ".csv", ".tab")
 KNOWN = (
-    ".h5ad, a SpatialData store (.zarr), an ST text table (.tsv, .txt, .csv, plain or .gz), .gef, or a folder of "
-    "Space Ranger, " + ", ".join(vendor.name for vendor in VENDORS[:-1]) + f" or {VENDORS[-1].name}"
+    ".h5ad, a SpatialData store (.zarr), an ST text table (.tsv, .txt, .csv, plain or .gz), .gef, or a folder of ST text "
+    "tables, Space Ranger, " + ", ".join(vendor.name for vendor in VENDORS[:-1]) + f" or {VENDORS[-1].name}"
 )
 
 
@@ -43,10 +42,12 @@ def read(
     path
         `.h5ad`; a SpatialData store, or an AnnData kept as zarr; ST text (`.tsv`, `.txt`, `.csv`, plain or gzipped; see
         `read_st`); a Space Ranger `outs` folder of any version, of Visium HD too, or the folder that holds it; a folder
-        of Xenium, CosMx, MERSCOPE, STARmap PLUS, seqFISH, Stereo-seq (also a `.gef`) or Curio. A list of these is read
-        as one AnnData of several sections.
+        of Xenium, CosMx, MERSCOPE, STARmap PLUS, seqFISH, Stereo-seq (also a `.gef`) or Curio; a folder of ST text, in
+        which every table of counts is a section, with the transformation and image of the same name. A list of these is
+        read as one AnnData of several sections.
     layer
-        Entry of ``adata.layers`` that must exist (the counts of a `.h5ad` are often in a layer).
+        Entry of ``adata.layers`` that must exist (the counts of a `.h5ad` are often in a layer), or ``"raw"`` for
+        ``adata.raw``.
     bin_size
         Side of the bins of Visium HD in micrometres (by default 8 if there, else the largest), or of a `.gef` in DNBs
         (by default 50).
@@ -81,18 +82,19 @@ def read(
     if not paths:
         raise ValueError("Expected at least one path, found an empty list.")
     sections: list[tuple[str, ad.AnnData]] = []
+    # a table in the ST format has no column for a gene without a count; other files name all that were looked for
+    absent_is_zero = True
     for one in paths:
-        found = _read_one(one, bin_size, keep_background, table, coordinate_system)
+        found, is_st = _read_one(one, bin_size, keep_background, table, coordinate_system)
         _check_layer(found, layer, one)
         sections += found
-    # a table in the ST format has no column for a gene without a count; other files name all that were looked for
-    absent_is_zero = all(one.is_file() and _is_text(one) for one in paths)
+        absent_is_zero &= is_st
     return join_sections(sections, genes="outer" if absent_is_zero else "inner")
 
 
 def _check_layer(sections: list[tuple[str, ad.AnnData]], layer: str | None, path: Path) -> None:
     for _, adata in sections:
-        if layer is not None and layer not in adata.layers:
+        if layer is not None and layer not in adata.layers and not (layer == "raw" and adata.raw is not None):
             there = ", ".join(map(repr, _keys.layer_names(adata.layers))) or "none"
             raise ValueError(
                 f"Expected a layer {layer!r}, found {there} in {path}; check layer=, or leave it out to use .X."
@@ -101,31 +103,36 @@ def _check_layer(sections: list[tuple[str, ad.AnnData]], layer: str | None, path
 
 def _read_one(
     path: Path, bin_size: int | None, keep_background: bool, table: str | None, coordinate_system: str
-) -> list[tuple[str, ad.AnnData]]:
-    """Name and spots x genes of each section that a path holds."""
+) -> tuple[list[tuple[str, ad.AnnData]], bool]:
+    """Name and spots x genes of each section that a path holds, and whether it is text in the ST format."""
     if path.is_dir() and (is_zarr(path) or path.suffix == ".zarr"):
         _refuse_bin_size(bin_size, path)
-        return [(section_name(path), read_store(path, table, coordinate_system=coordinate_system))]
+        return [(section_name(path), read_store(path, table, coordinate_system=coordinate_system))], False
     if table is not None:
         raise ValueError(f"Expected a SpatialData store with table=, found {path}; leave table= out.")
     if path.is_dir():
         return _read_folder(path, bin_size, keep_background)
     path = existing_file(path, f"counts ({KNOWN})")
     if path.suffix.lower() == ".gef":
-        return [(section_name(path), read_gef(path, bin_size=bin_size))]
+        return [(section_name(path), read_gef(path, bin_size=bin_size))], False
     _refuse_bin_size(bin_size, path)
-    return [(section_name(path), _read_file(path))]
+    return [(section_name(path), _read_file(path))], is_text(path)
 
 
-def _read_folder(folder: Path, bin_size: int | None, keep_background: bool) -> list[tuple[str, ad.AnnData]]:
+def _read_folder(
+    folder: Path, bin_size: int | None, keep_background: bool
+) -> tuple[list[tuple[str, ad.AnnData]], bool]:
     if looks_like_spaceranger(folder):
         logger.info("Space Ranger: %s is read by stcsm's own reader.", folder)
-        return read_spaceranger(folder, bin_size=bin_size, keep_background=keep_background)
+        return read_spaceranger(folder, bin_size=bin_size, keep_background=keep_background), False
     for place in (folder, folder / "outs"):
         if place.is_dir() and (vendor := vendor_of(place)) is not None:
             if not vendor.binned:
                 _refuse_bin_size(bin_size, place)
-            return read_vendor(place, vendor, bin_size=bin_size)
+            return read_vendor(place, vendor, bin_size=bin_size), False
+    if tables := count_tables(folder):
+        _refuse_bin_size(bin_size, folder)
+        return read_st_folder(tables), True
     there = ", ".join(sorted(path.name for path in folder.iterdir())[:12]) or "nothing"
     raise FileNotFoundError(
         f"Expected {KNOWN}, found a folder of no platform that is known: {folder} (there: {there})."
@@ -139,10 +146,6 @@ def _refuse_bin_size(bin_size: int | None, path: Path) -> None:
         )
 
 
-def _is_text(path: Path) -> bool:
-    return path.name.lower().removesuffix(".gz").endswith(TEXT_SUFFIXES)
-
-
 def _read_file(path: Path) -> ad.AnnData:
     with path.open("rb") as file:
         hdf5 = file.read(len(HDF5_MAGIC)) == HDF5_MAGIC
@@ -151,7 +154,7 @@ def _read_file(path: Path) -> ad.AnnData:
     name = path.name.lower()
     if name.endswith((".h5", ".h5ad", ".hdf5")):
         raise ValueError(f"Expected an HDF5 file, found other content in {path}; it is damaged or misnamed.")
-    if _is_text(path):
+    if is_text(path):
         return read_st(path)
     raise ValueError(f"Expected {KNOWN}, found a file of unknown kind: {path}.")
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import itertools
+import re
 import warnings
+import zlib
 from pathlib import Path
 from typing import Literal
 
@@ -13,15 +17,18 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 
 from stcsm import _keys
-from stcsm._files import existing_file
+from stcsm._files import existing_file, text_lines
 from stcsm.io._image import check_image_shape, read_image, read_transformation, spatial_entry
+from stcsm.io._section import section_name
 from stcsm.io._table import (
+    SEPARATORS,
     Table,
     duplicated,
     is_array_position,
     parse_array_positions,
     read_table,
     share_of_array_positions,
+    split_cells,
 )
 
 
@@ -97,9 +104,145 @@ def read_st(
     adata.obsm[_keys.SPATIAL] = pixels.copy()
     if full is not None:
         _check_on_image(pixels, full)
-    library = path.name.removesuffix(".gz").rsplit(".", 1)[0] or path.name
+    library = _stem(path)
     adata.uns[_keys.SPATIAL] = {library: spatial_entry(pixels, matrix, stored, scale, full, source=path.name)}
     return adata
+
+
+def read_st_folder(tables: list[Path]) -> list[tuple[str, ad.AnnData]]:
+    """Name and spots x genes of each of the tables of a folder (see `count_tables`).
+
+    A section is named by the parts of its file's name that not all names have (`Rep1` of
+    `Rep1_MOB_count_matrix-1.tsv`). The transformations that lie beside the tables are used where every section has one
+    (its name contains the section's and `transformation`), and of each section the image, where there is one. Other
+    files are left alone.
+    """
+    folder = tables[0].parent
+    words = {path: _words(_stem(path)) for path in tables}
+    common = set.intersection(*map(set, words.values())) if len(tables) > 1 else set()
+    own = {path: [word for word in words[path] if word not in common] if len(tables) > 1 else [] for path in tables}
+    tables = sorted(tables, key=lambda path: [(text, int(n or 0)) for text, n in _DIGITS.findall(_stem(path))])
+    beside = sorted(path for path in folder.iterdir() if path.is_file() and path not in tables)
+    matrices = {path: _only([p for p in beside if _is_transformation(p)], own[path]) for path in tables}
+    without = [path.name for path, matrix in matrices.items() if matrix is None]
+    if without and len(without) < len(tables):
+        warnings.warn(
+            f"{len(tables) - len(without)} of {len(tables)} sections have a transformation in {folder}, not "
+            f"{', '.join(without[:3])}{', ...' if len(without) > 3 else ''}; none is used, so that the coordinates of "
+            "all are array positions.",
+            stacklevel=5,
+        )
+    sections = []
+    for path in tables:
+        name = "_".join(own[path]) or section_name(path)
+        matrix = None if without else matrices[path]
+        image = _only([p for p in beside if p.suffix.lower() in IMAGE_SUFFIXES], own[path])
+        sections.append((name, _read_with(path, matrix, image)))
+    return sections
+
+
+_DIGITS = re.compile(r"(\D*)(\d*)")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+TEXT_SUFFIXES = (".tsv", ".txt", ".csv", ".tab")
+FEWER = 0.1
+"""A table with a smaller share of the columns of the widest is no table of counts (pixels, one column a label)."""
+
+
+def is_text(path: Path) -> bool:
+    """Whether a file is named as a table of text is, plain or gzipped."""
+    return path.name.lower().removesuffix(".gz").endswith(TEXT_SUFFIXES)
+
+
+def shape_in_name(transformation: Path) -> tuple[int, int] | None:
+    """(width, height) of the image that a transformation was made for, where its name says so (`..._for_1856x1986`)."""
+    size = re.search(r"_for_(\d+)x(\d+)$", transformation.stem)
+    return None if size is None else (int(size[1]), int(size[2]))
+
+
+def _read_with(path: Path, matrix: Path | None, image: Path | None) -> ad.AnnData:
+    """Read a table with what lies beside it, or without, where that does not fit."""
+    if matrix is None:
+        return read_st(path)
+    try:
+        return read_st(
+            path, image=image, transformation=matrix, image_shape=None if image is None else shape_in_name(matrix)
+        )
+    except ValueError as error:
+        adata = read_st(path, transformation=matrix)  # raises again where counts or numbers are at fault
+        warnings.warn(f"The image {image} is not used: {error}", stacklevel=6)
+        return adata
+
+
+def count_tables(folder: Path) -> list[Path]:
+    """Files in a folder that begin as a table of counts in the ST text format does.
+
+    Of a plain and a gzipped one of the same name it is the plain one.
+    """
+    widths: dict[Path, int | None] = {}
+    for path in sorted(folder.iterdir()):
+        plain = path.with_name(path.name.removesuffix(".gz"))
+        hidden = path.name.startswith(".")
+        if hidden or not path.is_file() or not is_text(path) or (plain != path and plain in widths):
+            continue
+        width = _genes_in(path)
+        if width != 0:
+            widths[path] = width
+    widest = max((width for width in widths.values() if width), default=0)
+    narrow = [path.name for path, width in widths.items() if width is not None and width < FEWER * widest]
+    if narrow:
+        warnings.warn(
+            f"{', '.join(narrow)} in {folder} has far fewer columns than the other tables and is not read as counts.",
+            stacklevel=5,
+        )
+    return [path for path in widths if path.name not in narrow]
+
+
+def _genes_in(path: Path) -> int | None:
+    """Number of columns of a table that has spots in rows, None where they are in columns; 0 of any other file."""
+    try:
+        (_, header), (_, row) = itertools.islice(text_lines(path), 2)
+        separator = next((s for s in SEPARATORS if s in header), None)
+        if separator is None:
+            return 0
+        columns = [cell.strip() for cell in split_cells(header, separator, 1, path)]
+        name, *cells = split_cells(row, separator, 2, path)
+        numbers = np.array(cells, dtype=np.float64)
+    except ValueError:  # no two lines, no text, or no numbers
+        return None if path.name.lower().endswith(".gz") and _is_damaged(path) else 0
+    if len(cells) < 3 or not np.isfinite(numbers).all():
+        return 0
+    if is_array_position(name):
+        return len(cells)
+    return None if share_of_array_positions(columns[-len(cells) :]) > 0.5 else 0
+
+
+def _is_damaged(path: Path) -> bool:
+    """Whether a gzipped file cannot be read in its first lines; reading it as counts says why."""
+    try:
+        with gzip.open(path, "rb") as file:
+            file.read(2**22)
+    except (OSError, EOFError, zlib.error):
+        return True
+    return False
+
+
+def _is_transformation(path: Path) -> bool:
+    """The official files of three replicates are named `transformaton`."""
+    return path.suffix.lower() == ".txt" and "transformat" in path.name.lower()
+
+
+def _only(paths: list[Path], words: list[str]) -> Path | None:
+    """The file whose name has all these words; None where there is none or more than one."""
+    found = [path for path in paths if set(words) <= set(_words(path.stem))]
+    return found[0] if len(found) == 1 else None
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in re.split(r"[_\-. ]+", name) if word]
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").rsplit(".", 1)[0] or path.name
 
 
 def _spots_by_genes(table: Table, duplicates: str) -> tuple[sparse.csr_matrix, list[str], list[str]]:

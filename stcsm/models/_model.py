@@ -854,24 +854,27 @@ class PublishedVAE(GeneVAE):
     def __init__(self, adata: AnnData, seed: int | None = None):
         super().__init__(adata, **published.SETTINGS, seed=seed)
 
-    def load_published_weights(self, npz: str | Path) -> None:
+    def load_published_weights(self, path: str | Path) -> None:
         """Load the weights of the original Keras model; the model then counts as trained.
 
         Parameters
         ----------
-        npz
-            ``enc__<layer>__<weight>`` and ``dec__<layer>__<weight>`` under Keras's names: convolutions (height, width,
-            in, out), transposed ones (height, width, out, in), dense network layers (in, out).
+        path
+            The HDF5 file that Keras 2 writes (``save_weights``, or ``save``), whose layers are taken by order, kind and
+            shape; or an archive (.npz) with ``enc__<layer>__<weight>`` and ``dec__<layer>__<weight>`` under Keras's
+            names. Axes of kernels: convolutions (height, width, in, out), transposed ones (height, width, out, in),
+            dense network layers (in, out). Nothing is unpickled.
 
         Raises
         ------
         FileNotFoundError
             If there is no such file.
         ValueError
-            If it is no such archive, or an array is absent, not finite or of another shape; the model stays as it was.
+            If it is no such file or is damaged, or an array is absent, not finite or of another shape; the model stays
+            as it was.
         """
         member = self.module.member(0)
-        published.read_published_weights(npz, member.encoder, member.decoder)
+        published.read_published_weights(path, member.encoder, member.decoder)
         self.module.eval()
         self.is_trained_ = True
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,7 +23,19 @@ from stcsm import _keys
 from stcsm.models._module import GeneMember, GeneVAEModule
 from stcsm.models._tissue import Tissue
 from stcsm.models._training import OneCyclePlan, Schedule
-from stcsm.nets import HIDDEN, SIZE, PublishedDecoder, PublishedEncoder, SpotGrid, keras_initialise
+from stcsm.nets import (
+    HIDDEN,
+    SIZE,
+    PublishedDecoder,
+    PublishedEncoder,
+    SpotGrid,
+    copy_all,
+    from_keras,
+    keras_initialise,
+    keras_targets,
+    load_keras_layers,
+    read_keras_layers,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +53,14 @@ SETTINGS: dict[str, Any] = {
 """Settings of a :class:`GeneVAE` that the published model stands for; the seed is the user's."""
 
 
-_BASES = ((nn.ConvTranspose2d, "conv2d_transpose"), (nn.Conv2d, "conv2d"), (nn.Linear, "dense"))
-_NORM = {
-    "gamma": "weight",
-    "beta": "bias",
-    "moving_mean": "running_mean",
-    "moving_variance": "running_var",
-}
+_BASES: tuple[tuple[Any, str], ...] = (
+    (nn.BatchNorm1d | nn.BatchNorm2d, "batch_normalization"),
+    (nn.ConvTranspose2d, "conv2d_transpose"),
+    (nn.Conv2d, "conv2d"),
+    (nn.Linear, "dense"),
+)
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_FIX = "give the weights of the published model of gene images"
 
 
 class PublishedModule(GeneVAEModule):
@@ -202,62 +216,52 @@ def published_cells(adata: AnnData, spots: np.ndarray) -> np.ndarray:
     return flat
 
 
-def read_published_weights(npz: str | Path, encoder: nn.Module, decoder: nn.Module) -> None:
-    """Copy the arrays of an archive into encoder and decoder, all or none.
-
-    Keras numbers the network layers of a kind in the order of their creation, over encoder and decoder together.
+def read_published_weights(path: str | Path, encoder: nn.Module, decoder: nn.Module) -> None:
+    """Copy the arrays of an archive or a Keras file into encoder and decoder, all or none.
 
     Raises
     ------
     FileNotFoundError, ValueError
         As :meth:`stcsm.models.PublishedVAE.load_published_weights` says.
     """
-    path = Path(npz)
+    path = Path(path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"Expected the original model's weights (.npz) at {path}, found no such file")
+        raise FileNotFoundError(
+            f"Expected the original model's weights (.npz, or HDF5 of Keras) at {path}, found no such file"
+        )
+    with path.open("rb") as file:
+        hdf5 = file.read(len(_HDF5)) == _HDF5
+    if hdf5:
+        network = nn.ModuleDict({"encoder": encoder, "decoder": decoder})
+        load_keras_layers(read_keras_layers(path), network, path, _FIX)
+    else:
+        _read_archive(path, encoder, decoder)
+
+
+def _read_archive(path: Path, encoder: nn.Module, decoder: nn.Module) -> None:
+    """Keras numbers the network layers of a kind in the order of their creation, over encoder and decoder together."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             held = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile, AttributeError) as error:
-        raise ValueError(f"Expected an archive of arrays (.npz) at {path}, found another file: {error}") from error
+    except (ValueError, OSError, zipfile.BadZipFile, AttributeError, EOFError, zlib.error) as error:
+        raise ValueError(
+            f"Expected an archive of arrays (.npz) or an HDF5 file of Keras at {path}, found another file: {error}"
+        ) from error
     numbers: dict[str, int] = {}
     found: list[tuple[Tensor, Tensor]] = []
     for half, module in (("enc", encoder), ("dec", decoder)):
-        for layer in module.modules():
-            base = _base(layer)
+        for where, layer in module.named_modules():
+            base = next((name for kind, name in _BASES if isinstance(layer, kind)), None)
             if base is None:
                 continue
             number = numbers.get(base, 0)
             numbers[base] = number + 1
             name = f"{half}__{base}_{number}" if number else f"{half}__{base}"
-            found += [(target, _array(held, key, target, path)) for key, target in _targets(layer, name)]
-    with torch.no_grad():
-        for target, value in found:
-            target.copy_(value)
-
-
-def _base(layer: nn.Module) -> str | None:
-    if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-        return "batch_normalization"
-    return next((name for kind, name in _BASES if isinstance(layer, kind)), None)
-
-
-def _targets(layer: nn.Module, name: str) -> list[tuple[str, Tensor]]:
-    roles = _NORM if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) else {"kernel": "weight", "bias": "bias"}
-    return [(f"{name}__{role}", getattr(layer, attribute)) for role, attribute in roles.items()]
-
-
-def _array(held: dict[str, np.ndarray], key: str, target: Tensor, path: Path) -> Tensor:
-    if key not in held:
-        raise ValueError(f"Expected the array {key} in {path}, found none; there are {sorted(held)[:3]}, ...")
-    value = torch.from_numpy(np.asarray(held[key], dtype=np.float32))
-    if key.endswith("__kernel"):
-        value = value.t() if value.ndim == 2 else value.permute(3, 2, 0, 1) if value.ndim == 4 else value
-    if value.shape != target.shape:
-        raise ValueError(
-            f"Expected {key} in {path} to be of shape {tuple(target.shape)} once its axes are permuted, found "
-            f"{tuple(value.shape)}"
-        )
-    if not bool(torch.isfinite(value).all()):
-        raise ValueError(f"Expected finite weights, found NaN or infinity in {key} of {path}")
-    return value
+            for role, target in keras_targets(layer).items():
+                key = f"{name}__{role}"
+                if key not in held:
+                    raise ValueError(
+                        f"Expected the array {key} in {path}, found none; there are {sorted(held)[:3]}, ..."
+                    )
+                found.append((target, from_keras(held[key], role, target, key, where, path, _FIX)))
+    copy_all(found)

@@ -4,6 +4,14 @@ from stcsm.nets._conv import Conv2dSame, conv2d_same
 from stcsm.nets._conv_transpose import ConvTranspose2dSame
 from stcsm.nets._grid import SpotGrid
 from stcsm.nets._grid_nets import GridDecoder, GridEncoder, halvings, padded_side
+from stcsm.nets._keras import (
+    KerasLayer,
+    copy_all,
+    from_keras,
+    keras_targets,
+    load_keras_layers,
+    read_keras_layers,
+)
 from stcsm.nets._mlp import SpatialFilter, SpotDecoder, SpotEncoder
 from stcsm.nets._one_channel import Conv2dSameToOne
 from stcsm.nets._published import (
@@ -24,6 +32,7 @@ __all__ = [
     "ConvTranspose2dSame",
     "GridDecoder",
     "GridEncoder",
+    "KerasLayer",
     "PublishedDecoder",
     "PublishedEncoder",
     "SpatialFilter",
@@ -31,7 +40,12 @@ __all__ = [
     "SpotEncoder",
     "SpotGrid",
     "conv2d_same",
+    "copy_all",
+    "from_keras",
     "halvings",
     "keras_initialise",
+    "keras_targets",
+    "load_keras_layers",
     "padded_side",
+    "read_keras_layers",
 ]

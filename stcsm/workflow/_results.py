@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from io import BytesIO
 from pathlib import Path
 
 import h5py
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from anndata import AnnData
+from PIL import Image
 
 from stcsm import _keys, io, pl, tl
 from stcsm._files import replace_all
@@ -94,18 +97,48 @@ def write_results(adata: AnnData, model: GeneVAE, out: Path) -> None:
             table = tl.concept_table(adata)
             table.set_index("label").to_csv(scratch / SIGNIFICANCE, index_label="concept")
         write_trust(adata, scratch / SANITY)
-        with mpl.rc_context({"figure.dpi": 150}):
-            backend = mpl.get_backend()
-            mpl.use("agg")
-            figure = pl.concept_map(adata)
-            figure.savefig(scratch / PLOT, bbox_inches="tight")
-            plt.close(figure)
-            mpl.use(backend)
+        _draw(adata, scratch / PLOT)
         adata.write_h5ad(scratch / RESULT)
         model.save(scratch / MODEL)
         replace_all(RESULTS, scratch, out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def spatial_key_of(adata: AnnData) -> str:
+    """Key of the coordinates in ``.obsm`` of a result."""
+    return str(adata.uns[_keys.UNS].get("setup", {}).get("spatial_key", _keys.SPATIAL))
+
+
+def sections_of(adata: AnnData) -> list[tuple[str, AnnData]]:
+    """Each section with its name; the whole AnnData, without a name, where there is one section."""
+    column = _keys.sections_key(adata)
+    labels = np.array([]) if column is None else adata.obs[column].astype(str).to_numpy()
+    names = np.unique(labels)
+    return [(str(n), adata[labels == n]) for n in names] if len(names) > 1 else [("", adata)]
+
+
+def _draw(adata: AnnData, path: Path) -> None:
+    """Draw the maps, those of several sections below one another."""
+    images = []
+    with mpl.rc_context({"figure.dpi": 150}):
+        backend = mpl.get_backend()
+        mpl.use("agg")
+        for section, part in sections_of(adata):
+            figure = pl.concept_map(part, spatial_key=spatial_key_of(adata))
+            if section:
+                figure.text(0, 1, section, ha="left", va="bottom", fontsize="x-large")
+            held = BytesIO()
+            figure.savefig(held, bbox_inches="tight")
+            plt.close(figure)
+            images.append(Image.open(held).convert("RGB"))
+        mpl.use(backend)
+    whole = Image.new("RGB", (max(i.width for i in images), sum(i.height for i in images)), "white")
+    top = 0
+    for image in images:
+        whole.paste(image, (0, top))
+        top += image.height
+    whole.save(path)
 
 
 def _write_csv(table: pd.DataFrame, path: Path, index_label: str) -> None:

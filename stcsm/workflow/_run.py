@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
-from stcsm import _keys, io, tl
+from stcsm import _keys, io, pp, tl
 from stcsm._files import existing_file
 from stcsm.attribution import method_class
 from stcsm.datasets import simulated_bulb
@@ -30,7 +31,7 @@ FREE = 100
 
 
 def run_counts(
-    counts: Path,
+    counts: Path | Sequence[Path],
     out: Path,
     *,
     genes: list[str],
@@ -44,11 +45,19 @@ def run_counts(
     coordinate_system: str,
     write_store: bool,
     quiet: bool,
+    labels_column: str | None = None,
+    groups: list[str] | None = None,
+    bin_size: int | None = None,
+    keep_background: bool = False,
+    keep_controls: bool = False,
+    spatial_key: str = _keys.SPATIAL,
+    batch_key: str | None = None,
+    one_section: bool = False,
     **settings: Any,
 ) -> None:
     """Read a tissue, train, map its concepts and write the results into ``out``.
 
-    Results of a SpatialData store are also written into its table, unless ``write_store`` is false.
+    Several ``counts`` are the sections of one analysis. Results of a SpatialData store are also written into its table, unless ``write_store`` is false.
 
     Raises
     ------
@@ -62,35 +71,70 @@ def run_counts(
         )
     if labels is not None and labels_key is not None:
         raise ValueError("Expected labels once, found both --labels and --labels-key")
+    if labels_column is not None and labels is None:
+        raise ValueError("Expected --labels with --labels-column, found none; a column of .obs is --labels-key")
+    if groups is not None and labels is None and labels_key is None:
+        raise ValueError("Expected labels with --groups, found none; give --labels CSV or --labels-key COLUMN")
+    if one_section and batch_key is not None:
+        raise ValueError("Expected --one-section or --batch-key, found both")
+    paths = [counts] if isinstance(counts, Path) else list(counts)
     if gmt is not None:
         gmt = existing_file(gmt, "a GMT file")
     check_out(out)
-    check_input(out, counts, gmt, labels)
-    write_store = write_store and io.is_spatialdata(counts)
-    adata = io.read(counts, layer=layer, table=table, coordinate_system=coordinate_system)
+    check_input(out, *paths, gmt, labels)
+    _quiet_libraries()
+    store = _store(paths) if write_store else None
+    adata = io.read(
+        paths, layer=layer, bin_size=bin_size, keep_background=keep_background, table=table,
+        coordinate_system=coordinate_system,
+    )  # fmt: skip
+    if batch_key is None and not one_section and _is_joined(adata, paths):
+        batch_key = _keys.SECTION
+    if batch_key is not None:
+        _shared_positions(adata, batch_key)
     if labels is not None:
         labels_key = _keys.LAYER
-        io.add_labels(adata, labels, labels_key, overwrite=True)
-    if write_store:
-        io.check_store(adata, counts, table)
+        io.add_labels(adata, labels, labels_key, column=labels_column, overwrite=True)
+    if store is not None:
+        io.check_store(adata, store, table)
     sources: list[dict[str, Any]] = []
     if gene_concepts:
         sources.append({"genes": gene_concepts})
     if gmt is not None:
         sources.append({"genes": gmt, "match": match, "ignore_case": ignore_case})
     if labels_key is not None:
-        sources.append({"groupby": labels_key})
-    analyse(adata, out, sources, layer=layer, quiet=quiet, **settings)
-    if write_store:
-        written = io.add_to_store(adata, counts, table)
-        Console(quiet=quiet).print(f"results in table {escape(written)} of {escape(str(counts))}")
+        sources.append({"groupby": labels_key, "groups": groups})
+    setup: dict[str, Any] = {"layer": layer, "spatial_key": spatial_key, "batch_key": batch_key}
+    flags = {"one_section": one_section, "keep_background": keep_background, "keep_controls": keep_controls}
+    setup |= {name: True for name, asked in flags.items() if asked}
+    analyse(adata, out, sources, setup=setup, quiet=quiet, **settings)
+    if store is not None:
+        written = io.add_to_store(adata, store, table)
+        Console(quiet=quiet).print(f"results in table {escape(written)} of {escape(str(store))}")
+
+
+def _store(paths: Sequence[Path]) -> Path | None:
+    """The SpatialData store that is read; None where the counts come from elsewhere or from several paths."""
+    return paths[0] if len(paths) == 1 and io.is_spatialdata(paths[0]) else None
+
+
+def _is_joined(adata: AnnData, paths: Sequence[Path]) -> bool:
+    """Whether the column of sections was written on reading: several files, or a folder of several sections."""
+    return _keys.SECTION in adata.obs and (len(paths) > 1 or paths[0].is_dir())
+
+
+def _shared_positions(adata: AnnData, batch_key: str) -> None:
+    """Put ST sections, whose spots lie beside the centres of the array, on one array; whole positions stay."""
+    if _keys.SPATIAL_ARRAY in adata.obsm and np.isfinite(adata.obsm[_keys.SPATIAL_ARRAY]).all():
+        pp.to_grid(adata, batch_key=batch_key)
 
 
 def run_demo(out: Path, *, quiet: bool, seed: int, **settings: Any) -> None:
     """Analyse the simulated bulb and compare the maps with its known tissue layers."""
     check_out(out)
+    _quiet_libraries()
     adata = simulated_bulb(seed=seed)
-    analyse(adata, out, [{"groupby": _keys.LAYER}], layer=None, quiet=quiet, seed=seed, **settings)
+    analyse(adata, out, [{"groupby": _keys.LAYER}], setup={}, quiet=quiet, seed=seed, **settings)
     if quiet:
         return
     truth = adata.obs[_keys.LAYER].astype(str).to_numpy()
@@ -132,7 +176,7 @@ def analyse(
     out: Path,
     sources: list[dict[str, Any]],
     *,
-    layer: str | None,
+    setup: dict[str, Any],
     quiet: bool,
     method: str,
     encoder: str,
@@ -142,19 +186,14 @@ def analyse(
 ) -> None:
     """Train a model on ``adata``, map its concepts, write the results.
 
-    ``sources`` are arguments of :func:`stcsm.tl.match_gene_sets`: gene sets and labels are matched before the training,
+    ``setup`` are arguments of :meth:`stcsm.models.GeneVAE.setup_anndata`, ``sources`` of
+    :func:`stcsm.tl.match_gene_sets`: gene sets and labels are matched before the training,
     so that a bad one is refused in a second.
     """
-    # Of other libraries' notices, only warnings concern the user.
-    for name in ("lightning.pytorch", "scvi"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for kind in (DeprecationWarning, FutureWarning, SyntaxWarning):
-        warnings.filterwarnings("ignore", category=kind)
-    warnings.showwarning = _one_line
     console = Console(quiet=quiet)
     started = time.perf_counter()
     linear = method_class(method).linear
-    GeneVAE.setup_anndata(adata, layer=layer)
+    GeneVAE.setup_anndata(adata, **setup)
     model = GeneVAE(adata, encoder=encoder, seed=seed, n_seeds=n_seeds)
     console.print(model.summary_string.splitlines()[1])
     first, *others = (tl.match_gene_sets(adata, model, **source) for source in sources)
@@ -177,10 +216,12 @@ def analyse(
     console.print(f"{', '.join(written)} in {escape(str(out))} ({time.perf_counter() - started:.0f} s)")
 
 
-def _one_line(message: Warning | str, *_: Any, **__: Any) -> None:
-    """Show a warning as one line, without the line of code that raised it."""
-    text = f"stcsm: warning: {' '.join(str(message).split())}"
-    Console(stderr=True, soft_wrap=True).print(text, highlight=False, markup=False)
+def _quiet_libraries() -> None:
+    """Of other libraries' notices, only warnings concern the user."""
+    for name in ("lightning.pytorch", "scvi"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for kind in (DeprecationWarning, FutureWarning, SyntaxWarning):
+        warnings.filterwarnings("ignore", category=kind)
 
 
 def _tested(adata: AnnData, most: int = 15) -> Table:

@@ -165,8 +165,36 @@ def test_bad_input_ends_with_one_line(faces, trained, tmp_path):
     refused(stcsm_faces("concepts", faces, "--model", tmp_path, "--out", tmp_path / "o"), "model.safetensors")
     asked = ["concepts", faces, "--model", trained / "run", "--out", tmp_path / "o"]
     refused(stcsm_faces(*asked, "--attribute", "Bald"), "'Bald'")
-    refused(stcsm_faces(*asked, "--estimator", "magic"), "'contrast' or 'cav'")
+    refused(stcsm_faces(*asked, "--estimator", "magic"), "Expected --estimator contrast or cav")
     assert not (tmp_path / "o").exists()
+
+
+def test_advice_works_in_the_shell(faces, trained, tmp_path):
+    """An option that the command at hand has; none of another command, no argument of Python."""
+    without = tmp_path / "without"
+    shutil.copytree(faces, without)
+    for path in without.rglob("list_landmarks*"):
+        path.unlink()
+    crop = stcsm_faces("crop", without, "--out", tmp_path / "o")
+    refused(crop, "give --landmarks its path.")  # crop has no --no-crop
+    refused(stcsm_faces("train", without, "--out", tmp_path / "o", "--size", 32), "its path, or --no-crop.")
+    size = json.loads((trained / "crops" / "crop.json").read_text())["settings"]["size"]
+    shutil.copytree(trained / "crops", tmp_path / "crops")
+    mark = tmp_path / "crops" / "crop.json"
+    mark.write_text(mark.read_text().replace(f'"size": {size}', '"size": 16'))
+    asked = stcsm_faces("train", tmp_path / "crops", "--out", tmp_path / "o", "--size", 32)
+    refused(asked, "pass --size 16, or crop the original images again")
+    asked = stcsm_faces("concepts", tmp_path / "crops", "--model", trained / "run", "--out", tmp_path / "o")
+    refused(asked, "train with --size 16, or crop the original images again")
+    mark.write_text(mark.read_text().replace('"complete": true', '"complete": false'))
+    asked = stcsm_faces("train", tmp_path / "crops", "--out", tmp_path / "o", "--size", 32)
+    refused(asked, "run stcsm faces crop again to write the rest")
+    image = next(without.rglob("*.jpg"))
+    image.write_bytes(b"<html>not found</html>")
+    arguments = ["--no-crop", "--size", 32, "--epochs", 1, "--quiet"]
+    refused(stcsm_faces("train", without, "--out", tmp_path / "o", *arguments), "Copy them again, or delete their rows")
+    arguments[-1:] = ["--batch-size", 1000]
+    refused(stcsm_faces("train", trained / "crops", "--out", tmp_path / "p", *arguments), "a --batch-size of at most")
 
 
 def test_results_of_others_are_left_alone(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anndata as ad
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -238,6 +239,135 @@ def test_weights_that_are_no_archive_are_refused(bulb, tmp_path):
     (tmp_path / "text.npz").write_text("no archive")
     with pytest.raises(ValueError, match="archive"):
         model.load_published_weights(tmp_path / "text.npz")
+
+
+@pytest.fixture(scope="module")
+def weights(golden_dir):
+    with np.load(golden_dir / "st_weights_seed0.npz", allow_pickle=False) as held:
+        return dict(held)
+
+
+def keras_file(path, weights, *, nested=("dec",), whole=False, first=7):
+    """The file that Keras 2 writes for an encoder and a decoder, the halves in `nested` as models of their own."""
+    halves: dict[str, dict[str, dict[str, np.ndarray]]] = {"enc": {}, "dec": {}}
+    for key, array in weights.items():
+        half, layer, role = key.split("__")
+        base, _, number = layer.rpartition("_") if layer[-1].isdigit() and layer != "conv2d" else (layer, "", "0")
+        # numbers continue from what the process had built before
+        halves[half].setdefault(f"{base}_{int(number) + first}", {})[role] = array
+    with h5py.File(path, "w") as file:
+        root = file.create_group("model_weights") if whole else file
+        listed = ["input_1"]
+        root.create_group("input_1").attrs["weight_names"] = np.array([], dtype="S1")
+        for n, (half, layers) in enumerate(halves.items()):
+            order = sorted(layers, key=layer_order(half, layers))
+            groups = {f"model_{n + 3}": order} if half in nested else {name: [name] for name in order}
+            for group_name, members in groups.items():
+                arrays = [(f"{name}/{role}:0", a) for name in members for role, a in layers[name].items()]
+                # a nested model lists what is trained first, and all moving averages after that
+                arrays.sort(key=lambda item: "moving" in item[0])
+                group = root.create_group(group_name)
+                group.attrs["weight_names"] = [name.encode() for name, _ in arrays]
+                for name, array in arrays:
+                    group.create_dataset(name, data=array)
+            listed += groups
+        root.attrs["layer_names"] = [name.encode() for name in listed]
+    return path
+
+
+def layer_order(half, layers):
+    """Layers in the order in which the published code builds them: conv and norm in turn, then dense."""
+    by_kind: dict[str, list[str]] = {}
+    for name in layers:
+        by_kind.setdefault(name.rpartition("_")[0], []).append(name)
+    conv, norm, dense, transposed = (
+        sorted(by_kind.get(kind, []), key=lambda name: int(name.rpartition("_")[2]))
+        for kind in ("conv2d", "batch_normalization", "dense", "conv2d_transpose")
+    )
+    if half == "enc":
+        turns = [name for pair in zip(conv + dense[:2], norm, strict=True) for name in pair] + dense[2:]
+    else:
+        turns = [dense[0], norm[0], *(n for pair in zip(transposed, norm[1:], strict=True) for n in pair), conv[0]]
+    return turns.index
+
+
+@pytest.mark.parametrize("nested", [(), ("dec",), ("enc", "dec")])
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_keras_file_gives_the_latents_and_images_of_the_archive(bulb, golden_dir, weights, tmp_path, nested, whole):
+    one, two = GeneVAE.published(bulb, seed=0), GeneVAE.published(bulb, seed=1)
+    one.load_published_weights(golden_dir / "st_weights_seed0.npz")
+    two.load_published_weights(keras_file(tmp_path / "vae.hdf5", weights, nested=nested, whole=whole))
+    assert two.is_trained
+    z = one.get_latent_representation()
+    np.testing.assert_allclose(two.get_latent_representation(), z, atol=1e-6, equal_nan=True)
+    drawn = np.nan_to_num(z[:2])
+    np.testing.assert_allclose(two.decode_images(drawn), one.decode_images(drawn), atol=1e-6)
+
+
+def without_a_layer(file):
+    del file["conv2d_8"]
+
+
+def without_an_array(file):
+    del file["conv2d_8/conv2d_8/bias:0"]
+
+
+def not_a_number(file):
+    file["model_4/conv2d_10/bias:0"][0] = np.nan  # the last one that is read
+
+
+def another_shape(file):
+    del file["model_4/conv2d_10/kernel:0"]
+    file["model_4/conv2d_10/kernel:0"] = np.zeros((5, 5, 16, 1), np.float32)
+
+
+def text_for_numbers(file):
+    del file["conv2d_8/conv2d_8/bias:0"]
+    file["conv2d_8/conv2d_8/bias:0"] = np.array([b"x"] * 32)
+
+
+def fewer_layers(file):
+    file.attrs["layer_names"] = file.attrs["layer_names"][:-1]
+
+
+def another_file(file):
+    del file.attrs["layer_names"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (without_a_layer, "layer 'conv2d_8' .*is the file complete"),
+        (without_an_array, "bias:0' .*is the file complete"),
+        (not_a_number, "finite weights, found NaN or infinity in conv2d_10/bias"),
+        (another_shape, r"conv2d_10/kernel to fit decoder\.layers.*found \(1, 16, 5, 5\)"),
+        (text_for_numbers, "is the file complete"),
+        (fewer_layers, "found 5: .*give the weights of the published model"),
+        (another_file, "attribute 'layer_names'"),
+    ],
+)
+def test_damaged_keras_files_change_nothing(bulb, weights, tmp_path, spoil, message):
+    path = keras_file(tmp_path / "vae.hdf5", weights)
+    with h5py.File(path, "a") as file:
+        spoil(file)
+    model = GeneVAE.published(bulb)
+    before = model.fingerprint()
+    with pytest.raises(ValueError, match=message):
+        model.load_published_weights(path)
+    assert model.fingerprint() == before
+    assert not model.is_trained
+
+
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.99])
+def test_a_keras_file_that_is_cut_short_is_refused(bulb, weights, tmp_path, share):
+    path = keras_file(tmp_path / "vae.hdf5", weights)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    model = GeneVAE.published(bulb)
+    before = model.fingerprint()
+    with pytest.raises(ValueError, match="found another or a damaged one"):
+        model.load_published_weights(path)
+    assert model.fingerprint() == before
 
 
 def test_a_last_batch_of_one_gene_is_trained_on(bulb):

@@ -26,7 +26,7 @@ class CelebA(ImageFolder):
     Parameters
     ----------
     root
-        Folder of the official archive or of the Kaggle copy; images and tables are searched for below it.
+        Folder of the official archive (jpg or png) or of the Kaggle copy; images and tables are searched for below it.
     size
         Crops are resized to ``size`` x ``size`` pixels.
     crop
@@ -111,7 +111,7 @@ class _Layout:
 def _find_layout(root: str | Path, images: str | Path | None, attributes: str | Path | None) -> _Layout:
     """Find images and tables below ``root``, in the folders of the official archive or of the Kaggle copy.
 
-    Of several tables the one nearest to ``root`` is used, text before csv. Images are in a folder
+    Of several tables the one nearest to ``root`` is used, text before csv and tsv. Images are in a folder
     ``img_align_celeba`` (nested or not, or ``..._png``), or in ``root`` itself. ``images`` and ``attributes`` replace
     the search.
 
@@ -151,7 +151,7 @@ def _folders(root: Path) -> list[Path]:
 
 def _find_table(folders: list[Path], name: str) -> Path | None:
     for folder in folders:
-        for suffix in (".txt", ".csv"):
+        for suffix in (".txt", ".csv", ".tsv"):
             if (folder / f"{name}{suffix}").is_file():
                 return folder / f"{name}{suffix}"
     return None

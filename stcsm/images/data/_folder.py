@@ -54,6 +54,8 @@ class Inventory:
         Images whose crop is outside the image entirely (with ``outside="skip"``, even in part).
     clipped
         Images whose crop is partly outside the image; they are used.
+    by_stem
+        Files whose suffix is not the listed one (``000001.png`` for ``000001.jpg``); they are used.
     """
 
     listed: int
@@ -63,6 +65,7 @@ class Inventory:
     unplaced: tuple[str, ...] = ()
     empty: tuple[str, ...] = ()
     clipped: tuple[str, ...] = ()
+    by_stem: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         kinds = {
@@ -71,6 +74,7 @@ class Inventory:
             "without landmarks": self.unplaced,
             "with an empty crop": self.empty,
             "with a clipped crop": self.clipped,
+            "with another suffix than listed": self.by_stem,
         }
         counts = [
             f"{len(names)} {what} ({names[0]}{', ...' if len(names) > 1 else ''})"
@@ -88,8 +92,9 @@ class ImageFolder(ImageSet):
     folder
         The folder that directly contains the images (jpg, jpeg or png).
     attributes
-        A table: csv, tsv or CelebA's text format (first column: file names; values -1/1, 0/1 or true/false), or a
-        DataFrame indexed by file names.
+        A table separated by commas, semicolons or tabs, or in CelebA's text format (first column: file names; values
+        -1/1, 0/1 or true/false), or a DataFrame indexed by file names. A name that no file has stands for the file that
+        differs in its suffix only, as in CelebA's release of png files, whose tables say jpg.
     partition
         A table of 0 (train), 1 (validation), 2 (test) per file name, a Series of ``train``, ``valid``, ``test``, or
         None.
@@ -110,7 +115,7 @@ class ImageFolder(ImageSet):
     Raises
     ------
     ValueError
-        If a table is damaged, or lists no image of the folder.
+        If a table is damaged, lists no image of the folder, or a name stands for several files.
     FileNotFoundError
         If the folder or a table does not exist.
     """
@@ -151,6 +156,9 @@ class ImageFolder(ImageSet):
         table = attributes_from(attributes) if isinstance(attributes, pd.DataFrame) else read_attributes(attributes)
         parts = read_partition(partition) if isinstance(partition, str | Path) else partition
         files = _list_images(folder)
+        listed = table.index
+        table = table.set_axis(_named_as(listed, pd.Index(list(files)), "the attribute table"))
+        by_stem = tuple(table.index[table.index != listed])
         present = np.array([files.get(name, 0) > 0 for name in table.index], dtype=bool)
         self.folder, self.resample, self.outside = folder, resample, outside
         self._masks = None if masks is None else Path(masks)
@@ -158,7 +166,7 @@ class ImageFolder(ImageSet):
             raise FileNotFoundError(f"Expected a folder of masks, found no folder {self._masks}.")
         if not present.any():
             raise ValueError(_no_overlap(table.index, list(files), folder))
-        excluded = {"missing": tuple(table.index[~present])}
+        excluded = {"by_stem": by_stem, "missing": tuple(table.index[~present])}
         if excluded["missing"] and missing == "error":
             raise ValueError(
                 f"Expected an image for every row, found none for {len(excluded['missing'])}, first "
@@ -169,14 +177,18 @@ class ImageFolder(ImageSet):
         self._boxes: NDArray[np.int64] | None = None
         self._source_size: tuple[int, int] | None = None
         if landmarks is not None:
-            used, without_crop = self._set_boxes(used, read_landmarks(landmarks), outside)
+            points = read_landmarks(landmarks)
+            points = points.set_axis(_named_as(points.index, used.index, str(landmarks)))
+            used, without_crop = self._set_boxes(used, points, outside)
             excluded |= without_crop
         self.inventory = Inventory(listed=len(table), used=len(used), extra=extra, **excluded)
-        if any((self.inventory.missing, self.inventory.unplaced)):
+        if any((self.inventory.missing, self.inventory.unplaced, by_stem)):
             warnings.warn(f"{self.inventory}.", stacklevel=3)
         if not len(used):
             raise ValueError(f"Expected at least one usable image, found none: {self.inventory}.")
-        super().__init__(used, None if parts is None else parts.reindex(used.index), size)
+        if parts is not None:
+            parts = parts.set_axis(_named_as(parts.index, used.index, "the partition")).reindex(used.index)
+        super().__init__(used, parts, size)
 
     def _set_boxes(
         self, table: pd.DataFrame, landmarks: pd.DataFrame, outside: str
@@ -307,13 +319,45 @@ def _list_images(folder: Path) -> dict[str, int]:
     return dict(sorted(sizes.items()))
 
 
+def _named_as(names: pd.Index, files: pd.Index, source: str) -> pd.Index:
+    """Names of a table as the files have them: exactly, else by the stem; names without a file stay.
+
+    Raises
+    ------
+    ValueError
+        If a name stands for several files that differ in their suffix, or a file for several names.
+    """
+    other = ~names.isin(files)
+    free = files[~files.isin(names)]
+    if not other.any() or not len(free):
+        return names
+    stems, wanted = pd.Index(free.map(_stem)), pd.Index(names[other].map(_stem))
+    for what, found, held in (("file", stems, free), ("name", wanted, names[other])):
+        several = found[found.duplicated()].intersection(wanted if what == "file" else stems)
+        if len(several):
+            those = ", ".join(map(str, held[found == several[0]]))
+            raise ValueError(
+                f"Expected one {what} for {several[0]!r}, found {those} (the suffixes of {source} are not those of the "
+                "files); remove one of them, or list the files with their suffixes."
+            )
+    at = stems.get_indexer(wanted)
+    renamed = names[other].to_numpy(dtype=object, copy=True)
+    renamed[at >= 0] = free[at[at >= 0]]
+    whole = names.to_numpy(dtype=object, copy=True)
+    whole[other] = renamed
+    return pd.Index(whole, name=names.name)
+
+
+def _stem(name: str) -> str:
+    """The name without the suffix of an image."""
+    base, dot, suffix = str(name).rpartition(".")
+    return base if dot and f".{suffix.lower()}" in SUFFIXES else str(name)
+
+
 def _no_overlap(names: pd.Index, files: list[str], folder: Path) -> str:
     if not files:
         return f"Expected images ({', '.join(SUFFIXES)}) in {folder}, found none; give the folder that contains them."
-    stem = {Path(f).stem: f for f in files}
-    near = stem.get(Path(str(names[0])).stem) or next(
-        iter(difflib.get_close_matches(str(names[0]), files, n=1)), files[0]
-    )
+    near = next(iter(difflib.get_close_matches(str(names[0]), files, n=1)), files[0])
     return (
         f"Expected {folder} to contain the images that the table lists, such as {names[0]}, found others, such as "
         f"{near}; give the table that belongs to the folder, with the names of its files."

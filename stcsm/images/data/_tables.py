@@ -33,8 +33,9 @@ def read_attributes(path: str | Path) -> pd.DataFrame:
     Parameters
     ----------
     path
-        CelebA's ``list_attr_celeba.txt`` (a count, a line of names, then ``000001.jpg -1 1 ...``) or a csv or tsv whose
-        first column, or the one called ``image_id``, holds the names of the images. Values are -1/1, 0/1 or true/false.
+        CelebA's ``list_attr_celeba.txt`` (a count, a line of names, then ``000001.jpg -1 1 ...``) or a table separated
+        by commas, semicolons or tabs whose first column, or the one called ``image_id``, holds the names of the images.
+        Values are -1/1, 0/1 or true/false.
 
     Returns
     -------
@@ -66,7 +67,7 @@ def read_landmarks(path: str | Path) -> pd.DataFrame:
 
 
 def read_partition(path: str | Path) -> pd.Series:
-    """Read ``list_eval_partition`` (.txt without a header, or .csv).
+    """Read ``list_eval_partition``: text without a header, or a table with commas, semicolons or tabs.
 
     Returns ``train``, ``valid`` or ``test`` for each image.
 
@@ -76,7 +77,7 @@ def read_partition(path: str | Path) -> pd.Series:
         If a name occurs twice or a value is not 0, 1 or 2.
     """
     path = Path(path)
-    table = _read(path) if path.suffix.lower() == ".csv" else _read_text(path, header=False)
+    table = _read(path, names_first=False)
     if table.shape[1] != 1:
         raise ValueError(f"Expected one number per image in {path}, found {table.shape[1]} columns.")
     values = _numbers(table, str(path)).iloc[:, 0]
@@ -122,19 +123,39 @@ def attributes_from(table: pd.DataFrame, source: str = "the attribute table") ->
     return pd.DataFrame(values > 0, index=numbers.index, columns=numbers.columns)
 
 
-def _read(path: str | Path) -> pd.DataFrame:
+def _read(path: str | Path, *, names_first: bool = True) -> pd.DataFrame:
+    """Read a table indexed by the names of the images.
+
+    Text that is separated by blanks has a line of names first if `names_first` says so; of other tables the first line
+    shows whether it holds names.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"Expected a table at {path}, found no such file.")
-    separators = {".csv": ",", ".tsv": "\t"}
-    if path.suffix.lower() not in separators:
-        return _read_text(path, header=True)
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+        head = [line for _, line in zip(range(2), (line for line in lines if line.strip()), strict=False)]
+    separator = _separator("".join(head), path.suffix.lower())
+    if separator is None:
+        return _read_text(path, header=names_first)
+    last = "".join(head[:1]).split(separator)[-1].strip(' "\n')
+    header = names_first or path.suffix.lower() == ".csv" or not _is_number(last)
     try:
         table = pd.read_csv(
-            path, sep=separators[path.suffix.lower()], dtype={0: str, "image_id": str}, skipinitialspace=True
+            path,
+            sep=separator,
+            header=0 if header else None,
+            dtype={0: str, "image_id": str},
+            skipinitialspace=True,
+            encoding="utf-8-sig",
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"Expected a table in {path}, found a damaged file: {error}") from error
+    if isinstance(table.index, pd.MultiIndex):
+        raise ValueError(
+            f"Expected one value for each of the {table.shape[1]} names in {path}, found {table.index.nlevels} more."
+        )
+    if not isinstance(table.index, pd.RangeIndex):  # no cell above the names of the images, as R writes tables
+        return table.set_axis(pd.Index(table.index, name="image_id"))
     # Some copies have an unnamed column of row numbers before the names.
     names = "image_id" if "image_id" in table.columns else table.columns[0]
     index = table.pop(names)
@@ -142,11 +163,25 @@ def _read(path: str | Path) -> pd.DataFrame:
     return table.set_axis(pd.Index(index, name="image_id"))
 
 
+def _separator(head: str, suffix: str) -> str | None:
+    """What separates the cells of a table's first two lines; None for blanks."""
+    known = {".csv": ",", ".tsv": "\t"}
+    likely = [*([known[suffix]] if suffix in known else []), ";", ",", *("\t" if suffix in known else "")]
+    most = max(likely, key=head.count)  # of equals the first, which is what the name of the file says
+    return most if head.count(most) or suffix in known else None
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
 def _read_text(path: Path, header: bool) -> pd.DataFrame:
-    if not path.is_file():
-        raise FileNotFoundError(f"Expected a table at {path}, found no such file.")
     count, names, skip = None, None, 0
-    with path.open(encoding="utf-8", errors="replace") as lines:
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
         if header:
             line = next(lines, "").split()
             if len(line) == 1 and line[0].isdigit():

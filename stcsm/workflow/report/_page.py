@@ -11,7 +11,6 @@ from typing import Any
 
 import anndata as ad
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from anndata import AnnData
 from matplotlib.figure import Figure
@@ -19,6 +18,7 @@ from tqdm.auto import tqdm
 
 from stcsm import _keys, pl
 from stcsm._files import whole_file
+from stcsm.workflow._results import sections_of, spatial_key_of
 from stcsm.workflow.report._read import concept_rows, glance, overview, settings_tables
 
 MOST_CONCEPTS = 60
@@ -119,37 +119,25 @@ def _check_result(adata: AnnData) -> None:
 
 def _maps(adata: AnnData, key: str) -> dict[str, str]:
     """Maps of one concept by heading, one for each section."""
-    spatial_key = _spatial_key(adata)
+    spatial_key = spatial_key_of(adata)
     if spatial_key not in adata.obsm:
         return {}
     made = {}
     for heading, table in (("Concept map", _keys.CONCEPT_MAP), ("Saliency", _keys.CONCEPT_SALIENCY)):
         if table in adata.obsm and key in pd.DataFrame(adata.obsm[table]):
-            for section, part in _sections(adata):
+            for section, part in sections_of(adata):
                 figure = pl.concept_map(part, [key], key=table, spatial_key=spatial_key)
                 figure.axes[0].set_title("")
                 made[f"{heading}, {section}" if section else heading] = _encoded(figure)
     return made
 
 
-def _sections(adata: AnnData) -> list[tuple[str, AnnData]]:
-    """Each section with its name; the whole AnnData, without a name, where there is one section."""
-    column = _keys.sections_key(adata)
-    labels = np.array([]) if column is None else adata.obs[column].astype(str).to_numpy()
-    names = np.unique(labels)
-    return [(str(n), adata[labels == n]) for n in names] if len(names) > 1 else [("", adata)]
-
-
 def _tissue(adata: AnnData) -> str:
     """The image of the section with its spots; empty where there is none."""
-    spatial_key = _spatial_key(adata)
+    spatial_key = spatial_key_of(adata)
     if spatial_key not in adata.obsm or pl.find_image(adata, spatial_key) is None:
         return ""
     return _encoded(pl.section(adata), kind="jpg")
-
-
-def _spatial_key(adata: AnnData) -> str:
-    return str(adata.uns[_keys.UNS].get("setup", {}).get("spatial_key", _keys.SPATIAL))
 
 
 def _sanity(adata: AnnData, keys: list[str]) -> str:

@@ -204,16 +204,23 @@ def test_text_tables_that_are_cut_short_or_uneven(tmp_path: Path) -> None:
 
 def test_names_that_do_not_meet(copy: Path) -> None:
     signs = tables(N)[0]
-    attributes_csv(copy, signs.set_axis([name.replace("jpg", "png") for name in signs.index]))
-    with pytest.raises(ValueError, match=r"such as 000001.png, found others, such as 000001.jpg; .*"):
+    others = [f"face{name}" for name in signs.index]
+    attributes_csv(copy, signs.set_axis(others))
+    with pytest.raises(ValueError, match=r"such as face000001.jpg, found others, such as 000001.jpg; .*"):
         CelebA(copy, size=8)
     attributes_csv(copy, signs)
-    points = tables(N)[1]
-    points.set_axis([name.replace("jpg", "png") for name in points.index]).to_csv(
-        copy / "list_landmarks_align_celeba.csv", index_label="image_id"
-    )
-    with pytest.raises(ValueError, match=r"landmarks for names such as 000001.jpg, found names such as 000001.png; .*"):
+    tables(N)[1].set_axis(others).to_csv(copy / "list_landmarks_align_celeba.csv", index_label="image_id")
+    with pytest.raises(ValueError, match=r"landmarks for names such as 000001.jpg, found names such as face000001.jpg"):
         CelebA(copy, size=8)
+
+
+def test_a_name_that_may_be_either_of_two_files_is_refused(tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpeg", "b.png"):
+        Image.fromarray(gradient()).convert("RGB").save(tmp_path / name)
+    with pytest.raises(ValueError, match=r"Expected one file for 'a', found a.jpeg, a.png .*suffixes"):
+        ImageFolder(tmp_path, pd.DataFrame({"x": [1, 0]}, index=["a.jpg", "b.jpg"]), size=8)
+    with pytest.raises(ValueError, match=r"Expected one name for 'b', found b.jpg, b .*suffixes"):
+        ImageFolder(tmp_path, pd.DataFrame({"x": [1, 0, 0]}, index=["a.png", "b.jpg", "b"]), size=8)
 
 
 def test_names_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:

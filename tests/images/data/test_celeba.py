@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,81 @@ def test_crop_is_exact_on_lossless_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_png_release_whose_tables_say_jpg(tmp_path: Path) -> None:
+    """CelebA's lossless images have the tables of the others."""
+    official(tmp_path, N)
+    jpg = tmp_path / "Img" / "img_align_celeba"
+    jpg.rename(tmp_path / "Img" / "aside")
+    write_images(tmp_path / "Img" / "img_align_celeba_png", N, "png")
+    signs, points, part = tables(N)
+    with pytest.warns(UserWarning, match=r"12 of 12 images used; .*12 with another suffix than listed \(000001.png, "):
+        data = CelebA(tmp_path, size=64, images=tmp_path / "Img" / "img_align_celeba_png")
+    assert list(data.names) == [name.replace("jpg", "png") for name in names(N)]
+    np.testing.assert_array_equal(data.attributes, signs > 0)
+    np.testing.assert_array_equal(data.partition, np.array(["train", "valid", "test"])[part])
+    assert data.inventory.missing == data.inventory.extra == data.inventory.unplaced == ()
+    assert data.inventory.by_stem == tuple(data.names)
+    wanted = expected_crop(points.iloc[3].to_numpy(), 64)
+    np.testing.assert_array_equal(data[3].permute(1, 2, 0), wanted)
+
+
+def test_of_two_files_of_one_stem_the_listed_one_is_taken(tmp_path: Path) -> None:
+    write_images(tmp_path, 3, "jpg")
+    write_images(tmp_path, 3, "png")
+    data = ImageFolder(tmp_path, tables(3)[0], size=8)
+    assert list(data.names) == names(3)
+    assert data.inventory.by_stem == ()
+    assert data.inventory.extra == ("000001.png", "000002.png", "000003.png")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "JPG", "jpeg", "png", ""])
+def test_rows_keep_their_values_whatever_suffix_the_table_says(tmp_path: Path, suffix: str) -> None:
+    write_images(tmp_path, 4, "png")
+    signs = tables(4)[0].iloc[::-1]
+    listed = signs.set_axis([name.replace(".jpg", f".{suffix}" if suffix else "") for name in signs.index])
+    part = pd.Series(["train", "valid", "test", "train"], index=signs.index)  # says jpg, in the same order
+    if suffix == "png":
+        data = ImageFolder(tmp_path, listed, partition=part, size=8)
+    else:
+        with pytest.warns(UserWarning, match="another suffix"):
+            data = ImageFolder(tmp_path, listed, partition=part, size=8)
+    assert list(data.names) == [f"00000{k}.png" for k in (4, 3, 2, 1)]
+    np.testing.assert_array_equal(data.attributes, signs > 0)
+    assert list(data.partition) == list(part)
+
+
+@pytest.mark.parametrize("separator", [";", ",", "\t"])
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "txt"])
+@pytest.mark.parametrize("corner", [True, False])
+def test_tables_with_semicolons_commas_or_tabs(tmp_path: Path, separator: str, suffix: str, corner: bool) -> None:
+    """As spreadsheets and R write them, with a byte order mark and quotes, or without a cell above the names."""
+    signs, points, part = tables(N)
+    write_images(tmp_path / "img", N)
+    for name, table in {"attributes": signs, "landmarks": points, "partition": part.to_frame()}.items():
+        text = table.to_csv(sep=separator, quoting=csv.QUOTE_NONNUMERIC)
+        text = text if corner else text.partition(separator)[2]
+        (tmp_path / f"{name}.{suffix}").write_text(text, encoding="utf-8-sig")
+    if suffix == "txt" and separator == "\t":  # blanks, the official layout of .txt
+        (tmp_path / "partition.txt").write_text("".join(f"{k}\t{v}\n" for k, v in part.items()))
+        for name, table in {"attributes": signs, "landmarks": points}.items():
+            text = table.to_csv(sep="\t")
+            (tmp_path / f"{name}.txt").write_text(text if corner else text.partition("\t")[2])
+    tables_of = {name: tmp_path / f"{name}.{suffix}" for name in ("attributes", "landmarks", "partition")}
+    data = CelebA(tmp_path, size=16, images=tmp_path / "img", **tables_of)
+    np.testing.assert_array_equal(data.attributes, signs > 0)
+    np.testing.assert_array_equal(data.partition, np.array(["train", "valid", "test"])[part])
+    wanted = expected_crop(points.iloc[2].to_numpy(), 16)
+    assert np.abs(data[2].permute(1, 2, 0).numpy().astype(int) - wanted).max() <= 5  # JPEG
+
+
+def test_a_partition_with_semicolons_and_no_names_above(tmp_path: Path) -> None:
+    signs, _, part = tables(N)
+    write_images(tmp_path, N)
+    (tmp_path / "partition.txt").write_text("".join(f"{k};{v}\n" for k, v in part.items()))
+    data = ImageFolder(tmp_path, signs, partition=tmp_path / "partition.txt", size=8)
+    np.testing.assert_array_equal(data.partition, np.array(["train", "valid", "test"])[part])
+
+
 @pytest.mark.parametrize("make", [official, kaggle])
 def test_a_thousand_images(make, tmp_path: Path) -> None:
     data = CelebA(make(tmp_path, 1000), size=64)
