@@ -39,7 +39,7 @@ def test_same_labels_from_every_form(write, adata, text, name):
 
 
 def test_labels_keep_their_text(write):
-    labels = ["3: Outer, Plexiform", "L2/3", "couche été", "None", "0"]
+    labels = ["3: Outer, Plexiform", "L2/3", "couche été", "nonet", "0"]
     text = "spot,layer\n" + "".join(f'{i}x1,"{label}"\n' for i, label in enumerate(labels))
     assert read_labels(write(text)).tolist() == labels
 
