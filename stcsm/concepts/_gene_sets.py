@@ -62,8 +62,8 @@ def gene_set(name: str, genes: object, weights: Iterable[object] | None = None) 
     Raises
     ------
     ValueError
-        If the name is blank, the set is empty, a gene name is no text or whole number, blank or a sign alone, a weight is NaN,
-        infinite or not a number, a gene is given twice with different weights, or all weights are zero.
+        If the name is blank, the set is empty, a gene name is no text or whole number, blank or a sign alone, a weight
+        is NaN, infinite or not a number, a gene is given twice with different weights, or all weights are zero.
     """
     if not isinstance(name, str) or not name.strip():
         raise ValueError(f"Expected a name for the gene set, found {name!r}.")
@@ -302,8 +302,8 @@ def _no_descriptions(path: str | os.PathLike[str], lines: list[list[str]], known
     found = share > 0.5 or (len(hits) >= 3 and share >= of_rest / 2 and prose <= len(second) / 10)
     if found:
         logger.warning(
-            f"{path}: no descriptions: the second field is a gene of the data in {len(hits)} of {len(lines)} lines, such "
-            f"as {hits[0]!r}; it is taken as a gene of its set. If these are descriptions, put 'na' in their place."
+            f"{path}: no descriptions: the second field is a gene of the data in {len(hits)} of {len(lines)} lines, "
+            f"such as {hits[0]!r}; it is taken as a gene of its set. If these are descriptions, write 'na' there."
         )
     return found
 

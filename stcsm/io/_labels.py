@@ -103,11 +103,13 @@ def read_labels(path: str | Path, *, column: str | None = None) -> pd.Series:
             f"in {path}; remove the lines that are wrong."
         )
     rest = [i for i in range(len(header)) if i not in spots]
-    table = pd.DataFrame([[cells[i] for i in rest] for _, cells in body], columns=[header[i] for i in rest], dtype=object)
+    table = pd.DataFrame(
+        [[cells[i] for i in rest] for _, cells in body], columns=[header[i] for i in rest], dtype=object
+    )
     if column is None and not headless and _is_one_hot(table):
         labels = _from_one_hot(table, [f"line {n}" for n, _ in body], str(path))
     else:
-        chosen = _choose(list(table), column, path)
+        chosen = _choose([header[i] for i in rest], column, path)
         labels = pd.Series(table.iloc[:, chosen], name=table.columns[chosen])
         if doubtful := int(labels.str.lower().isin(_NAMES).sum()):
             warnings.warn(
@@ -163,9 +165,10 @@ def add_labels(
         raise ValueError(
             f"Expected a new column, found {key!r} in adata.obs; choose another key= or say overwrite=True."
         )
-    given = isinstance(labels, (pd.Series, pd.DataFrame))
-    source = "the labels given" if given else str(labels)
-    series = _in_memory(labels, column) if given else read_labels(labels, column=column)
+    if isinstance(labels, (pd.Series, pd.DataFrame)):
+        source, series = "the labels given", _in_memory(labels, column)
+    else:
+        source, series = str(labels), read_labels(labels, column=column)
     if twice := duplicated([as_text(name) for name in series.index]):
         raise ValueError(
             f"Expected one label a spot, found {len(twice)} spots that occur more than once ({', '.join(twice[:5])})."
@@ -281,23 +284,24 @@ def _by_position(adata: ad.AnnData, series: pd.Series) -> tuple[pd.Series, str] 
     if share_of_array_positions(list(series.index)) < 1:
         return None
     theirs = parse_array_positions(list(series.index))
-    best, frame, most = {}, "", min(len(series), adata.n_obs) / 2
+    best: dict[int, int] = {}
+    frame = ""
     for name, ours in _frames(adata):
         known = np.flatnonzero(np.isfinite(ours).all(axis=1))
-        if len(known) < 2:
-            continue
+        if len(known) < 2 or len(np.unique(ours[known], axis=0)) < len(known):
+            continue  # of sections in one frame, a position belongs to several spots
         tree = cKDTree(ours[known])
-        spacing = float(np.median(tree.query(ours[known], k=2, p=np.inf)[0][:, 1]))
-        distance, spot = tree.query(theirs, p=np.inf)
-        back = cKDTree(theirs).query(ours[known], p=np.inf)[1]
-        mutual = (distance <= spacing / 2) & (back[spot] == np.arange(len(theirs)))
-        if mutual.sum() > most:
-            best, frame, most = dict(zip(np.flatnonzero(mutual), known[spot[mutual]], strict=True)), name, mutual.sum()
+        spacing = float(np.median(np.asarray(tree.query(ours[known], k=2, p=np.inf)[0])[:, 1]))
+        distance, spot = map(np.asarray, tree.query(theirs, p=np.inf))
+        back = np.asarray(cKDTree(theirs).query(ours[known], p=np.inf)[1])
+        mutual = np.flatnonzero((distance <= spacing / 2) & (back[spot] == np.arange(len(theirs))))
+        if len(mutual) > max(len(best), min(len(theirs), adata.n_obs) / 2):
+            best, frame = dict(zip(mutual.tolist(), known[spot[mutual]].tolist(), strict=True)), name
     if not best:
         return None
     names = [as_text(adata.obs_names[best[i]]) if i in best else old for i, old in enumerate(series.index)]
-    i = next(iter(best))
-    return series.set_axis(pd.Index(names, dtype=object)), f"{frame} (as {series.index[i]!r} to {names[i]!r})"
+    first = next(iter(best))
+    return series.set_axis(pd.Index(names, dtype=object)), f"{frame} (as {series.index[first]!r} to {names[first]!r})"
 
 
 def _frames(adata: ad.AnnData) -> Iterable[tuple[str, np.ndarray]]:

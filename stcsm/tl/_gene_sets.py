@@ -216,9 +216,9 @@ def _say_which_rows(adata: AnnData, index: GeneIndex, found: GeneSetMatch) -> No
     others = f", and {', '.join(map(repr, found.ambiguous[1:4]))}" if len(found.ambiguous) > 1 else ""
     others += f" and {len(found.ambiguous) - 4} more" if len(found.ambiguous) > 4 else ""
     logger.warning(
-        f"several rows among the {index.what} belong to {len(found.ambiguous)} of the genes asked for; the row with the "
-        f"most counts is taken: for {name!r} it is {names[first]!r} ({index.totals[first]:.0f} counts) and not "
-        f"{names[second]!r} ({index.totals[second]:.0f}){f' or {len(more)} more' if more else ''}{others}"
+        f"several rows among the {index.what} belong to {len(found.ambiguous)} of the genes asked for; the row "
+        f"with the most counts is taken: for {name!r} it is {names[first]!r} ({index.totals[first]:.0f} counts) and "
+        f"not {names[second]!r} ({index.totals[second]:.0f}){f' or {len(more)} more' if more else ''}{others}"
     )
 
 
@@ -265,7 +265,9 @@ def _given_sets(adata: AnnData, genes: Any, index: GeneIndex) -> _Source:
                 f"Expected a column of adata.var or a GMT file, found {genes!r}, which is neither; there are the "
                 f"columns {sorted(map(str, adata.var))}"
             )
-        return _Source(read_gmt(existing_file(genes, "a GMT file"), known_genes=filter(None, index.names)), "genes", False)
+        return _Source(
+            read_gmt(existing_file(genes, "a GMT file"), known_genes=filter(None, index.names)), "genes", False
+        )
     if isinstance(genes, pd.DataFrame):
         return _Source(_network(genes), "genes", False)
     hand_made = not isinstance(genes, GeneSet) and not (
@@ -359,8 +361,8 @@ def _var_column(column: pd.Series) -> list[GeneSet]:
     modules = sorted(known.unique())
     if there.dtype.kind == "f" and len(modules) > MOST_NUMBERS:
         raise ValueError(
-            f"Expected a boolean or categorical column of adata.var, found {len(modules)} different numbers in {name!r}; "
-            f"if they are modules, make them integers: adata.var[{name!r}].astype('Int64')"
+            f"Expected a boolean or categorical column of adata.var, found {len(modules)} different numbers in "
+            f"{name!r}; if they are modules, make them integers: adata.var[{name!r}].astype('Int64')"
         )
     if set(modules) <= {"True", "False"}:  # of booleans beside NaN, which are objects, and categories in a file
         return gene_sets({name: list(known.index[known == "True"])})
@@ -393,8 +395,8 @@ def label_texts(adata: AnnData, column: str) -> pd.Series:
         name = next(iter(said))
         logger.warning(
             f"{sum(said.values())} spots of adata.obs[{column!r}] have a text that stands for no label "
-            f"({first_few(map(repr, said))}) and count as spots without one; if {name!r} is the name of a label, rename it: "
-            f"adata.obs[{column!r}] = adata.obs[{column!r}].astype(object).replace({name!r}, 'another name')"
+            f"({first_few(map(repr, said))}) and count as spots without one; if {name!r} is the name of a label, "
+            f"rename it: adata.obs[{column!r}] = adata.obs[{column!r}].astype(object).replace({name!r}, 'another name')"
         )
     return pd.Series(text[codes], index=adata.obs_names, dtype=object)
 
