@@ -11,6 +11,7 @@ import torch
 from anndata import AnnData
 from scipy import sparse
 
+from stcsm._text import as_text
 from stcsm.concepts import ESTIMATORS, GeneSetMatch, GroupProfiles, concept_info, concept_vectors, group_profiles
 from stcsm.models import GeneVAE
 from stcsm.tl._gene_sets import MatchedSets, chosen_groups, group_labels, match_gene_sets
@@ -222,7 +223,7 @@ def _from_genes(
                 label=label,
                 source=kind,
                 estimator=estimator,
-                genes=np.asarray(var_names[rows.indices[own]], dtype=object),
+                genes=np.array([as_text(g) for g in var_names[rows.indices[own]]], dtype=object),
                 weights=rows.data[own],
                 vectors=vectors[k],
                 info={

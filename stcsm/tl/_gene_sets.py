@@ -90,7 +90,7 @@ class MatchedSets:
     def genes(self) -> dict[str, list[str]]:
         """Genes of each set that were found, by the names that the AnnData has for them."""
         return {
-            name: list(self.gene_names[found.weights[[k]].indices])
+            name: [as_text(gene) for gene in self.gene_names[found.weights[[k]].indices]]
             for _, found in self.sources
             for k, name in enumerate(found.names)
         }

@@ -12,6 +12,7 @@ import scanpy as sc
 
 from stcsm import tl
 from stcsm.concepts import gene_set
+from stcsm.models import GeneVAE
 
 ALL = [f"{c}{i}" for c in "abc" for i in range(30)]
 
@@ -304,3 +305,25 @@ def test_identifiers_of_any_type_are_matched_by_their_text(tissue, model, dtype)
         assert tl.match_gene_sets(tissue, genes={"x": asked}, match="id").genes == {"x": ["a1", "a2"]}
     net = pd.DataFrame({"source": "T", "target": [101, 102]})
     assert tl.match_gene_sets(tissue, genes=net, match="id").genes == {"T": ["a1", "a2"]}
+
+
+@pytest.mark.parametrize("kind", ["categories", "string", "integers"])
+def test_names_of_any_type_go_through_the_whole_analysis(tissue, kind):
+    adata = tissue.copy()
+    if kind == "integers":
+        adata.var_names, adata.obs_names = pd.Index(range(1000, 1090)), pd.Index(range(64))
+        asked, expected = [1000, "1001"], {"1000", "1001"}
+    else:
+        dtype = {"categories": "category", "string": "string"}[kind]
+        adata.var_names, adata.obs_names = adata.var_names.astype(dtype), adata.obs_names.astype(dtype)
+        asked, expected = ["a0", "a1"], {"a0", "a1"}
+    adata.uns, adata.varm = {}, {}
+    GeneVAE.setup_anndata(adata)
+    model = GeneVAE(adata, n_latent=4, n_hidden=8, smoothing=0)
+    model.train(max_epochs=2, progress=False)
+    tl.concepts(adata, model, genes={"x": asked})
+    tl.saliency(adata, model, genes="concept")
+    assert genes_of(adata, "x") == expected
+    assert np.isfinite(adata.obsm["concept_saliency"].to_numpy()).all()
+    own = np.asarray(adata.varm["concept_score"]["x"])[:2]
+    assert np.isfinite(own).all()
