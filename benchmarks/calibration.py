@@ -131,8 +131,8 @@ def main() -> None:
 
     adata = stcsm.io.read(args.data)
     key = args.labels
-    if os.path.isfile(key):
-        stcsm.io.add_labels(adata, key, key := "calibration_labels")
+    given = key if os.path.isfile(key) else adata.obs[key]
+    stcsm.io.add_labels(adata, given, key := "calibration_labels")
     labels = adata.obs[key].astype(object).where(adata.obs[key].notna(), "").astype(str).to_numpy()
     model = train(adata, args.seed)
     p = calibration(model, adata.X, args.concepts, args.null, args.seed)

@@ -37,12 +37,11 @@ TODAY = ("mean_expression", "score_genes", "ulm", "smoothed_expression", "pca", 
 
 def labels_of(adata, given: str) -> np.ndarray:
     """Label of each spot; "" for spots without one."""
-    if given not in adata.obs:
-        if not Path(given).is_file():
-            raise SystemExit(f"Expected a column of .obs or a CSV, found {given!r}; columns: {sorted(adata.obs)}")
-        io.add_labels(adata, given, "recovery_label")
-        given = "recovery_label"
-    column = adata.obs[given].astype(object)
+    if given not in adata.obs and not Path(given).is_file():
+        raise SystemExit(f"Expected a column of .obs or a CSV, found {given!r}; columns: {sorted(adata.obs)}")
+    # A column, too: texts such as "nan" are no labels.
+    io.add_labels(adata, adata.obs.get(given, given), "recovery_label", overwrite=True)
+    column = adata.obs["recovery_label"].astype(object)
     return column.where(column.notna(), "").astype(str).to_numpy()
 
 

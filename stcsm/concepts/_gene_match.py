@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
+from stcsm._text import as_text, is_missing
 from stcsm.concepts._gene_sets import GeneSet, gene_set
 from stcsm.concepts._latent import FloatArray
 
@@ -34,8 +35,8 @@ class GeneMatch:
     duplicates
         Names that were given more than once.
     ambiguous
-        Names that several rows carry (possible with a symbol column); the first such row stands for the name, as in
-        ``var_names_make_unique``.
+        Names that stand for several rows (:meth:`GeneIndex.rows`); ``index`` has the one with the most counts, or the
+        first where counts are not known.
     """
 
     index: NDArray[np.intp]
@@ -60,8 +61,12 @@ class GeneIndex:
     ----------
     names
         (G,) gene names, or the entries of a ``.var`` column to match on (then missing entries may be None or NaN).
+        Identifiers of any type are known by their text.
     what
         How messages call them, such as ``"gene names of this AnnData"`` or ``"entries of .var['symbol']"``.
+    totals
+        (G,) counts of the genes, or a function that returns them, called when they are first needed. With it, a name
+        may stand for several rows, of which the one with the most counts is taken (:meth:`rows`).
 
     Raises
     ------
@@ -69,14 +74,20 @@ class GeneIndex:
         If there are no names at all.
     """
 
-    def __init__(self, names: Iterable[object], what: str = "gene names of this AnnData") -> None:
-        self.names = [name if isinstance(name, str) else "" for name in names]
+    def __init__(
+        self,
+        names: Iterable[object],
+        what: str = "gene names of this AnnData",
+        totals: ArrayLike | Callable[[], ArrayLike] | None = None,
+    ) -> None:
+        self.names = [name if isinstance(name, str) else "" if is_missing(name) else as_text(name) for name in names]
         self.what = what
+        self._totals = totals
         self._row: dict[str, int] = {}
-        self._repeated: set[str] = set()
+        self._repeated: dict[str, list[int]] = {}
         for row, name in enumerate(self.names):
             if name in self._row:
-                self._repeated.add(name)
+                self._repeated.setdefault(name, [self._row[name]]).append(row)
             elif name:
                 self._row[name] = row
         if not self._row:
@@ -84,6 +95,41 @@ class GeneIndex:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @cached_property
+    def totals(self) -> FloatArray | None:
+        """(G,) counts of the genes; None where they are not known."""
+        if self._totals is None:
+            return None
+        return np.asarray(self._totals() if callable(self._totals) else self._totals, dtype=np.float64)
+
+    def rows(self, name: str) -> list[int]:
+        """Rows that ``name`` stands for, the one to take first: that with the most counts, of equal ones the first.
+
+        Several rows may have one name in a symbol column. Where counts are known, the rows that
+        ``var_names_make_unique`` has renamed (``Gene``, ``Gene-1``, ``Gene-2``) count as one name, too, and so do, for
+        a name that no row has, those that differ from it in case only. One row is taken, not the sum: a model knows
+        genes, not sums of genes.
+        """
+        named = [name] if name in self._row else self.alike(name)
+        if self._totals is not None:
+            named = [one for first in named for one in (first, *self._made_unique(first))]
+        found = sorted({row for one in named for row in self._repeated.get(one, [self._row[one]])})
+        if len(found) < 2 or self.totals is None:
+            return found
+        totals = self.totals
+        return sorted(found, key=lambda row: -totals[row])
+
+    def alike(self, name: str) -> list[str]:
+        """Known names that differ from ``name`` in case only, or not at all."""
+        return self._folded.get(name.strip().casefold(), [])
+
+    def _made_unique(self, name: str) -> list[str]:
+        """Names that ``var_names_make_unique`` gives to further rows of a name."""
+        found: list[str] = []
+        while (further := f"{name}-{len(found) + 1}") in self._row:
+            found.append(further)
+        return found
 
     def match(self, names: Iterable[str], *, missing: str = "report") -> GeneMatch:
         """Rows of ``names``.
@@ -110,12 +156,18 @@ class GeneIndex:
         absent = tuple(name for name in wanted if name not in self._row)
         if absent and missing == "error":
             raise ValueError(self.explain(absent))
+        rows = [self.rows(name) for name in found]
+        # A row that is asked for by its own name stands for no other name.
+        index = [
+            some[0] if self.names[some[0]] == name or self.names[some[0]] not in wanted else self._row[name]
+            for name, some in zip(found, rows, strict=True)
+        ]
         return GeneMatch(
-            index=np.fromiter((self._row[name] for name in found), dtype=np.intp, count=len(found)),
+            index=np.array(index, dtype=np.intp),
             found=found,
             missing=absent,
             duplicates=tuple(name for name, times in wanted.items() if times > 1),
-            ambiguous=tuple(name for name in found if name in self._repeated),
+            ambiguous=tuple(name for name, some in zip(found, rows, strict=True) if len(some) > 1),
         )
 
     def suggest(self, name: str) -> tuple[str, str] | None:
@@ -123,14 +175,14 @@ class GeneIndex:
         for form, reason in ((name.strip(), "blanks around it"), (_without_version(name), "Ensembl version differs")):
             if form != name and form in self._row:
                 return form, reason
-        same = self._folded.get(name.strip().casefold())
+        same = self.alike(name)
         if same:
-            return same, "case differs"
+            return same[0], "case differs" if len(same) == 1 else f"case differs, as in {' and '.join(same[1:3])}"
         bare = self._bare.get(_without_version(name).casefold())
         if bare:
             return bare, "Ensembl version differs"
         close = difflib.get_close_matches(name.casefold(), self._folded, n=1, cutoff=0.75)
-        return (self._folded[close[0]], "closest name") if close else None
+        return (self._folded[close[0]][0], "closest name") if close else None
 
     def explain(self, missing: Sequence[str]) -> str:
         """One sentence about unknown names: how many, which, and what was probably meant."""
@@ -161,16 +213,24 @@ class GeneIndex:
         return text
 
     def ignoring_case(self, names: Iterable[str]) -> list[str]:
-        """Names with their case changed to that of the only entry that differs in case alone; others unchanged."""
-        return [name if name in self._row else (self._folded.get(name.casefold()) or name) for name in names]
+        """Names with their case changed to that of the entry that differs in case alone; others unchanged.
+
+        Of several such entries the one with the most counts is taken; without known counts, none.
+        """
+        return [self._with_case(name) for name in names]
+
+    def _with_case(self, name: str) -> str:
+        alike = [] if name in self._row else self.alike(name)
+        if len(alike) > 1:
+            return name if self._totals is None else self.names[self.rows(name)[0]]
+        return alike[0] if alike else name
 
     @cached_property
-    def _folded(self) -> dict[str, str]:
-        """Case-folded name -> name; '' where several names differ in case only, so that no wrong one is offered."""
-        out: dict[str, str] = {}
+    def _folded(self) -> dict[str, list[str]]:
+        """Case-folded name -> names."""
+        out: dict[str, list[str]] = {}
         for name in self._row:
-            key = name.casefold()
-            out[key] = "" if key in out else name
+            out.setdefault(name.casefold(), []).append(name)
         return out
 
     @cached_property
@@ -197,7 +257,8 @@ def match_genes(
     missing
         ``"report"`` or ``"error"``.
     ignore_case
-        Take ``Penk`` for ``PENK`` where exactly one name differs in case alone.
+        Take ``Penk`` for ``PENK``; where several names differ in case alone, the one with the most counts if these are
+        known (``GeneIndex(totals=)``), and none otherwise.
     what
         How messages call ``var_names``.
 
@@ -239,6 +300,8 @@ class GeneSetMatch:
         For each set kept, its genes that are not in the data.
     skipped
         Name -> reason, of sets that cannot be a concept (``unusable="skip"``).
+    ambiguous
+        Genes, of any of the sets, that stand for several rows (:meth:`GeneIndex.rows`); the first is taken.
     """
 
     names: tuple[str, ...]
@@ -248,6 +311,7 @@ class GeneSetMatch:
     n_usable: NDArray[np.intp]
     missing: tuple[tuple[str, ...], ...]
     skipped: dict[str, str]
+    ambiguous: tuple[str, ...] = ()
 
     @property
     def fraction(self) -> FloatArray:
@@ -298,6 +362,7 @@ def match_gene_sets(
     data: list[FloatArray] = []
     kept: list[tuple[str, int, int, int, tuple[str, ...]]] = []
     skipped: dict[str, str] = {}
+    ambiguous: dict[str, None] = {}
     hint = ""
     for given in sets:
         try:
@@ -314,6 +379,8 @@ def match_gene_sets(
                 raise ValueError(f"Concept {s.name!r}: {reason}{hint}")
             skipped[s.name] = reason
             continue
+        several = [g for g in given.genes if ignore_case and s is not given and len(index.rows(g)) > 1]
+        ambiguous |= dict.fromkeys([*several, *match.ambiguous])
         weight = dict(zip(s.genes, s.weights, strict=True))
         rows.append(match.index)
         data.append(np.fromiter((weight[name] for name in match.found), float, len(match.found)))
@@ -328,7 +395,7 @@ def match_gene_sets(
     weights.sort_indices()
     columns = list(zip(*kept, strict=True))
     counts = [np.array(column, dtype=np.intp) for column in columns[1:4]]
-    return GeneSetMatch(columns[0], weights, counts[0], counts[1], counts[2], columns[4], skipped)
+    return GeneSetMatch(columns[0], weights, counts[0], counts[1], counts[2], columns[4], skipped, tuple(ambiguous))
 
 
 def _reason(s: GeneSet, n_found: int, n_usable: int, n_all: int) -> str:

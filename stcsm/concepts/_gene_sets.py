@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import numbers
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stcsm._files import existing_file, text_lines
+from stcsm._text import as_text
 from stcsm.concepts._latent import FloatArray
+
+logger = logging.getLogger(__name__)
 
 _SIGNS = {"+": 1.0, "-": -1.0, "up": 1.0, "down": -1.0}
 
@@ -48,7 +54,7 @@ def gene_set(name: str, genes: object, weights: Iterable[object] | None = None) 
     name
         Name of the concept.
     genes
-        A gene name, a sequence of names, or a mapping of names to weights.
+        A gene name, a sequence of names, or a mapping of names to weights. Whole numbers are names by their text.
     weights
         One weight a gene: numbers, or signs (``"+"``, ``"-"``, ``"up"``, ``"down"``). A gene of weight zero is
         left out. All weights may be negative: the concept then points away from these genes.
@@ -56,8 +62,8 @@ def gene_set(name: str, genes: object, weights: Iterable[object] | None = None) 
     Raises
     ------
     ValueError
-        If the name is blank, the set is empty, a gene name is not text, blank or a sign alone, a weight is NaN,
-        infinite or not a number, a gene is given twice with different weights, or all weights are zero.
+        If the name is blank, the set is empty, a gene name is no text or whole number, blank or a sign alone, a weight
+        is NaN, infinite or not a number, a gene is given twice with different weights, or all weights are zero.
     """
     if not isinstance(name, str) or not name.strip():
         raise ValueError(f"Expected a name for the gene set, found {name!r}.")
@@ -211,6 +217,8 @@ def _as_names(name: str, genes: object) -> list:
 
 
 def _check_gene(name: str, gene: object) -> str:
+    whole = isinstance(gene, numbers.Real) and not isinstance(gene, bool) and float(gene).is_integer()
+    gene = as_text(gene) if whole else gene  # Entrez identifiers are numbers
     if not isinstance(gene, str) or not gene.strip():
         raise ValueError(f"Expected gene names as text in gene set {name!r}, found {gene!r}.")
     gene = gene.strip()
@@ -235,16 +243,20 @@ def _check_weight(name: str, gene: object, raw: object) -> float:
     return weight
 
 
-def read_gmt(path: str | os.PathLike[str]) -> list[GeneSet]:
+def read_gmt(path: str | os.PathLike[str], *, known_genes: Iterable[str] | None = None) -> list[GeneSet]:
     """Gene sets of a GMT file: name, description, genes, separated by tabs; plain or gzip.
 
     Blank lines and tabs at the end of a line are skipped; a gene named twice in a line counts once. Where every gene of
-    a line carries a number after a comma (``GENE,0.7``, as Enrichr writes), it is its weight.
+    a line carries a number after a comma (``GENE,0.7``, as Enrichr writes), it is its weight. A file of one gene name a
+    line, without tabs, is one set with the name of the file.
 
     Parameters
     ----------
     path
         The file. Compression is recognised by its first bytes, not by its name.
+    known_genes
+        Gene names of the data. Some files have no descriptions: where the second field of most lines is a known gene,
+        it is taken as a gene of the set, and a warning is logged. None: the second field is a description.
 
     Raises
     ------
@@ -255,23 +267,65 @@ def read_gmt(path: str | os.PathLike[str]) -> list[GeneSet]:
         name. The message gives the line's number.
     """
     path = existing_file(path, "a GMT file")
-    sets, lines = [], []
-    for number, text in text_lines(path):
-        lines.append(f"line {number}")
-        sets.append(_parse_line(text, f"{path}, {lines[-1]}"))
-    if not sets:
+    lines = [(f"line {number}", [field.strip() for field in text.split("\t")]) for number, text in text_lines(path)]
+    if not lines:
         raise ValueError(f"{path}: expected at least one gene set, found only blank lines.")
+    if all(len(fields) == 1 and len(fields[0].split()) == 1 for _, fields in lines):
+        return [gene_set(Path(path).name.removesuffix(".gz").rsplit(".", 1)[0], [fields[0] for _, fields in lines])]
+    first = 1 if known_genes is not None and _no_descriptions(path, [f for _, f in lines], known_genes) else 2
+    sets = [_parse_line(fields, first, f"{path}, {line}") for line, fields in lines]
     try:
-        check_distinct([s.name for s in sets], lines)
+        check_distinct([s.name for s in sets], [line for line, _ in lines])
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return sets
 
 
-def _parse_line(text: str, where: str) -> GeneSet:
-    fields = [field.strip() for field in text.split("\t")]
+def _no_descriptions(path: str | os.PathLike[str], lines: list[list[str]], known_genes: Iterable[str]) -> bool:
+    """Whether the second field of the lines is a gene and not a description.
+
+    It is where most of these fields are known genes. Of a collection that is wider than the data, fewer are: then where
+    they are known about as often as the fields after them, and next to none of them reads like a description. A single
+    description that happens to be the name of a gene is not enough.
+    """
+    known = {gene.casefold() for gene in known_genes}
+
+    def is_known(text: str) -> bool:
+        return _gene_and_weight(text)[0].casefold() in known
+
+    second = [(fields[0], fields[1]) for fields in lines if len(fields) > 1]
+    hits = [text for name, text in second if text != name and is_known(text)]
+    prose = sum(text == name or _reads_like_a_description(text) for name, text in second)
+    rest = [field for fields in lines for field in fields[2:] if field]
+    share = len(hits) / max(len(second), 1)
+    of_rest = sum(map(is_known, rest)) / max(len(rest), 1)
+    found = share > 0.5 or (len(hits) >= 3 and share >= of_rest / 2 and prose <= len(second) / 10)
+    if found:
+        logger.warning(
+            f"{path}: no descriptions: the second field is a gene of the data in {len(hits)} of {len(lines)} lines, "
+            f"such as {hits[0]!r}; it is taken as a gene of its set. If these are descriptions, write 'na' there."
+        )
+    return found
+
+
+def _reads_like_a_description(text: str) -> bool:
+    return text.lower() in ("", "na", "n/a", "none", "-") or text.startswith(">") or "://" in text or " " in text
+
+
+def _gene_and_weight(text: str) -> tuple[str, float | None]:
+    """``GENE,0.7`` as Enrichr writes it: the gene, and its weight; None where there is no number."""
+    gene, _, number = text.rpartition(",")
+    try:
+        return (gene, float(number)) if gene else (text, None)
+    except ValueError:
+        return text, None
+
+
+def _parse_line(fields: list[str], first: int, where: str) -> GeneSet:
+    """A set of the fields of a line; its genes begin at field ``first``."""
+    text = "\t".join(fields)
     shown = text if len(text) <= 60 else text[:57] + "..."
-    if len(fields) < 3:
+    if len(fields) <= first:
         fix = (
             "separate the fields by tabs, not blanks" if len(fields) == 1 and len(text.split()) > 2 else "add its genes"
         )
@@ -279,16 +333,14 @@ def _parse_line(text: str, where: str) -> GeneSet:
             f"{where}: expected a name, a description and genes separated by tabs, found {len(fields)} "
             f"field{'s' if len(fields) > 1 else ''}: {shown!r}; {fix}."
         )
-    genes = [gene for gene in fields[2:] if gene]
+    genes = [gene for gene in fields[first:] if gene]
     if not fields[0] or not genes:
         raise ValueError(f"{where}: expected {'genes' if fields[0] else 'the name of the set'}, found none: {shown!r}.")
-    pairs = [gene.rpartition(",") for gene in genes]
+    pairs = [_gene_and_weight(gene) for gene in genes]
+    weights = [weight for _, weight in pairs]
     try:
-        weights = [float(number) for _, comma, number in pairs if comma]
-        weighted = len(weights) == len(genes) and all(gene for gene, _, _ in pairs)
-    except ValueError:
-        weighted = False
-    try:
-        return gene_set(fields[0], [gene for gene, _, _ in pairs], weights) if weighted else gene_set(fields[0], genes)
+        if None not in weights:
+            return gene_set(fields[0], [gene for gene, _ in pairs], weights)
+        return gene_set(fields[0], genes)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from stcsm._text import as_text, is_missing
 from stcsm.concepts._latent import FloatArray
 
 
@@ -39,7 +40,7 @@ def group_profiles(labels: ArrayLike, depth: ArrayLike | None = None, *, total: 
     Parameters
     ----------
     labels
-        (S,) label of every spot; None, NaN or blank where there is none.
+        (S,) label of every spot; None, NaN, blank or a text such as ``"nan"`` where there is none.
     depth
         (S,) total counts of the spots (any scale); None for the same everywhere.
     total
@@ -77,6 +78,4 @@ def group_profiles(labels: ArrayLike, depth: ArrayLike | None = None, *, total: 
 
 
 def _label(value: object) -> str:
-    if value is None or (isinstance(value, float) and np.isnan(value)) or value != value:
-        return ""
-    return str(value).strip()
+    return "" if is_missing(value) else as_text(value).strip()

@@ -195,16 +195,15 @@ def register(kind: type[BaseModelClass], adata: AnnData, setup: Setup) -> AnnDat
     """
     labels = section_labels(adata, setup)
     coordinates = check_coordinates(adata, setup.spatial_key)
+    names = adata.obs_names.astype(str)  # AnnData makes names of spots text
     shell = AnnData(
         obs=pd.DataFrame(
             {} if labels is None else {setup.batch_key: pd.Categorical(labels)},
-            index=adata.obs_names,
+            index=names,
         ),
         var=pd.DataFrame(index=adata.var_names),
         obsm={
-            setup.spatial_key: pd.DataFrame(
-                coordinates, index=adata.obs_names, columns=["x", "y", "z"][: coordinates.shape[1]]
-            )
+            setup.spatial_key: pd.DataFrame(coordinates, index=names, columns=["x", "y", "z"][: coordinates.shape[1]])
         },
     )
     fields: list[Any] = [ObsmField("spatial", setup.spatial_key)]

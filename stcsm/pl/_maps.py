@@ -32,6 +32,7 @@ def concept_map(
     symmetric: bool = True,
     ncols: int = 4,
     spatial_key: str = _keys.SPATIAL,
+    library_id: str | None = None,
 ) -> Figure:
     """Show concept maps on the tissue, one panel a concept, on the image of the section where there is one.
 
@@ -61,6 +62,9 @@ def concept_map(
         Most panels in a row.
     spatial_key
         Key of the coordinates in ``.obsm``.
+    library_id
+        Name of the image in ``.uns["spatial"]``; by default the one that belongs to these spots, and none, with a
+        message in the log, where that cannot be known (:func:`find_image`).
 
     Returns
     -------
@@ -69,12 +73,12 @@ def concept_map(
     Raises
     ------
     ValueError
-        If the maps have not been computed or a concept is unknown.
+        If the maps have not been computed, or a concept or the image is unknown.
     """
     values = panels(adata, table(adata, key, concepts), concepts)
     titles = ["\n".join(filter(None, (label(adata, str(c)), p_and_q(adata, str(c), key)))) for c in values]
     return draw_panels(
-        adata, values, titles, spatial_key=spatial_key, img=img, size=size, cmap=cmap,
+        adata, values, titles, spatial_key=spatial_key, library_id=library_id, img=img, size=size, cmap=cmap,
         percentile=percentile, symmetric=symmetric, ncols=ncols, colorbar_label=UNITS.get(key, key),
     )  # fmt: skip
 
@@ -91,12 +95,13 @@ def saliency(
     symmetric: bool = True,
     ncols: int = 4,
     spatial_key: str = _keys.SPATIAL,
+    library_id: str | None = None,
 ) -> Figure:
     """Show concept saliency maps on the tissue: :func:`concept_map` of ``.obsm["concept_saliency"]``.
 
     Parameters
     ----------
-    adata, concepts, key, img, size, cmap, percentile, symmetric, ncols, spatial_key
+    adata, concepts, key, img, size, cmap, percentile, symmetric, ncols, spatial_key, library_id
         As for :func:`concept_map`.
 
     Returns
@@ -110,7 +115,7 @@ def saliency(
     """
     return concept_map(
         adata, concepts, key, img=img, size=size, cmap=cmap, percentile=percentile, symmetric=symmetric, ncols=ncols,
-        spatial_key=spatial_key,
+        spatial_key=spatial_key, library_id=library_id,
     )  # fmt: skip
 
 
@@ -124,6 +129,7 @@ def gene_saliency(
     percentile: float = 99,
     ncols: int = 4,
     spatial_key: str = _keys.SPATIAL,
+    library_id: str | None = None,
 ) -> Figure:
     """Show the saliency maps of single genes, one panel a gene.
 
@@ -133,7 +139,7 @@ def gene_saliency(
         The tissue.
     genes
         What :func:`stcsm.tl.gene_saliency` returned: genes x spots.
-    img, size, cmap, percentile, ncols, spatial_key
+    img, size, cmap, percentile, ncols, spatial_key, library_id
         As for :func:`concept_map`.
 
     Returns
@@ -157,6 +163,7 @@ def gene_saliency(
     values = pd.DataFrame(genes.X.T, index=adata.obs_names, columns=genes.obs_names)
     titles = [f"{name} (score {score:.2g})" for name, score in genes.obs["concept_score"].items()]
     return draw_panels(
-        adata, values, titles, spatial_key=spatial_key, img=img, size=size, cmap=cmap, percentile=percentile,
+        adata, values, titles, spatial_key=spatial_key, library_id=library_id, img=img, size=size, cmap=cmap,
+        percentile=percentile,
         symmetric=True, ncols=ncols, colorbar_label="saliency",
     )  # fmt: skip

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Iterable, Mapping
 from itertools import combinations
 from typing import Any
 
@@ -18,10 +20,16 @@ from scipy.spatial import cKDTree
 
 from stcsm import _keys
 
+logger = logging.getLogger(__name__)
+
 DIVERGING = "RdBu_r"
 POINTS_PER_INCH = 72
 PANEL, BAR = 3.4, 0.7
 """Width of a panel, and what its colour bar takes of it, in inches."""
+ON_IMAGE = 0.95
+"""Share of the spots that lie on the image of their section, at least; a few may lie beside its edge."""
+OF_LIBRARIES = ("library_id", _keys.SECTION)
+"""Columns of ``.obs`` that name the section of a spot, as squidpy and :func:`stcsm.io.read` call it."""
 
 
 def draw_panels(
@@ -30,6 +38,7 @@ def draw_panels(
     titles: list[str],
     *,
     spatial_key: str,
+    library_id: str | None,
     img: bool,
     size: float | None,
     cmap: str | None,
@@ -54,13 +63,15 @@ def draw_panels(
         nrows, ncols, figsize=(PANEL * ncols, (PANEL - BAR) * aspect * nrows + 0.4 * nrows), squeeze=False
     )
     fig.set_layout_engine("constrained")
-    image = find_image(adata, spatial_key)
+    image, why = _image_of(adata, spatial_key, library_id)
+    if why and img:
+        logger.warning(f"no image is drawn: {why}")
     shell = AnnData(
         obs=values.reset_index(drop=True)
         .set_axis([f"panel_{k}" for k in range(n)], axis=1)
         .set_axis(adata.obs_names, axis=0),
         obsm={spatial_key: xy},
-        uns={"spatial": adata.uns["spatial"]} if image else {},
+        uns={"spatial": {image[0]: adata.uns["spatial"][image[0]]}} if image else {},
     )
     for k, ax in enumerate(axes.flat):
         if k >= n:
@@ -179,12 +190,16 @@ def _point_size(xy: np.ndarray) -> float:
     return float(np.clip((1.05 * distance / across * (PANEL - BAR) * POINTS_PER_INCH) ** 2, 0.5, 400))
 
 
-def find_image(adata: AnnData, spatial_key: str = _keys.SPATIAL) -> tuple[str, str] | None:
+def find_image(
+    adata: AnnData, spatial_key: str = _keys.SPATIAL, library_id: str | None = None
+) -> tuple[str, str] | None:
     """Library and resolution of the image of the section in ``.uns["spatial"]``; None where there is none.
 
     An image counts where the scale factors say how to put spots on it, as Space Ranger and :func:`stcsm.io.read_st`
-    write them. The blank canvas that ``read_st`` stores in place of an image does not count. Of several sections in one
-    AnnData, an image belongs to the section whose name it has.
+    write them. The blank canvas that ``read_st`` stores in place of an image does not count. Of several images, as a
+    join of sections leaves them, the one counts whose name the spots bear: in the column of sections, in any column of
+    ``.obs`` whose values are names of images, or as a part of the spot names that ``anndata.concat`` adds. Without a
+    name, it is the only one that the spots lie on. Where that cannot be known, there is none.
 
     Parameters
     ----------
@@ -192,30 +207,106 @@ def find_image(adata: AnnData, spatial_key: str = _keys.SPATIAL) -> tuple[str, s
         A tissue.
     spatial_key
         Key of the coordinates in ``.obsm``; images fit those of ``"spatial"`` only.
+    library_id
+        Name of the image in ``.uns["spatial"]``, where there are several.
+
+    Raises
+    ------
+    ValueError
+        If ``.uns["spatial"]`` has no image of the name ``library_id``.
     """
-    if spatial_key != _keys.SPATIAL:
+    return _image_of(adata, spatial_key, library_id)[0]
+
+
+def _image_of(adata: AnnData, spatial_key: str, library_id: str | None) -> tuple[tuple[str, str] | None, str]:
+    """The image of the spots (library, resolution), or why none of those that are there is taken."""
+    libraries = dict(adata.uns.get("spatial", {}))
+    images = {str(name): res for name, entry in libraries.items() if (res := _resolution(entry))}
+    if library_id is not None:
+        if library_id not in images:
+            raise ValueError(
+                f"Expected library_id to be the name of an image in adata.uns['spatial'], found {library_id!r}; there "
+                f"are {sorted(images)}"
+            )
+        return (library_id, images[library_id]), ""
+    if spatial_key != _keys.SPATIAL or not images:
+        return None, ""
+    choose = f"name the image of these spots: library_id=, one of {sorted(images)}"
+    named, where = _named_sections(adata, set(map(str, libraries)))
+    if len(named) > 1:
+        return None, f"the spots are of several sections, {_some(named)} in {where}; draw one of them, or {choose}"
+    if named:
+        name = next(iter(named))
+        if name in images:
+            return (name, images[name]), ""
+        return None, f"the section of the spots is {name!r} in {where}, which has no image; {choose}"
+    fitting = [name for name in images if _lies_on(adata, libraries[name], images[name])]
+    if len(fitting) == 1:
+        return (fitting[0], images[fitting[0]]), ""
+    if fitting:
+        return None, f"the spots lie on each of the images {_some(fitting)}, and nothing says which is theirs; {choose}"
+    return None, f"the spots lie beside the image of {_some(images)}; if it is theirs, {choose}"
+
+
+def _some(names: Iterable[str]) -> str:
+    """A few names, for a message."""
+    return ", ".join(map(repr, sorted(names)[:3]))
+
+
+def _resolution(library: Any) -> str | None:
+    """The best image of a library that spots can be put on; None where there is none."""
+    if not isinstance(library, Mapping) or library.get("metadata", {}).get("image") == "blank":
         return None
-    key = _keys.sections_key(adata)
-    names = None if key is None else set(adata.obs[key].astype(str))
-    for name, library in dict(adata.uns.get("spatial", {})).items():
-        if names is not None and names != {name}:
-            continue
-        if not isinstance(library, dict) or library.get("metadata", {}).get("image") == "blank":
-            continue
-        images, factors = library.get("images") or {}, library.get("scalefactors") or {}
-        for resolution in ("hires", "lowres"):
-            if resolution in images and {"spot_diameter_fullres", f"tissue_{resolution}_scalef"} <= set(factors):
-                return name, resolution
-    return None
+    images, factors = library.get("images") or {}, library.get("scalefactors") or {}
+    fit = (r for r in ("hires", "lowres") if {"spot_diameter_fullres", f"tissue_{r}_scalef"} <= set(factors))
+    return next((r for r in fit if r in images), None)
 
 
-def section(adata: AnnData) -> Figure:
+def _named_sections(adata: AnnData, libraries: set[str]) -> tuple[set[str], str]:
+    """Names of the sections of the spots, and where they stand; no name where nothing says it.
+
+    A column counts if all its values are names of libraries; a column of sections, whatever its values are.
+    """
+    sections = [c for c in dict.fromkeys((_keys.sections_key(adata), *OF_LIBRARIES)) if c in adata.obs]
+    columns = [*sections, *(c for c in adata.obs if c not in sections and _is_text(adata.obs[c]))]
+    values = {column: set(adata.obs[column].dropna().astype(str).unique()) for column in columns}
+    for column in (*(c for c in columns if values[c] <= libraries), *sections):
+        if values[column]:
+            return values[column], f"adata.obs[{column!r}]"
+    names = adata.obs_names.astype(str)
+    added = {
+        name: names.str.endswith((f"-{name}", f"_{name}")) | names.str.startswith((f"{name}-", f"{name}_"))
+        for name in libraries
+        if not name.isdigit()  # the number at the end of a 10x barcode is no section
+    }
+    if np.logical_or.reduce(list(added.values())).all():
+        return {name for name, there in added.items() if there.any()}, "the names of the spots"
+    return set(), ""
+
+
+def _is_text(column: pd.Series) -> bool:
+    return isinstance(column.dtype, pd.CategoricalDtype) or not pd.api.types.is_numeric_dtype(column)
+
+
+def _lies_on(adata: AnnData, library: Any, resolution: str) -> bool:
+    """Whether the spots, but for a few, lie on the image."""
+    factors = library["scalefactors"]
+    scale, margin = float(factors[f"tissue_{resolution}_scalef"]), float(factors["spot_diameter_fullres"])
+    height, width = np.shape(library["images"][resolution])[:2]
+    xy = np.asarray(adata.obsm[_keys.SPATIAL], dtype=float)[:, :2]
+    on = (xy >= -margin) & (xy <= np.array([width, height]) / scale + margin)
+    return bool(on.all(axis=1).mean() >= ON_IMAGE)
+
+
+def section(adata: AnnData, library_id: str | None = None) -> Figure:
     """Show the image of the section with the outlines of its spots.
 
     Parameters
     ----------
     adata
         With an image in ``.uns["spatial"]`` (:func:`find_image`).
+    library_id
+        Name of the image in ``.uns["spatial"]``, where there are several.
 
     Returns
     -------
@@ -226,11 +317,11 @@ def section(adata: AnnData) -> Figure:
     ValueError
         If there is no image.
     """
-    found = find_image(adata)
+    found, why = _image_of(adata, _keys.SPATIAL, library_id)
     if found is None:
         raise ValueError(
-            "Expected an image of the section in adata.uns['spatial'], found none; read it with stcsm.io.read_st(..., "
-            "image=, transformation=)"
+            "Expected an image of the section in adata.uns['spatial'], found none"
+            + (f" to draw: {why}" if why else "; read it with stcsm.io.read_st(..., image=, transformation=)")
         )
     library, resolution = found
     entry = adata.uns["spatial"][library]

@@ -11,6 +11,7 @@ import torch
 from anndata import AnnData
 from scipy import sparse
 
+from stcsm._text import as_text
 from stcsm.concepts import ESTIMATORS, GeneSetMatch, GroupProfiles, concept_info, concept_vectors, group_profiles
 from stcsm.models import GeneVAE
 from stcsm.tl._gene_sets import MatchedSets, chosen_groups, group_labels, match_gene_sets
@@ -87,21 +88,26 @@ def concepts(
         A trained model; embeds the genes first where ``.varm["X_stcsm"]`` is absent or another model's.
     genes
         ``{name: gene}``, ``{name: [genes]}`` or ``{name: {gene: weight}}`` (negative, or ``"-"``: down in the concept);
-        the path of a GMT file (plain or gzip); a network as decoupler has them, a DataFrame with the columns
-        ``source``, ``target`` and ``weight``; :class:`stcsm.concepts.GeneSet` objects; the name of a ``.var`` column
-        (boolean: one concept; otherwise one concept a category); or what :func:`match_gene_sets` returned.
+        the path of a GMT file (plain or gzip; with or without descriptions) or of a list of genes; a network as
+        decoupler has them, a DataFrame with the columns ``source``, ``target`` and ``weight``;
+        :class:`stcsm.concepts.GeneSet` objects; the name of a ``.var`` column (boolean: one concept; otherwise one
+        concept a category or number; genes without an entry are in none); or what :func:`match_gene_sets` returned.
     groupby
         Column of ``adata.obs`` with a label for each spot: the marker genes of each label make a concept (scanpy's
-        t-test on log-normalised counts). Spots without a label are left out.
+        t-test on log-normalised counts). Spots without a label are left out, and so are those with a text that says so
+        (``"nan"``, ``"NA"``, ``"None"``, ``"null"``, blank, in any case); a warning counts them.
     groups
         Values of that column to make concepts of; by default all. Each is still compared with all others.
     rank_genes
-        Key in ``.uns`` of a result of ``scanpy.tl.rank_genes_groups``: the top genes of each group make a concept.
+        Key in ``.uns`` of a result of ``scanpy.tl.rank_genes_groups``, filtered or not: the top genes of each group
+        make a concept.
     match
         Column of ``adata.var`` to match ``genes`` on (symbols where names are Ensembl identifiers, or the other way
-        round); by default the gene names.
+        round); by default the gene names. Where several rows have the name of a gene, or were renamed ``Gene-1``,
+        ``Gene-2`` by ``var_names_make_unique``, the one with the most counts is taken, and a warning says which.
     ignore_case
-        Match names that differ in case only (human and mouse symbols), where exactly one gene does.
+        Match names that differ in case only (human and mouse symbols); of several such genes the one with the most
+        counts is taken, and a warning says which.
     missing
         What to do about genes that are not there: ``"error"``; ``"report"``, go on with the rest and leave out, with a
         warning, sets of which nothing is left or that cover all genes; ``"auto"``: error for names typed by hand and
@@ -217,7 +223,7 @@ def _from_genes(
                 label=label,
                 source=kind,
                 estimator=estimator,
-                genes=np.asarray(var_names[rows.indices[own]], dtype=object),
+                genes=np.array([as_text(g) for g in var_names[rows.indices[own]]], dtype=object),
                 weights=rows.data[own],
                 vectors=vectors[k],
                 info={

@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from stcsm import _keys
+from stcsm._text import as_text, is_missing
 from stcsm.concepts import (
     benjamini_hochberg,
     differential_concepts,
@@ -18,6 +19,7 @@ from stcsm.concepts import (
     spatial_blocks,
 )
 from stcsm.models import GeneVAE
+from stcsm.tl._gene_sets import label_texts
 from stcsm.tl._random_concepts import against_random, at_rows, recorded_attribution
 from stcsm.tl._state import check_concepts, entry, read_maps, write_entry
 
@@ -197,18 +199,17 @@ def differential(
 
 
 def _regions(adata: AnnData, groupby: str, group: str, reference: str) -> tuple[np.ndarray, np.ndarray]:
-    if groupby not in adata.obs:
-        raise ValueError(f"Expected a column of adata.obs, found {groupby!r}; there are {sorted(map(str, adata.obs))}")
-    labels = adata.obs[groupby]
-    text = labels.astype(object).map(str).where(labels.notna().to_numpy(), "")
+    text = label_texts(adata, groupby).fillna("")
     values = sorted(set(text) - {""})
     for side in (group, reference):
-        if str(side) not in values and not (side is reference and side == REST):
-            raise ValueError(f"Expected values of adata.obs[{groupby!r}], found {side!r}; there are {values}")
-    if str(group) == str(reference):
+        if as_text(side) not in values and not (side is reference and side == REST):
+            why = ", a text that stands for no label; rename that label" if is_missing(side) else ""
+            raise ValueError(f"Expected values of adata.obs[{groupby!r}], found {side!r}{why}; there are {values}")
+    if as_text(group) == as_text(reference):
         raise ValueError(f"Expected two different regions, found {group!r} twice")
-    in_a = (text == str(group)).to_numpy()
-    in_b = ((text != "") & ~in_a).to_numpy() if str(reference) not in values else (text == str(reference)).to_numpy()
+    in_a = (text == as_text(group)).to_numpy()
+    rest = as_text(reference) not in values
+    in_b = ((text != "") & ~in_a).to_numpy() if rest else (text == as_text(reference)).to_numpy()
     return in_a, in_b
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from stcsm._files import existing_file
+from stcsm._text import as_text, is_missing
 from stcsm.concepts import (
     GeneIndex,
     GeneSet,
@@ -88,7 +90,7 @@ class MatchedSets:
     def genes(self) -> dict[str, list[str]]:
         """Genes of each set that were found, by the names that the AnnData has for them."""
         return {
-            name: list(self.gene_names[found.weights[[k]].indices])
+            name: [as_text(gene) for gene in self.gene_names[found.weights[[k]].indices]]
             for _, found in self.sources
             for k, name in enumerate(found.names)
         }
@@ -144,20 +146,24 @@ def match_gene_sets(
     if n_markers < 1:
         raise ValueError(f"Expected n_markers of 1 or more, found {n_markers}")
     layer = read_setup(adata).layer if model is None else model.setup.layer
-    sources = [] if genes is None else [_given_sets(adata, genes)]
+    totals = cache(lambda: _gene_totals(adata, model, layer))
+    sources = [] if genes is None else [_given_sets(adata, genes, _gene_index(adata, match, totals))]
     if groupby is not None:
-        sources.append(_Source(_label_markers(adata, groupby, layer, n_markers, groups), "label", True))
+        sources.append(_Source(_label_markers(adata, groupby, layer, n_markers, groups), "label", True, of_rows=True))
     if rank_genes is not None:
         sources.append(_ranked_sets(adata, rank_genes, n_markers))
     # Before the search, which may take long.
     _check_names([s.name for source in sources for s in source.sets])
-    usable = _usable_genes(adata, model, layer)
+    # A model that is not trained will have latents of the genes with counts.
+    embedded = model is None and is_embedded(adata)
+    usable = np.asarray(np.isfinite(embedding(adata)[0]).all(axis=1)) if embedded else totals() > 0
     matched = []
     for source in sources:
         report = missing == "report" or (missing == "auto" and not source.strict)
+        index = GeneIndex(adata.var_names) if source.of_rows else _gene_index(adata, match, totals)
         found = match_to_index(
             source.sets,
-            _gene_index(adata, match if source.kind == "genes" else None),
+            index,
             usable=usable,
             missing="report" if report else "error",
             unusable="skip" if report else "error",
@@ -165,6 +171,7 @@ def match_gene_sets(
         )
         if report:
             _say_what_was_found(found)
+        _say_which_rows(adata, index, found)
         matched.append((source.kind, found))
     return MatchedSets(adata.var_names, tuple(matched))
 
@@ -174,16 +181,14 @@ def _check_names(names: list[str]) -> None:
     distinct_keys(names)
 
 
-def _usable_genes(adata: AnnData, model: GeneVAE | None, layer: str | None) -> np.ndarray:
-    """Genes (G,) that have a latent, or will have one when a model is trained: those with counts."""
+def _gene_totals(adata: AnnData, model: GeneVAE | None, layer: str | None) -> np.ndarray:
+    """Counts (G,) of the genes, of a model's reader or of the AnnData."""
     if model is not None:
-        return np.asarray(model.reader.gene_totals) > 0
-    if is_embedded(adata):
-        return np.asarray(np.isfinite(embedding(adata)[0]).all(axis=1))
+        return np.asarray(model.reader.gene_totals)
     total = np.zeros(adata.n_vars)
     for _, block in row_blocks(counts_of(adata, layer)):
         total += np.asarray(block.sum(axis=0)).ravel()
-    return total > 0
+    return total
 
 
 def _say_what_was_found(found: GeneSetMatch) -> None:
@@ -202,6 +207,21 @@ def _say_what_was_found(found: GeneSetMatch) -> None:
         )
 
 
+def _say_which_rows(adata: AnnData, index: GeneIndex, found: GeneSetMatch) -> None:
+    """Log which genes stand for several rows, and which row is taken."""
+    if not found.ambiguous or index.totals is None:
+        return
+    name, names = found.ambiguous[0], adata.var_names
+    first, second, *more = index.rows(name)
+    others = f", and {', '.join(map(repr, found.ambiguous[1:4]))}" if len(found.ambiguous) > 1 else ""
+    others += f" and {len(found.ambiguous) - 4} more" if len(found.ambiguous) > 4 else ""
+    logger.warning(
+        f"several rows among the {index.what} belong to {len(found.ambiguous)} of the genes asked for; the row "
+        f"with the most counts is taken: for {name!r} it is {names[first]!r} ({index.totals[first]:.0f} counts) and "
+        f"not {names[second]!r} ({index.totals[second]:.0f}){f' or {len(more)} more' if more else ''}{others}"
+    )
+
+
 # ---- Gene sets as they are given
 
 
@@ -217,15 +237,18 @@ class _Source:
         ``"genes"`` or ``"label"``, as it is stored with each concept.
     strict
         Whether every gene has to be there (names typed by hand) or may be missing (collections made for other data).
+    of_rows
+        Whether genes are names of rows of this AnnData (markers, modules), which stand for themselves alone.
     """
 
     sets: list[GeneSet]
     kind: str
     strict: bool
+    of_rows: bool = False
 
 
-def _given_sets(adata: AnnData, genes: Any) -> _Source:
-    """Gene sets of what was passed as ``genes``.
+def _given_sets(adata: AnnData, genes: Any, index: GeneIndex) -> _Source:
+    """Gene sets of what was passed as ``genes``; ``index`` has the names that they are matched to.
 
     Raises
     ------
@@ -235,14 +258,16 @@ def _given_sets(adata: AnnData, genes: Any) -> _Source:
         If a path leads to no file.
     """
     if isinstance(genes, str) and genes in adata.var:
-        return _Source(_var_column(adata.var[genes]), "genes", True)
+        return _Source(_var_column(adata.var[genes]), "genes", True, of_rows=True)
     if isinstance(genes, (str, Path)):
         if isinstance(genes, str) and not _looks_like_a_path(genes) and not os.path.isfile(genes):
             raise ValueError(
                 f"Expected a column of adata.var or a GMT file, found {genes!r}, which is neither; there are the "
                 f"columns {sorted(map(str, adata.var))}"
             )
-        return _Source(read_gmt(existing_file(genes, "a GMT file")), "genes", False)
+        return _Source(
+            read_gmt(existing_file(genes, "a GMT file"), known_genes=filter(None, index.names)), "genes", False
+        )
     if isinstance(genes, pd.DataFrame):
         return _Source(_network(genes), "genes", False)
     hand_made = not isinstance(genes, GeneSet) and not (
@@ -258,10 +283,13 @@ def _looks_like_a_path(text: str) -> bool:
 def _ranked_sets(adata: AnnData, key: str, n_markers: int) -> _Source:
     """The top genes of every group of a ``rank_genes_groups`` result in ``.uns``; positive scores only.
 
+    ``scanpy.tl.filter_rank_genes_groups`` writes NaN in place of the genes that it leaves out; the next gene takes the
+    place. A group of which it leaves nothing is left out with a warning.
+
     Raises
     ------
     ValueError
-        If there is no such result, or a group has no gene of positive score.
+        If there is no such result, or no group has a gene of positive score.
     """
     result = adata.uns.get(key)
     if result is None or "names" not in result or "scores" not in result:
@@ -269,19 +297,28 @@ def _ranked_sets(adata: AnnData, key: str, n_markers: int) -> _Source:
             f"Expected a result of scanpy.tl.rank_genes_groups in adata.uns[{key!r}], found "
             f"{'none' if result is None else 'something else'}; run it first, or name its key"
         )
-    sets = []
+    known = set(adata.var_names)
+    sets, without = [], []
     for group in result["names"].dtype.names:
-        names, scores = (np.asarray(result[part][group])[:n_markers] for part in ("names", "scores"))
-        positive = [str(g) for g, s in zip(names, scores, strict=True) if s > 0]
-        if not positive:
-            raise ValueError(
-                f"Expected genes that stand out in group {group!r} of {key!r}, found none of score above 0"
-            )
-        sets.append(gene_set(group, positive))
-    return _Source(sets, "label", False)
+        names, scores = (np.asarray(result[part][group]) for part in ("names", "scores"))
+        # In a file, NaN among names has become text; a gene of such a name is one.
+        there = [as_text(g) for g, s in zip(names, scores, strict=True) if s > 0 and (not is_missing(g) or g in known)]
+        if is_missing(group):
+            logger.warning(f"group {group!r} of {key!r} is left out: its spots have no label")
+        elif there:
+            sets.append(gene_set(group, there[:n_markers]))
+        else:
+            without.append(group)
+    if not sets:
+        raise ValueError(
+            f"Expected genes that stand out in a group of {key!r}, found none of score above 0 in {first_few(without)}"
+        )
+    if without:
+        logger.warning(f"groups of {key!r} without a gene of score above 0 are left out: {first_few(without)}")
+    return _Source(sets, "label", False, of_rows=True)
 
 
-def _gene_index(adata: AnnData, match: str | None) -> GeneIndex:
+def _gene_index(adata: AnnData, match: str | None, totals: Callable[[], np.ndarray]) -> GeneIndex:
     """Names to match gene sets on: those of the AnnData, or a column of ``.var``.
 
     Raises
@@ -290,10 +327,10 @@ def _gene_index(adata: AnnData, match: str | None) -> GeneIndex:
         If there is no such column or it holds no text.
     """
     if match is None:
-        return GeneIndex(adata.var_names)
+        return GeneIndex(adata.var_names, totals=totals)
     if match not in adata.var:
         raise ValueError(f"Expected a column of adata.var to match on, found {match!r}; there are {list(adata.var)}")
-    return GeneIndex(adata.var[match].astype(object), f"entries of adata.var[{match!r}]")
+    return GeneIndex(adata.var[match].astype(object), f"entries of adata.var[{match!r}]", totals)
 
 
 def _network(table: pd.DataFrame) -> list[GeneSet]:
@@ -312,16 +349,56 @@ def _network(table: pd.DataFrame) -> list[GeneSet]:
 
 
 def _var_column(column: pd.Series) -> list[GeneSet]:
+    """A gene set of the genes marked True, or one for each module; genes without an entry are in none."""
     name = str(column.name)
-    if column.dtype == bool or column.dtype == "boolean":
-        return [gene_sets({name: list(column.index[column.fillna(False).astype(bool)])})[0]]
-    if column.dtype.kind == "f":
-        raise ValueError(f"Expected a boolean or categorical column of adata.var, found numbers in {name!r}")
-    known = column.dropna().astype(str)
-    return gene_sets({str(value): list(known.index[known == value]) for value in sorted(known.unique())})
+    there = column[~column.map(is_missing).astype(bool).to_numpy()]
+    values = there.unique()
+    fractional = next((v for v in values if isinstance(v, (float, np.floating)) and not float(v).is_integer()), None)
+    if fractional is not None or len(values) == 0:
+        found = f"fractional numbers (such as {fractional})" if len(values) else "no entry"
+        raise ValueError(f"Expected a boolean or categorical column of adata.var, found {found} in {name!r}")
+    known = there.astype(object).map(as_text)
+    modules = sorted(known.unique())
+    if there.dtype.kind == "f" and len(modules) > MOST_NUMBERS:
+        raise ValueError(
+            f"Expected a boolean or categorical column of adata.var, found {len(modules)} different numbers in "
+            f"{name!r}; if they are modules, make them integers: adata.var[{name!r}].astype('Int64')"
+        )
+    if set(modules) <= {"True", "False"}:  # of booleans beside NaN, which are objects, and categories in a file
+        return gene_sets({name: list(known.index[known == "True"])})
+    return gene_sets({module: list(known.index[known == module]) for module in modules})
 
 
 # ---- Marker genes of labels
+
+
+def label_texts(adata: AnnData, column: str) -> pd.Series:
+    """Label of every spot as text; NaN for spots without one, or with a text that says so (``"nan"``, ``"NA"``).
+
+    Such texts are what ``astype(str)`` makes of missing labels; a warning counts them.
+
+    Raises
+    ------
+    ValueError
+        If the column is absent.
+    """
+    if column not in adata.obs:
+        alike = [c for c in map(str, adata.obs) if c.casefold() == str(column).casefold()]
+        meant = f"did you mean {alike[0]!r}? " if alike else ""
+        raise ValueError(
+            f"Expected a column of adata.obs, found {column!r}; {meant}there are {sorted(map(str, adata.obs))}"
+        )
+    codes, values = pd.factorize(adata.obs[column])
+    text = np.array([*(None if is_missing(v) else as_text(v) for v in values), None], dtype=object)
+    said = {str(value): int((codes == k).sum()) for k, value in enumerate(values) if text[k] is None}
+    if said:
+        name = next(iter(said))
+        logger.warning(
+            f"{sum(said.values())} spots of adata.obs[{column!r}] have a text that stands for no label "
+            f"({first_few(map(repr, said))}) and count as spots without one; if {name!r} is the name of a label, "
+            f"rename it: adata.obs[{column!r}] = adata.obs[{column!r}].astype(object).replace({name!r}, 'another name')"
+        )
+    return pd.Series(text[codes], index=adata.obs_names, dtype=object)
 
 
 def group_labels(adata: AnnData, column: str, layer: str | None) -> pd.Series:
@@ -332,32 +409,23 @@ def group_labels(adata: AnnData, column: str, layer: str | None) -> pd.Series:
     ValueError
         If the column is absent, holds numbers that are no labels, or fewer than two labels with two spots each.
     """
-    if column not in adata.obs:
-        alike = [c for c in map(str, adata.obs) if c.casefold() == str(column).casefold()]
-        meant = f"did you mean {alike[0]!r}? " if alike else ""
-        raise ValueError(
-            f"Expected a column of adata.obs, found {column!r}; {meant}there are {sorted(map(str, adata.obs))}"
-        )
+    labels = label_texts(adata, column)
     matrix = counts_of(adata, layer)
     check_counts(matrix, adata.obs_names, adata.var_names)
-    labels = adata.obs[column]
     seen = np.concatenate([np.asarray(block.sum(axis=1)).ravel() for _, block in row_blocks(matrix)]) > 0
-    known = labels[labels.notna().to_numpy() & seen]
-    if known.dtype.kind == "f":
-        # Whole numbers beside NaN are floats in pandas.
-        if not (known % 1 == 0).all():
+    text = labels[labels.notna().to_numpy() & seen]
+    if adata.obs[column].dtype.kind == "f":
+        fractional = [value for value in text.unique() if not float(value).is_integer()]
+        if fractional:
             raise ValueError(
-                f"Expected labels in adata.obs[{column!r}], found fractional numbers (such as "
-                f"{known[known % 1 != 0].iloc[0]}); cut them into classes first"
+                f"Expected labels in adata.obs[{column!r}], found fractional numbers (such as {fractional[0]}); cut "
+                "them into classes first"
             )
-        known = known.astype(int)
-    if known.dtype.kind in "iu" and known.nunique() > MOST_NUMBERS:
+    if adata.obs[column].dtype.kind in "iuf" and text.nunique() > MOST_NUMBERS:
         raise ValueError(
-            f"Expected labels in adata.obs[{column!r}], found {known.nunique()} different numbers; if they are labels, "
+            f"Expected labels in adata.obs[{column!r}], found {text.nunique()} different numbers; if they are labels, "
             f"make them text: adata.obs[{column!r}] = adata.obs[{column!r}].astype(str)"
         )
-    text = known.astype(str)
-    text = text[text.str.strip() != ""]
     sizes = text.value_counts()
     single = sorted(sizes.index[sizes < 2])
     if single:
@@ -368,7 +436,7 @@ def group_labels(adata: AnnData, column: str, layer: str | None) -> pd.Series:
             f"Expected at least two labels with two spots or more in adata.obs[{column!r}], found {len(kept)} of "
             f"{len(sizes)}; the marker genes of a label stand out against the spots of other labels"
         )
-    return text[text.isin(kept)].astype(object).reindex(adata.obs_names)
+    return text[text.isin(kept)].reindex(adata.obs_names)
 
 
 def chosen_groups(labels: pd.Series, groups: Sequence[str] | str | None, column: str) -> list[str]:
@@ -382,10 +450,12 @@ def chosen_groups(labels: pd.Series, groups: Sequence[str] | str | None, column:
     there = sorted(labels.dropna().unique())
     if groups is None:
         return there
-    asked = [groups] if isinstance(groups, str) else [str(g) for g in groups]
+    asked = [groups] if isinstance(groups, str) else [as_text(g) for g in groups]
     unknown = [g for g in asked if g not in there]
     if unknown or not asked:
         found = repr(unknown[0]) if unknown else "none"
+        if unknown and is_missing(unknown[0]):
+            found += ", a text that stands for no label; rename that label"
         raise ValueError(f"Expected groups among the labels of adata.obs[{column!r}], found {found}; there are {there}")
     return [g for g in there if g in asked]
 

@@ -341,7 +341,8 @@ def gene_rows(concept: Concept, gene_names: pd.Index) -> tuple[np.ndarray, np.nd
     ValueError
         If none is there.
     """
-    rows = gene_names.get_indexer(pd.Index(concept.genes, dtype=object))
+    names = gene_names.astype(str) if pd.api.types.is_numeric_dtype(gene_names) else gene_names
+    rows = names.get_indexer(pd.Index(concept.genes, dtype=object))
     found = rows >= 0
     if not found.any():
         raise ValueError(

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from stcsm.concepts import GeneIndex, gene_sets, match_gene_sets, match_genes
@@ -116,3 +117,60 @@ def test_thousands_of_sets_cost_one_index():
     assert m.weights.shape == (5000, 16000)
     assert m.weights.nnz == 400_000
     assert (m.n_found == 80).all()
+
+
+def test_of_several_rows_the_best_counted_stands_for_a_symbol():
+    names, totals = ["A", "A", "B", None, "A", "B"], [1, 70, 5, 900, 70, 5]
+    index = GeneIndex(names, totals=totals)
+    match = index.match(["A", "B"])
+    np.testing.assert_array_equal(match.index, [1, 2])  # of equal ones the first
+    assert match.ambiguous == ("A", "B")
+    assert index.rows("A") == [1, 4, 0]
+    assert GeneIndex(names, totals=[0] * 6).rows("A") == [0, 1, 4]
+    np.testing.assert_array_equal(GeneIndex(names).match(["A", "B"]).index, [0, 2])  # counts are not known
+
+
+def test_rows_that_were_made_unique_count_as_one_name():
+    names, totals = ["Tbce", "Tbce-1", "Tbce-2", "Nkx2-1", "Nkx2-3", "Th"], [3, 40, 7, 8, 9, 1]
+    index = GeneIndex(names, totals=totals)
+    np.testing.assert_array_equal(index.match(["Tbce", "Nkx2-1", "Th"]).index, [1, 3, 5])
+    assert index.match(["Tbce", "Nkx2-1"]).ambiguous == ("Tbce",)
+    both = index.match(["Tbce", "Tbce-1"])  # asked for by its own name, a row stands for no other
+    np.testing.assert_array_equal(both.index, [0, 1])
+    np.testing.assert_array_equal(GeneIndex(names).match(["Tbce"]).index, [0])
+
+
+def test_several_genes_that_differ_in_case_only():
+    names, totals = ["ACTB", "Actb", "Th"], [20, 300, 1]
+    index = GeneIndex(names, totals=totals)
+    assert index.ignoring_case(["actb", "ACTB", "TH"]) == ["Actb", "ACTB", "Th"]
+    found = match_gene_sets(gene_sets({"x": ["actb"], "y": ["ACTB"]}), index, ignore_case=True)
+    np.testing.assert_array_equal(found.weights.toarray(), [[0, 1, 0], [1, 0, 0]])
+    assert found.ambiguous == ("actb",)
+    with pytest.raises(ValueError, match=r"did you mean 'ACTB' \(case differs, as in Actb\)\?"):
+        index.match(["actb"], missing="error")
+
+
+def test_totals_are_asked_for_only_where_a_name_has_several_rows():
+    def counted():
+        raise RuntimeError
+
+    np.testing.assert_array_equal(GeneIndex(["A", "B"], totals=counted).match(["B"]).index, [1])
+    with pytest.raises(RuntimeError):
+        GeneIndex(["A", "A"], totals=counted).match(["A"])
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [11, 12, 13],
+        np.array([11, 12, 13], dtype=np.uint16),
+        [11.0, float("nan"), 13.0],
+        pd.array([11, None, 13], dtype="Int64"),
+        pd.array(["11", None, "13"], dtype="string"),
+        pd.Categorical([11, 12, 13]),
+        [b"11", b"12", b"13"],
+    ],
+)
+def test_identifiers_of_any_type_are_known_by_their_text(names):
+    np.testing.assert_array_equal(match_genes(["13", "11"], names, missing="error").index, [2, 0])

@@ -40,7 +40,8 @@ def test_signs_are_weights():
         (["A", "A"], [1, 2], "one weight for gene 'A' .* found 1 and 2"),
         (["A"], [1, 2], "one weight a gene"),
         (["A", ""], None, "gene names as text"),
-        ([1, 2], None, "gene names as text in gene set 'x', found 1"),
+        ([1.5, 2], None, "gene names as text in gene set 'x', found 1.5"),
+        ([True], None, "gene names as text in gene set 'x', found True"),
         (["A", float("nan")], None, "found nan"),
         (["+", "-"], None, "found the sign '\\+' alone"),
         (3, None, "gene names in gene set 'x', found int"),
@@ -120,3 +121,46 @@ def test_gmt_faults_name_the_line(tmp_path, text, message):
 def test_gmt_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_gmt(tmp_path / "none.gmt")
+
+
+GENES = [f"Gene{i}" for i in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("text", "known", "expected"),
+    [
+        ("a\tGene1\tGene2\nb\tGene3\tGene4\n", GENES, True),
+        ("a\tGENE1\tGENE2\nb\tGENE3\n", GENES, True),  # in another case, and a set of one gene
+        ("a\tGene1\tGene2\nb\tGene3\tGene4\n", None, False),
+        ("a\tGene1\tGene2\nb\thttp://x\tGene4\n", GENES, False),  # a description that is the name of a gene
+        ("a\tna\tGene2\nb\t\tGene4\nc\t> b\tGene1\n", GENES, False),
+        ("Gene1\tGene1\tGene2\nGene3\tGene3\tGene4\n", GENES, False),  # the name of the set again
+        ("a\tGene1,0.5\tGene2,-1\n", GENES, True),
+    ],
+)
+def test_files_without_descriptions(tmp_path, caplog, text, known, expected):
+    sets = read_gmt(_gmt(tmp_path, text), known_genes=known)
+    lines = [line.split("\t") for line in text.splitlines()]
+    fields = [[f.split(",")[0] for f in line[1 if expected else 2 :]] for line in lines]
+    assert [list(s.genes) for s in sets] == fields
+    assert ("no descriptions" in caplog.text) is expected
+    if "," in text:
+        np.testing.assert_array_equal(sets[0].weights, [0.5, -1])
+
+
+def test_a_file_without_descriptions_of_more_genes_than_the_data_has(tmp_path):
+    """A panel holds a quarter of the genes: the second field is known as seldom as the others."""
+    lines = [f"set{i}\tGene{i}\tGene{i + 1}\tGene{i + 2}\n" for i in range(30)]
+    known = [gene for i, gene in enumerate(GENES) if i % 4 == 0]
+    assert read_gmt(_gmt(tmp_path, "".join(lines)), known_genes=known)[1].genes == ("Gene1", "Gene2", "Gene3")
+    lines = [f"set{i}\twords of set {i}\tGene{i}\tGene{i + 1}\n" for i in range(30)]
+    assert read_gmt(_gmt(tmp_path, "".join(lines)), known_genes=known)[1].genes == ("Gene1", "Gene2")
+
+
+def test_a_plain_list_of_genes_is_a_set_with_the_name_of_the_file(tmp_path):
+    (found,) = read_gmt(_gmt(tmp_path, "Penk\nNrgn\n\nPenk\n", "granule.txt"))
+    assert (found.name, found.genes) == ("granule", ("Penk", "Nrgn"))
+
+
+def test_identifiers_that_are_numbers():
+    assert gene_set("x", [1234, np.int64(7), 9.0]).genes == ("1234", "7", "9")

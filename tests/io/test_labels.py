@@ -39,7 +39,7 @@ def test_same_labels_from_every_form(write, adata, text, name):
 
 
 def test_labels_keep_their_text(write):
-    labels = ["3: Outer, Plexiform", "L2/3", "couche été", "None", "0"]
+    labels = ["3: Outer, Plexiform", "L2/3", "couche été", "nonet", "0"]
     text = "spot,layer\n" + "".join(f'{i}x1,"{label}"\n' for i, label in enumerate(labels))
     assert read_labels(write(text)).tolist() == labels
 
@@ -160,3 +160,131 @@ def test_labels_survive_h5ad(write, adata, tmp_path):
     add_labels(adata, write("spot,layer\n1x1,L2/3\n2x1,L10\n3x1,\n4x1,L2/3\n"))
     adata.write_h5ad(tmp_path / "a.h5ad")
     pd.testing.assert_series_equal(ad.read_h5ad(tmp_path / "a.h5ad").obs["layer"], adata.obs["layer"])
+
+
+MISSING_TEXTS = ["nan", "NaN", "NA", "N/A", "<NA>", "None", "none", "null", "", " "]
+
+
+@pytest.mark.parametrize("text", MISSING_TEXTS)
+def test_a_text_that_stands_for_no_label_is_one_in_files_and_in_memory(write, adata, text):
+    path = write(f'spot,layer\n1x1,L1\n2x1,"{text}"\n3x1,L2\n4x1,L1\n')
+    name_or_not = "None' or 'null'" if text.lower() in ("none", "null") else None
+    with pytest.warns(UserWarning, match=name_or_not) if name_or_not else warnings.catch_warnings():
+        assert read_labels(path).isna().tolist() == [False, True, False, False]
+    for dtype in (object, "category", "string"):
+        with pytest.warns(UserWarning, match="1 spots have a text that stands for no label"):
+            add_labels(adata, pd.Series(["L1", text, "L2", "L1"], index=SPOTS, dtype=dtype), overwrite=True)
+        assert adata.obs["layer"].isna().tolist() == [False, True, False, False]
+        assert adata.obs["layer"].cat.categories.tolist() == ["L1", "L2"]
+
+
+ONE_HOT = {
+    "commas": "spot,GCL,MCL,EPL\n1x1,1,0,0\n2x1,0,1,0\n3x1,0,0,0\n4x1,1,0,0\n",
+    "a missing corner": '"GCL"\t"MCL"\t"EPL"\n"1x1"\t1\t0\t0\n"2x1"\t0\t1\t0\n"3x1"\t0\t0\t0\n"4x1"\t1\t0\t0\n',
+    "R's words": "spot,GCL,MCL\n1x1,TRUE,FALSE\n2x1,FALSE,TRUE\n3x1,FALSE,FALSE\n4x1,TRUE,FALSE\n",
+    "floats and gaps": "spot;GCL;MCL\n1x1;1.0;0.0\n2x1;;1.0\n3x1;;NA\n4x1;1.0;\n",
+}
+
+
+@pytest.mark.parametrize("text", ONE_HOT.values(), ids=ONE_HOT.keys())
+def test_a_column_of_zeros_and_ones_for_each_label(write, adata, text):
+    add_labels(adata, write(text))
+    assert adata.obs["layer"].tolist()[:2] == ["GCL", "MCL"]
+    assert adata.obs["layer"].isna().tolist() == [False, False, True, False]
+
+
+def test_zeros_and_ones_in_memory(adata):
+    table = pd.DataFrame({"GCL": [1, 0, 0, 1], "MCL": [0, 1, 0, 0]}, index=SPOTS)
+    for frame in (table, table.astype(bool), table.astype(float)):
+        add_labels(adata, frame, overwrite=True)
+        assert adata.obs["layer"].tolist()[::3] == ["GCL", "GCL"]
+        assert adata.obs["layer"].isna().tolist() == [False, False, True, False]
+    add_labels(adata, table.assign(area=["a", "b", "a", "b"]), "area", column="area")
+    assert adata.obs["area"].tolist() == ["a", "b", "a", "b"]
+    with pytest.raises(ValueError, match="found the columns GCL, MCL, area"):
+        add_labels(adata, table.assign(area="a"), overwrite=True)
+
+
+def test_a_spot_with_two_ones_is_refused(write):
+    with pytest.raises(ValueError, match=r"found GCL and EPL in line 3, and 1 such spots in all"):
+        read_labels(write("spot,GCL,MCL,EPL\n1x1,1,0,0\n2x1,1,0,1\n"))
+    with pytest.raises(ValueError, match="only zeros in the columns GCL, MCL"):
+        read_labels(write("spot,GCL,MCL\n1x1,0,0\n2x1,0,0\n"))
+    assert read_labels(write("spot,GCL,MCL\n1x1,1,0\n2x1,1,1\n"), column="MCL").tolist() == ["0", "1"]
+
+
+def test_labels_that_hold_commas_in_a_file_of_semicolons(write):
+    text = "spot;layer\n1x1;Outer, plexiform\n2x1;Inner, plexiform\n"
+    assert read_labels(write(text)).tolist() == ["Outer, plexiform", "Inner, plexiform"]
+
+
+@pytest.fixture
+def array():
+    """A 6 x 5 array whose spots lie up to 0.4 beside the places that their names say."""
+    rng = np.random.default_rng(0)
+    at = np.stack(np.meshgrid(np.arange(10, 16), np.arange(20, 25)), -1).reshape(-1, 2)
+    a = ad.AnnData(np.ones((30, 2), np.float32), obs=pd.DataFrame(index=[f"{x}x{y}" for x, y in at]))
+    exact = at + rng.uniform(-0.4, 0.4, at.shape)
+    a.obsm["spatial"] = exact * 286.3 + 100
+    return a, exact, [f"L{x % 3}" for x, _ in at]
+
+
+def test_labels_are_joined_by_array_position_where_no_name_agrees(array):
+    a, exact, truth = array
+    labels = pd.Series(truth, index=[f"{x:.2f}x{y:.2f}" for x, y in exact])
+    with pytest.warns(
+        UserWarning, match=r"joined by array position \(as '\d+\.\d+x\d+\.\d+' to '10x20'\) for 30 of 30"
+    ):
+        add_labels(a, labels)
+    assert a.obs["layer"].tolist() == truth
+
+
+def test_labels_are_joined_by_array_position_of_obs(array):
+    a, exact, truth = array
+    a.obs["array_col"], a.obs["array_row"] = zip(*[map(int, name.split("x")) for name in a.obs_names], strict=True)
+    a.obs_names = [f"ACGTACGT{i}" for i in range(30)]
+    labels = pd.Series(truth[:20], index=[f"{x:.2f}x{y:.2f}" for x, y in exact[:20]])  # a part of the section
+    with pytest.warns(UserWarning, match="array position .* for 20 of 30 spots: 10 spots of the data are not in"):
+        add_labels(a, labels)
+    assert a.obs["layer"].tolist()[:20] == truth[:20]
+    assert a.obs["layer"].isna().tolist() == [False] * 20 + [True] * 10
+
+
+@pytest.mark.parametrize("header", ["x,y,layer", "pixel_x,pixel_y,layer"])
+def test_labels_are_joined_by_pixel(array, write, header):
+    a, _, truth = array
+    a.obs_names = [f"ACGTACGT{i}" for i in range(30)]
+    rows = [f"{x:.0f},{y:.0f},{label}\n" for (x, y), label in zip(a.obsm["spatial"], truth, strict=True)]
+    with pytest.warns(UserWarning, match="joined by pixel .* for 30 of 30"):
+        add_labels(a, write(header + "\n" + "".join(rows)))
+    assert a.obs["layer"].tolist() == truth
+
+
+def test_coordinates_beside_names_are_no_labels(array, write):
+    a, exact, truth = array
+    rows = [f"{n},{x:.2f},{y:.2f},{t}\n" for n, (x, y), t in zip(a.obs_names, exact, truth, strict=True)]
+    add_labels(a, write("Row.names,x,y,label\n" + "".join(rows)))
+    assert a.obs["layer"].tolist() == truth
+
+
+def test_positions_are_not_joined_where_it_is_not_one_to_one(array):
+    a, exact, truth = array
+    far = pd.Series(truth, index=[f"{x + 500:.2f}x{y:.2f}" for x, y in exact])
+    with pytest.raises(ValueError, match="none in common"):
+        add_labels(a, far)
+    crowd = pd.Series("L", index=[f"{10 + i / 1000:.3f}x20.1" for i in range(30)])  # all on one spot
+    with pytest.raises(ValueError, match="none in common"):
+        add_labels(a, crowd)
+    two = ad.concat({"a": a, "b": a}, index_unique="-")  # every position belongs to two sections
+    with pytest.raises(ValueError, match="none in common"):
+        add_labels(two, pd.Series(truth, index=[f"{x:.1f}x{y:.1f}" for x, y in a.obsm["spatial"]]))
+
+
+@pytest.mark.parametrize("dtype", ["int64", "category", "string"])
+def test_spots_of_any_type_are_joined_by_their_text(dtype):
+    obs = pd.DataFrame(index=pd.Index([7, 12, 30]).astype(dtype))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # anndata makes them text
+        adata = ad.AnnData(np.ones((3, 2), np.float32), obs=obs)
+    add_labels(adata, pd.Series(["b", "a", "c"], index=[12.0, 7.0, 30.0]))
+    assert adata.obs["layer"].tolist() == ["a", "b", "c"]

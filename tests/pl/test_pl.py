@@ -141,3 +141,81 @@ def test_sections_are_not_drawn_over_one_another(written):
     assert not any(ax.images for ax in pl.saliency(part, "b").axes)
     part.uns["spatial"] = {"one": image, "two": image}
     assert any(ax.images for ax in pl.saliency(part, "b").axes)
+
+
+def _picture(colour: tuple[int, int, int], across: int = 100) -> dict:
+    return {
+        "images": {"hires": np.full((across, across, 3), colour, np.uint8)},
+        "scalefactors": {"tissue_hires_scalef": 0.5, "spot_diameter_fullres": 6.0},
+    }
+
+
+GREEN, RED = (0, 255, 0), (255, 0, 0)
+
+
+@pytest.fixture
+def of_b(written) -> AnnData:
+    """Section B of a join with A: both images are there, and its spots lie on both."""
+    written.obsm["spatial"] = written.obsm["spatial"] * 20 + 20
+    written.uns["spatial"] = {"A": _picture(GREEN), "B": _picture(RED)}
+    return written
+
+
+def _drawn(adata, **arguments) -> tuple[int, ...] | None:
+    images = pl.saliency(adata, "b", **arguments).axes[0].images
+    return tuple(np.asarray(images[0].get_array())[5, 5][:3].tolist()) if images else None
+
+
+def _said_in(adata, column, values):
+    adata.obs[column] = values
+
+
+@pytest.mark.parametrize(
+    "say",
+    [
+        lambda a: _said_in(a, "library_id", "B"),
+        lambda a: _said_in(a, "my sample", pd.Categorical(["B"] * 20, ["A", "B"])),
+        lambda a: setattr(a, "obs_names", [f"s{i}-B" for i in range(20)]),
+        lambda a: setattr(a, "obs_names", [f"B_s{i}" for i in range(20)]),
+        lambda a: (_said_in(a, "batch", "B"), a.uns["stcsm"].update(setup={"batch_key": "batch"})),
+    ],
+    ids=["library_id", "any column", "end of names", "beginning of names", "batch_key"],
+)
+def test_the_image_is_that_of_the_spots(of_b, say, caplog):
+    say(of_b)
+    assert _drawn(of_b) == RED
+    assert pl.find_image(of_b) == ("B", "hires")
+    assert not [r for r in caplog.records if r.name.startswith("stcsm")]
+
+
+def test_no_image_is_drawn_where_none_is_known_to_be_theirs(of_b, caplog):
+    assert _drawn(of_b) is None
+    assert "the spots lie on each of the images 'A', 'B'" in caplog.text
+    assert "library_id=, one of ['A', 'B']" in caplog.text
+    caplog.clear()
+    assert _drawn(of_b, img=False) is None
+    assert not caplog.text
+    assert _drawn(of_b, library_id="A") == GREEN
+    assert pl.section(of_b, "B").axes[0].images
+    with pytest.raises(ValueError, match="found none to draw: the spots lie on each"):
+        pl.section(of_b)
+    with pytest.raises(ValueError, match=r"found 'C'; there are \['A', 'B'\]"):
+        _drawn(of_b, library_id="C")
+
+
+def test_an_image_that_the_spots_do_not_lie_on_is_another_sections(of_b, caplog):
+    of_b.uns["spatial"]["A"] = _picture(GREEN, across=20)
+    assert _drawn(of_b) == RED
+    of_b.uns["spatial"] = {"A": _picture(GREEN, across=20)}  # uns_merge="first" keeps the other section's alone
+    assert _drawn(of_b) is None
+    assert "the spots lie beside the image of 'A'" in caplog.text
+
+
+def test_the_image_of_a_section_that_has_none_is_not_replaced(of_b, caplog):
+    of_b.uns["spatial"] = {"A": _picture(GREEN)}
+    of_b.obs["library_id"] = "B"
+    assert _drawn(of_b) is None
+    assert "the section of the spots is 'B' in adata.obs['library_id'], which has no image" in caplog.text
+    of_b.obs["library_id"] = ["A"] * 10 + ["B"] * 10
+    assert _drawn(of_b) is None
+    assert "the spots are of several sections, 'A', 'B'" in caplog.text

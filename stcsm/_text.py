@@ -1,0 +1,23 @@
+"""Names and labels as text, and the texts that say "none": one rule for what is read and for what is in memory."""
+
+from __future__ import annotations
+
+import numpy as np
+
+MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "<na>", "nat", "none", "null"})
+"""Texts, in lower case, that say there is no label or name: those of R, pandas, numpy, Python, Excel and databases."""
+
+
+def is_missing(value: object) -> bool:
+    """Whether `value` is missing (None, NaN, ``pandas.NA``) or a text that says so, such as ``"nan"`` or a blank."""
+    return str(value).strip().lower() in MISSING
+
+
+def as_text(value: object) -> str:
+    """A name or label of any type as text.
+
+    Whole numbers have no decimals: beside NaN, pandas holds integers as floats, and 7.0 is the name ``"7"``.
+    """
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        return str(int(value))
+    return value.decode() if isinstance(value, bytes) else str(value)
