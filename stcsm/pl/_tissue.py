@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from scipy.spatial import cKDTree
 
 from stcsm import _keys
+from stcsm._lazy import column, in_memory
 
 DIVERGING = "RdBu_r"
 POINTS_PER_INCH = 72
@@ -60,7 +61,7 @@ def draw_panels(
         .set_axis([f"panel_{k}" for k in range(n)], axis=1)
         .set_axis(adata.obs_names, axis=0),
         obsm={spatial_key: xy},
-        uns={"spatial": adata.uns["spatial"]} if image else {},
+        uns={"spatial": in_memory(adata.uns["spatial"])} if image else {},
     )
     for k, ax in enumerate(axes.flat):
         if k >= n:
@@ -150,7 +151,7 @@ def _check_one_section(adata: AnnData, spatial_key: str) -> None:
     if key is None:
         return
     xy = np.asarray(adata.obsm[spatial_key], dtype=float)[:, :2]
-    labels = adata.obs[key].astype(str).to_numpy()
+    labels = column(adata.obs, key).astype(str).to_numpy()
     boxes = {str(name): (xy[labels == name].min(axis=0), xy[labels == name].max(axis=0)) for name in np.unique(labels)}
     for (one, (low, high)), (other, (below, above)) in combinations(boxes.items(), 2):
         if (low <= above).all() and (below <= high).all():
@@ -196,7 +197,7 @@ def find_image(adata: AnnData, spatial_key: str = _keys.SPATIAL) -> tuple[str, s
     if spatial_key != _keys.SPATIAL:
         return None
     key = _keys.sections_key(adata)
-    names = None if key is None else set(adata.obs[key].astype(str))
+    names = None if key is None else set(column(adata.obs, key).astype(str))
     for name, library in dict(adata.uns.get("spatial", {})).items():
         if names is not None and names != {name}:
             continue

@@ -9,6 +9,7 @@ import numpy as np
 from anndata import AnnData
 
 from stcsm import _keys
+from stcsm._lazy import columns
 from stcsm.pp._sections import section_codes
 from stcsm.space import (
     ArrayPositions,
@@ -165,11 +166,10 @@ def _record(adata: AnnData, positions: ArrayPositions, key: str) -> dict[str, An
 
 def _keep_array_coordinates(adata: AnnData) -> None:
     """Array coordinates with fractions, before whole numbers replace them."""
-    columns = [_keys.ARRAY_COL, _keys.ARRAY_ROW]
-    if _keys.SPATIAL_ARRAY in adata.obsm or not set(columns) <= set(adata.obs):
+    if _keys.SPATIAL_ARRAY in adata.obsm or not {_keys.ARRAY_COL, _keys.ARRAY_ROW} <= set(adata.obs):
         return
     if whole_positions(adata.obs[_keys.ARRAY_ROW], adata.obs[_keys.ARRAY_COL]) is None:
-        adata.obsm[_keys.SPATIAL_ARRAY] = adata.obs[columns].to_numpy()
+        adata.obsm[_keys.SPATIAL_ARRAY] = columns(adata.obs, [_keys.ARRAY_COL, _keys.ARRAY_ROW])
 
 
 def _write(

@@ -3,8 +3,10 @@
 from stcsm.space._components import COMPONENTS, choose_components, principal_axes, spot_components
 from stcsm.space._counts import (
     check_counts,
+    count_totals,
+    depth_factors,
     log_normalise,
-    row_blocks,
+    selected_blocks,
     stored_blocks,
     stored_by_columns,
     thin_counts,
@@ -37,6 +39,7 @@ from stcsm.space._grid import (
 from stcsm.space._heldout import HeldOutCounts
 from stcsm.space._memory import available_memory, require_memory
 from stcsm.space._region import irregularity, region_width
+from stcsm.space._scratch import ScratchFile, ScratchMatrix, gather
 
 __all__ = [
     "COMPONENTS",
@@ -48,6 +51,8 @@ __all__ = [
     "GraphSetting",
     "HeldOutCounts",
     "Lattice",
+    "ScratchFile",
+    "ScratchMatrix",
     "array_coordinates",
     "available_memory",
     "bin_positions",
@@ -56,9 +61,12 @@ __all__ = [
     "check_grid_size",
     "choose_components",
     "choose_graph",
+    "count_totals",
+    "depth_factors",
     "diffuse",
     "find_lattice",
     "fold_hexagonal",
+    "gather",
     "irregularity",
     "lattice_positions",
     "log_normalise",
@@ -67,7 +75,7 @@ __all__ = [
     "principal_axes",
     "region_width",
     "require_memory",
-    "row_blocks",
+    "selected_blocks",
     "shared_lattice_positions",
     "similarity_graph",
     "some_spots",

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import anndata as ad
 import numpy as np
 import pandas as pd
-import scanpy as sc
 from anndata import AnnData
-from scipy import sparse
 
+from stcsm import _lazy
 from stcsm._files import existing_file
 from stcsm.concepts import (
     GeneIndex,
@@ -26,11 +23,13 @@ from stcsm.concepts import (
     gene_set,
     gene_sets,
     gene_sets_from_network,
+    highest,
+    marker_scores,
     read_gmt,
 )
 from stcsm.concepts import match_gene_sets as match_to_index
 from stcsm.models import GeneVAE, counts_of, read_setup
-from stcsm.space import check_counts, row_blocks
+from stcsm.space import check_counts, count_totals
 from stcsm.tl._state import distinct_keys, embedding, first_few, is_embedded
 
 logger = logging.getLogger(__name__)
@@ -180,10 +179,7 @@ def _usable_genes(adata: AnnData, model: GeneVAE | None, layer: str | None) -> n
         return np.asarray(model.reader.gene_totals) > 0
     if is_embedded(adata):
         return np.asarray(np.isfinite(embedding(adata)[0]).all(axis=1))
-    total = np.zeros(adata.n_vars)
-    for _, block in row_blocks(counts_of(adata, layer)):
-        total += np.asarray(block.sum(axis=0)).ravel()
-    return total > 0
+    return count_totals(counts_of(adata, layer))[1] > 0
 
 
 def _say_what_was_found(found: GeneSetMatch) -> None:
@@ -235,7 +231,7 @@ def _given_sets(adata: AnnData, genes: Any) -> _Source:
         If a path leads to no file.
     """
     if isinstance(genes, str) and genes in adata.var:
-        return _Source(_var_column(adata.var[genes]), "genes", True)
+        return _Source(_var_column(_lazy.column(adata.var, genes)), "genes", True)
     if isinstance(genes, (str, Path)):
         if isinstance(genes, str) and not _looks_like_a_path(genes) and not os.path.isfile(genes):
             raise ValueError(
@@ -263,7 +259,7 @@ def _ranked_sets(adata: AnnData, key: str, n_markers: int) -> _Source:
     ValueError
         If there is no such result, or a group has no gene of positive score.
     """
-    result = adata.uns.get(key)
+    result = _lazy.in_memory(adata.uns.get(key))
     if result is None or "names" not in result or "scores" not in result:
         raise ValueError(
             f"Expected a result of scanpy.tl.rank_genes_groups in adata.uns[{key!r}], found "
@@ -293,7 +289,7 @@ def _gene_index(adata: AnnData, match: str | None) -> GeneIndex:
         return GeneIndex(adata.var_names)
     if match not in adata.var:
         raise ValueError(f"Expected a column of adata.var to match on, found {match!r}; there are {list(adata.var)}")
-    return GeneIndex(adata.var[match].astype(object), f"entries of adata.var[{match!r}]")
+    return GeneIndex(_lazy.column(adata.var, match).astype(object), f"entries of adata.var[{match!r}]")
 
 
 def _network(table: pd.DataFrame) -> list[GeneSet]:
@@ -332,6 +328,11 @@ def group_labels(adata: AnnData, column: str, layer: str | None) -> pd.Series:
     ValueError
         If the column is absent, holds numbers that are no labels, or fewer than two labels with two spots each.
     """
+    return _labels_and_depth(adata, column, layer)[0]
+
+
+def _labels_and_depth(adata: AnnData, column: str, layer: str | None) -> tuple[pd.Series, np.ndarray]:
+    """Labels of :func:`group_labels`, and the counts of every spot (S,)."""
     if column not in adata.obs:
         alike = [c for c in map(str, adata.obs) if c.casefold() == str(column).casefold()]
         meant = f"did you mean {alike[0]!r}? " if alike else ""
@@ -340,9 +341,9 @@ def group_labels(adata: AnnData, column: str, layer: str | None) -> pd.Series:
         )
     matrix = counts_of(adata, layer)
     check_counts(matrix, adata.obs_names, adata.var_names)
-    labels = adata.obs[column]
-    seen = np.concatenate([np.asarray(block.sum(axis=1)).ravel() for _, block in row_blocks(matrix)]) > 0
-    known = labels[labels.notna().to_numpy() & seen]
+    labels = _lazy.column(adata.obs, column)
+    depth, _ = count_totals(matrix)
+    known = labels[labels.notna().to_numpy() & (depth > 0)]
     if known.dtype.kind == "f":
         # Whole numbers beside NaN are floats in pandas.
         if not (known % 1 == 0).all():
@@ -368,7 +369,7 @@ def group_labels(adata: AnnData, column: str, layer: str | None) -> pd.Series:
             f"Expected at least two labels with two spots or more in adata.obs[{column!r}], found {len(kept)} of "
             f"{len(sizes)}; the marker genes of a label stand out against the spots of other labels"
         )
-    return text[text.isin(kept)].astype(object).reindex(adata.obs_names)
+    return text[text.isin(kept)].astype(object).reindex(adata.obs_names), depth
 
 
 def chosen_groups(labels: pd.Series, groups: Sequence[str] | str | None, column: str) -> list[str]:
@@ -395,6 +396,8 @@ def _label_markers(
 ) -> list[GeneSet]:
     """The genes that stand out in each label of an ``obs`` column (t-test on log-normalised counts).
 
+    Counts are read in blocks of bounded memory, for the depths and for the test.
+
     Spots without a label or a count are left out, and so are labels of a single spot, which no test can compare.
 
     Parameters
@@ -415,28 +418,15 @@ def _label_markers(
     ValueError
         If the column is at fault (see :func:`group_labels`), or no gene stands out in a label.
     """
-    labels = group_labels(adata, column, layer)
-    text = labels.dropna()
-    kept = sorted(text.unique())
-    matrix = counts_of(adata, layer)
-    rows = np.flatnonzero(labels.notna().to_numpy())
-    counts = matrix[rows]
-    subset = ad.AnnData(
-        sparse.csr_matrix(counts, dtype=np.float32),
-        obs=pd.DataFrame({"label": pd.Categorical(text.to_numpy(), kept)}, index=text.index),
-        var=pd.DataFrame(index=adata.var_names),
-    )
-    sc.pp.normalize_total(subset, target_sum=1e4)
-    sc.pp.log1p(subset)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", pd.errors.PerformanceWarning)
-        warnings.simplefilter("ignore", RuntimeWarning)
-        sc.tl.rank_genes_groups(subset, "label", method="t-test")
-    result = subset.uns["rank_genes_groups"]
+    labels, depth = _labels_and_depth(adata, column, layer)
+    kept = sorted(labels.dropna().unique())
+    codes = pd.Categorical(labels, kept).codes
+    scores = marker_scores(counts_of(adata, layer), depth, codes, len(kept))
     sets = []
-    for name in chosen_groups(text, groups, column):
-        genes, scores = result["names"][name][:n_markers], result["scores"][name][:n_markers]
-        positive = [str(g) for g, s in zip(genes, scores, strict=True) if s > 0]
+    for name in chosen_groups(labels, groups, column):
+        own = scores[kept.index(name)]
+        top = highest(own)[:n_markers]
+        positive = list(adata.var_names[top[own[top] > 0]].astype(str))
         if not positive:
             raise ValueError(f"Expected genes that stand out in {name!r}, found none; take fewer labels: groups=...")
         sets.append(gene_set(name, positive))
