@@ -42,3 +42,18 @@ def column(frame: Any, name: str) -> pd.Series:
 def columns(frame: Any, names: list[str]) -> np.ndarray:
     """Return columns of numbers as one array (n, number of columns)."""
     return np.column_stack([column(frame, name).to_numpy() for name in names])
+
+
+def check_writable(adata: Any) -> None:
+    """Refuse an AnnData that results cannot be written into, before any work is done for them.
+
+    Raises
+    ------
+    ValueError
+        If it is a view of a backed AnnData, which anndata would have to copy into another file.
+    """
+    if adata.is_view and adata.isbacked:
+        raise ValueError(
+            "Expected an AnnData that results can be written into, found a view (some spots or genes) of a backed one; "
+            "read the view into memory: adata = adata.to_memory()"
+        )

@@ -18,7 +18,7 @@ from scvi.data.fields import CategoricalObsField, ObsmField
 from scvi.model.base import BaseModelClass
 
 from stcsm import _keys
-from stcsm._lazy import column
+from stcsm._lazy import check_writable, column
 from stcsm.models._module import LIKELIHOODS
 from stcsm.space import check_counts
 
@@ -119,10 +119,11 @@ def check_anndata(adata: AnnData, setup: Setup) -> None:
     TypeError
         If ``adata`` is not an AnnData.
     ValueError
-        If it is empty, has duplicate names, no counts or no usable coordinates.
+        If it is a view of a backed AnnData, is empty, has duplicate names, no counts or no usable coordinates.
     """
     if not isinstance(adata, AnnData):
         raise TypeError(f"Expected an AnnData (spots x genes), found {type(adata).__name__}")
+    check_writable(adata)
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise ValueError(f"Expected at least one spot and one gene, found {adata.n_obs} spots x {adata.n_vars} genes")
     for axis, names, fix in (

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array, csr_matrix, issparse
 from tqdm.auto import tqdm
 
 from stcsm import _keys
-from stcsm._lazy import column
+from stcsm._lazy import check_writable, column
 from stcsm.pp._sections import section_names
 from stcsm.space import (
     COMPONENTS,
@@ -102,8 +102,10 @@ def spot_graph(
     Raises
     ------
     ValueError
-        If a setting is out of range, there are no coordinates, or fewer than three spots have counts.
+        If a setting is out of range, there are no coordinates, fewer than three spots have counts, or ``adata`` is a
+        view of a backed AnnData.
     """
+    check_writable(adata)
     graph, record = make_spot_graph(
         adata, scale, width, n_pcs, n_neighbors, steps, layer=layer, spatial_key=spatial_key,
         batch_key=batch_key, seed=seed, progress=progress,

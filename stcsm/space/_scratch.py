@@ -122,4 +122,5 @@ def gather(
     if not held:
         return csr_array(shape, dtype=np.float32)
     join = hstack if any(column for _, column, _ in held) else vstack
-    return csr_array(join([block for _, _, block in held], format="csr"))
+    joined: csr_array = join([block for _, _, block in held], format="csr")
+    return joined
