@@ -16,7 +16,7 @@ import numpy as np
 from scipy import sparse
 from tqdm.auto import tqdm
 
-from stcsm.space import ScratchFile, available_memory, stored_blocks, stored_by_columns
+from stcsm.space import IN_MEMORY, ScratchFile, available_memory, stored_blocks, stored_by_columns
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +24,6 @@ BLOCK = 256
 """Genes that are dense at once where a part of the counts is taken out."""
 VALUES = 2**22
 """Values, counted as if they were dense, that are summed together."""
-IN_MEMORY = 2**28
-"""Bytes of gene-wise counts up to which a file is read into memory instead of gene by gene."""
 PIECE = 2**23
 """Counts that are transposed together on their way into the scratch file."""
 _ENTRY = 8

@@ -26,6 +26,7 @@ from stcsm.space import (
     depth_factors,
     gather,
     irregularity,
+    join_blocks,
     log_normalise,
     nearest_neighbour_distance,
     nearest_spots,
@@ -172,8 +173,8 @@ def _values(matrix: Any, spots: np.ndarray, depth: np.ndarray) -> csr_array | Sc
         (row, column, log_normalise(block, factor[row : row + block.shape[0]]))
         for row, column, block in selected_blocks(matrix, spots)
     )
-    held = isinstance(matrix, np.ndarray) or issparse(matrix)
-    return gather(blocks, (len(spots), matrix.shape[1]), np.inf if held else None)
+    shape = (len(spots), matrix.shape[1])
+    return join_blocks(blocks, shape) if isinstance(matrix, np.ndarray) or issparse(matrix) else gather(blocks, shape)
 
 
 def _choose(
@@ -192,7 +193,7 @@ def _choose(
     candidates: Any = {name: _candidates(name, asked[name], default[name], most[name]) for name in asked}
     unit = nearest_neighbour_distance(coords)
     some = some_spots(coords, ENOUGH_SPOTS, seed)
-    part = csr_array(gather(selected_blocks(matrix, spots[some]), (len(some), matrix.shape[1]), np.inf))
+    part = join_blocks(selected_blocks(matrix, spots[some]), (len(some), matrix.shape[1]))
     part_coords = coords[some]
     record: dict[str, Any] = {}
     if width == "auto" and scale == "region":

@@ -39,11 +39,12 @@ from stcsm.space._grid import (
 from stcsm.space._heldout import HeldOutCounts
 from stcsm.space._memory import available_memory, require_memory
 from stcsm.space._region import irregularity, region_width
-from stcsm.space._scratch import ScratchFile, ScratchMatrix, gather
+from stcsm.space._scratch import IN_MEMORY, ScratchFile, ScratchMatrix, gather, join_blocks
 
 __all__ = [
     "COMPONENTS",
     "IMAGES",
+    "IN_MEMORY",
     "NEIGHBOURS",
     "SPOT_WIDTHS",
     "STEPS",
@@ -68,6 +69,7 @@ __all__ = [
     "fold_hexagonal",
     "gather",
     "irregularity",
+    "join_blocks",
     "lattice_positions",
     "log_normalise",
     "nearest_neighbour_distance",

@@ -88,10 +88,8 @@ class ScratchMatrix:
             yield b.first_row, b.first_column, csr_array((values, indices, b.indptr), shape=shape)
 
 
-def gather(
-    blocks: Iterable[tuple[int, int, csr_array]], shape: tuple[int, int], limit: float | None = None
-) -> csr_array | ScratchMatrix:
-    """Join blocks of a matrix in memory, or in a scratch file where they take more than ``limit`` bytes.
+def join_blocks(blocks: Iterable[tuple[int, int, csr_array]], shape: tuple[int, int]) -> csr_array:
+    """Join blocks of a matrix in memory.
 
     Parameters
     ----------
@@ -100,8 +98,26 @@ def gather(
         row.
     shape
         Of the whole.
+    """
+    held = list(blocks)
+    if not held:
+        return csr_array(np.zeros(shape, dtype=np.float32))
+    join = hstack if any(column for _, column, _ in held) else vstack
+    joined: csr_array[Any, tuple[int, int]] = csr_array(join([block for _, _, block in held], format="csr"))
+    return joined
+
+
+def gather(
+    blocks: Iterable[tuple[int, int, csr_array]], shape: tuple[int, int], limit: int | None = None
+) -> csr_array | ScratchMatrix:
+    """Join blocks of a matrix in memory, or in a scratch file where they take more than ``limit`` bytes.
+
+    Parameters
+    ----------
+    blocks, shape
+        As for :func:`join_blocks`.
     limit
-        By default ``IN_MEMORY``; infinity keeps everything in memory.
+        By default ``IN_MEMORY``.
     """
     limit = IN_MEMORY if limit is None else limit
     held: list[tuple[int, int, csr_array]] = []
@@ -117,10 +133,4 @@ def gather(
             scratch = ScratchMatrix(shape)
             while held:
                 scratch.append(*held.pop(0))
-    if scratch is not None:
-        return scratch
-    if not held:
-        return csr_array(shape, dtype=np.float32)
-    join = hstack if any(column for _, column, _ in held) else vstack
-    joined: csr_array = join([block for _, _, block in held], format="csr")
-    return joined
+    return join_blocks(held, shape) if scratch is None else scratch

@@ -419,7 +419,7 @@ def scaled_expression_maps(adata: AnnData, matrix: Any, concepts: list[Concept])
     for first, start, block in stored_blocks(matrix):
         own, here = _genes_here(used, start, block)
         part = sparse.csr_array(block[:, here], dtype=np.float64)
-        maps[:, first : first + part.shape[0]] += (shares[:, own] @ part.T).toarray()
+        maps[:, first : first + part.shape[0]] += sparse.csr_array(shares[:, own] @ part.T).toarray()
     return maps
 
 
@@ -430,7 +430,7 @@ def _genes_here(genes: np.ndarray, start: int, block: Any) -> tuple[slice, np.nd
 
 
 def _dense(values: Any) -> np.ndarray:
-    return np.asarray(values.toarray() if sparse.issparse(values) else values)
+    return np.asarray(values.toarray() if hasattr(values, "toarray") else values)
 
 
 def nearest_maps(adata: AnnData, model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
