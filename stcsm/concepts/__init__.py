@@ -20,6 +20,7 @@ from stcsm.concepts._gene_sets import (
     read_gmt,
 )
 from stcsm.concepts._latent import check_latents
+from stcsm.concepts._markers import highest, marker_scores
 from stcsm.concepts._profiles import GroupProfiles, group_profiles
 from stcsm.concepts._random import (
     MatchedSampler,
@@ -99,8 +100,10 @@ __all__ = [
     "gene_sets",
     "gene_sets_from_network",
     "group_profiles",
+    "highest",
     "map_correlation",
     "map_test",
+    "marker_scores",
     "match_gene_sets",
     "match_genes",
     "matching_bins",

@@ -87,6 +87,7 @@ def discovery(sampler: RandomConceptSampler, random: RandomConcepts) -> Discover
             held = holders[ends[gene - 1] if gene else 0 : ends[gene]]
             scores[1 + held, j] = -np.inf
             n_holders[j] = np.unique(held).size
-        p[some] = exceedance(scores[0], scores[1:]) * (1 + n_random) / (1 + n_random - n_holders)
+        # Where all of them exceed it, the quotient is 1 up to rounding.
+        p[some] = np.minimum(exceedance(scores[0], scores[1:]) * (1 + n_random) / (1 + n_random - n_holders), 1)
     p[in_set] = np.nan
     return Discovery(score, z, ranks(score), in_set, p, benjamini_hochberg(p))

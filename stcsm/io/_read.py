@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 KNOWN = (
-    ".h5ad, a SpatialData store (.zarr), an ST text table (.tsv, .txt, .csv, plain or .gz), .gef, or a folder of ST text "
-    "tables, Space Ranger, " + ", ".join(vendor.name for vendor in VENDORS[:-1]) + f" or {VENDORS[-1].name}"
+    ".h5ad, a SpatialData store (.zarr), an ST text table (.tsv, .txt, .csv, plain or .gz), .gef, or a folder of ST "
+    "text tables, Space Ranger, " + ", ".join(vendor.name for vendor in VENDORS[:-1]) + f" or {VENDORS[-1].name}"
 )
 
 

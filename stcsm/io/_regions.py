@@ -16,7 +16,8 @@ import pandas as pd
 
 from stcsm import _keys
 from stcsm._files import existing_file, text_lines
-from stcsm.io._labels import MISSING, natural_order
+from stcsm._text import is_missing
+from stcsm.io._labels import natural_order
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -390,4 +391,4 @@ def _text(value: Any) -> str | None:
     if value is None or value is pd.NA or value != value:
         return None
     text = str(value).strip()
-    return None if text.casefold() in MISSING else text
+    return None if is_missing(text) else text

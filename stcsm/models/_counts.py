@@ -8,7 +8,6 @@ transposed once. Memory stays bounded on every way.
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
@@ -17,7 +16,7 @@ import numpy as np
 from scipy import sparse
 from tqdm.auto import tqdm
 
-from stcsm.space import available_memory, stored_blocks, stored_by_columns
+from stcsm.space import IN_MEMORY, ScratchFile, available_memory, stored_blocks, stored_by_columns
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +24,6 @@ BLOCK = 256
 """Genes that are dense at once where a part of the counts is taken out."""
 VALUES = 2**22
 """Values, counted as if they were dense, that are summed together."""
-IN_MEMORY = 2**28
-"""Bytes of gene-wise counts up to which a file is read into memory instead of gene by gene."""
 PIECE = 2**23
 """Counts that are transposed together on their way into the scratch file."""
 _ENTRY = 8
@@ -293,7 +290,8 @@ class _Piece(NamedTuple):
     first_row: int
     first_column: int
     indptr: np.ndarray
-    offset: int
+    rows: int
+    values: int
 
 
 class ScratchGenes:
@@ -304,19 +302,14 @@ class ScratchGenes:
 
     def __init__(self, shape: tuple[int, int]):
         self.shape = shape
-        # The file has no name, so nothing is left behind, whatever happens.
-        self._file = tempfile.TemporaryFile(prefix="stcsm-")  # noqa: SIM115
+        self._file = ScratchFile()
         self._pieces: list[_Piece] = []
-        self._end = 0
 
     def append(self, first_row: int, first_column: int, block: sparse.csc_array) -> None:
         """Write a block, canonical, whose first row and column are these."""
-        self._pieces.append(_Piece(first_row, first_column, block.indptr.astype(np.int64), self._end))
-        self._file.seek(self._end)
-        self._file.write(block.indices.astype(np.int32).tobytes())
-        self._file.write(block.data.astype(np.float32).tobytes())
-        self._file.flush()
-        self._end += block.nnz * _ENTRY
+        rows = self._file.append(block.indices.astype(np.int32))
+        values = self._file.append(block.data.astype(np.float32))
+        self._pieces.append(_Piece(first_row, first_column, block.indptr.astype(np.int64), rows, values))
 
     def columns(self, genes: np.ndarray) -> Columns:
         """Counts of genes."""
@@ -331,18 +324,10 @@ class ScratchGenes:
                 start, stop = int(piece.indptr[column]), int(piece.indptr[column + 1])
                 if start == stop:
                     continue
-                rows.append(self._read(piece.offset + 4 * start, stop - start, np.int32) + piece.first_row)
-                all_rows = 4 * int(piece.indptr[-1])
-                values.append(self._read(piece.offset + all_rows + 4 * start, stop - start, np.float32))
+                rows.append(self._file.read(piece.rows + 4 * start, stop - start, np.int32) + piece.first_row)
+                values.append(self._file.read(piece.values + 4 * start, stop - start, np.float32))
                 counts[i] += stop - start
         return Columns(_pointers(counts), _cat(rows, np.int32), _cat(values, np.float32))
-
-    def _read(self, offset: int, count: int, dtype: Any) -> np.ndarray:
-        # Not a memory map, whose pages would count as this process's memory; pread is safe where processes fork.
-        if hasattr(os, "pread"):
-            return np.frombuffer(os.pread(self._file.fileno(), 4 * count, offset), dtype=dtype)
-        self._file.seek(offset)
-        return np.frombuffer(self._file.read(4 * count), dtype=dtype)
 
 
 class SectionGenes:

@@ -18,6 +18,7 @@ from scvi.data.fields import CategoricalObsField, ObsmField
 from scvi.model.base import BaseModelClass
 
 from stcsm import _keys
+from stcsm._lazy import check_writable, column
 from stcsm.models._module import LIKELIHOODS
 from stcsm.space import check_counts
 
@@ -78,14 +79,14 @@ def section_labels(adata: AnnData, setup: Setup) -> np.ndarray | None:
             f"Expected the section of each spot in adata.obs[{setup.batch_key!r}], found the columns "
             f"{sorted(map(str, adata.obs))}; write it there or pass batch_key=None"
         )
-    column = adata.obs[setup.batch_key]
-    without = column.isna().to_numpy()
+    labels = column(adata.obs, setup.batch_key)
+    without = labels.isna().to_numpy()
     if without.any():
         raise ValueError(
-            f"Expected a section for every spot, found {without.sum()} of {len(column)} spots without one in "
+            f"Expected a section for every spot, found {without.sum()} of {len(labels)} spots without one in "
             f"adata.obs[{setup.batch_key!r}] (first: {adata.obs_names[without.argmax()]!r}); drop them or fill it in"
         )
-    return column.astype(str).to_numpy(dtype=str)
+    return labels.astype(str).to_numpy(dtype=str)
 
 
 def counts_matrix(adata: AnnData, layer: str | None) -> Any:
@@ -118,10 +119,11 @@ def check_anndata(adata: AnnData, setup: Setup) -> None:
     TypeError
         If ``adata`` is not an AnnData.
     ValueError
-        If it is empty, has duplicate names, no counts or no usable coordinates.
+        If it is a view of a backed AnnData, is empty, has duplicate names, no counts or no usable coordinates.
     """
     if not isinstance(adata, AnnData):
         raise TypeError(f"Expected an AnnData (spots x genes), found {type(adata).__name__}")
+    check_writable(adata)
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise ValueError(f"Expected at least one spot and one gene, found {adata.n_obs} spots x {adata.n_vars} genes")
     for axis, names, fix in (

@@ -20,6 +20,7 @@ from scvi.module.base import LossOutput
 from torch import Tensor, nn
 
 from stcsm import _keys
+from stcsm._lazy import columns
 from stcsm.models._module import GeneMember, GeneVAEModule
 from stcsm.models._tissue import Tissue
 from stcsm.models._training import OneCyclePlan, Schedule
@@ -188,7 +189,7 @@ def published_cells(adata: AnnData, spots: np.ndarray) -> np.ndarray:
     if _keys.SPATIAL_ARRAY in adata.obsm:
         positions = np.asarray(adata.obsm[_keys.SPATIAL_ARRAY], dtype=np.float64)
     elif {_keys.ARRAY_COL, _keys.ARRAY_ROW} <= set(adata.obs):
-        positions = adata.obs[[_keys.ARRAY_COL, _keys.ARRAY_ROW]].to_numpy(dtype=np.float64)
+        positions = columns(adata.obs, [_keys.ARRAY_COL, _keys.ARRAY_ROW]).astype(np.float64)
     else:
         raise ValueError(
             "Expected array coordinates in adata.obsm['spatial_array'] or in obs['array_col'] and obs['array_row'], "

@@ -11,6 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from stcsm import _keys
+from stcsm._lazy import in_memory
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +28,15 @@ MOST_PANELS = 24
 """Panels of a figure that names no concepts."""
 
 
+def entry(adata: AnnData, name: str) -> dict[str, Any]:
+    """Entry of ``.uns["stcsm"]``; empty where it is absent."""
+    found: dict[str, Any] = in_memory(dict(adata.uns.get(_keys.UNS, {}).get(name, {})))
+    return found
+
+
 def stored(adata: AnnData) -> dict[str, Any]:
     """Records of the concepts in ``.uns``."""
-    return dict(adata.uns.get(_keys.UNS, {}).get("concepts", {}))
+    return entry(adata, "concepts")
 
 
 def table(adata: AnnData, key: str, concepts: Sequence[str] | str | None, where: str = "obsm") -> pd.DataFrame:
@@ -46,7 +53,7 @@ def table(adata: AnnData, key: str, concepts: Sequence[str] | str | None, where:
             raise ValueError(f"Expected adata.{where}[{key!r}], found none; run {MAKERS[key]} first")
         there = sorted(k for k in map(str, holder) if k in MAKERS and k != _keys.EMBEDDING)
         raise ValueError(f"Expected key to be a table of concepts in adata.{where}, found {key!r}; there are {there}")
-    whole = pd.DataFrame(holder[key])
+    whole = pd.DataFrame(in_memory(holder[key]))
     if concepts is None:
         return whole
     return whole[_chosen(adata, concepts, [str(c) for c in whole], MAKERS.get(key, "the step that writes it"))]
@@ -80,7 +87,7 @@ def sanity_record(adata: AnnData, concepts: Sequence[str] | str | None = None) -
     ValueError
         If it has not run, or a concept is unknown.
     """
-    record = dict(adata.uns.get(_keys.UNS, {}).get("sanity", {}))
+    record = entry(adata, "sanity")
     if not record:
         raise ValueError("Expected adata.uns['stcsm']['sanity'], found none; run stcsm.tl.sanity(adata, model) first")
     keys = [str(key) for key in record["concepts"]]
@@ -96,9 +103,9 @@ def p_and_q(adata: AnnData, key: str, shown: str) -> str:
     ``shown`` is the key of the maps that are drawn. Saliency maps under a key of their own have their own test; above
     other maps the line says that the saliency was tested.
     """
-    written = adata.uns.get(_keys.UNS, {})
-    saliency = shown if _keys.record("saliency", shown) in written else _keys.CONCEPT_SALIENCY
-    tested = written.get(_keys.record("significance", saliency))
+    recorded = entry(adata, _keys.record("saliency", shown)) if shown not in _keys.MAPS.values() else {}
+    saliency = shown if recorded else _keys.CONCEPT_SALIENCY
+    tested = entry(adata, _keys.record("significance", saliency))
     if not tested or key not in tested["table"].index:
         return ""
     p, q = (float(tested["table"].loc[key, name]) for name in ("p", "q"))
@@ -113,7 +120,7 @@ def panels(adata: AnnData, values: pd.DataFrame, concepts: Sequence[str] | str |
     """
     if concepts is not None or values.shape[1] <= MOST_PANELS:
         return values
-    tested = adata.uns.get(_keys.UNS, {}).get("significance")
+    tested = entry(adata, "significance")
     names, which = list(values), "first"
     if tested:
         rank = tested["table"].sort_values(["p", "strength"], ascending=[True, False], kind="stable").index

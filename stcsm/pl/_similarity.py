@@ -8,8 +8,7 @@ from anndata import AnnData
 from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import dendrogram
 
-from stcsm import _keys
-from stcsm.pl._read import label
+from stcsm.pl._read import entry, label
 
 MOST_NAMED = 60
 """Concepts whose names can be read beside a heat map."""
@@ -38,7 +37,7 @@ def concept_similarity(adata: AnnData, *, cmap: str = "RdBu_r", size: float | No
     ValueError
         If concepts have not been compared.
     """
-    found = adata.uns.get(_keys.UNS, {}).get("similarity")
+    found = entry(adata, "similarity")
     if not found:
         raise ValueError(
             "Expected concepts that were compared, found none; run stcsm.tl.concept_similarity(adata) first"

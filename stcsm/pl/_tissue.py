@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from scipy.spatial import cKDTree
 
 from stcsm import _keys
+from stcsm._lazy import column, in_memory
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ def draw_panels(
         .set_axis([f"panel_{k}" for k in range(n)], axis=1)
         .set_axis(adata.obs_names, axis=0),
         obsm={spatial_key: xy},
-        uns={"spatial": {image[0]: adata.uns["spatial"][image[0]]}} if image else {},
+        uns={"spatial": {image[0]: in_memory(adata.uns["spatial"][image[0]])}} if image else {},
     )
     for k, ax in enumerate(axes.flat):
         if k >= n:
@@ -161,7 +162,7 @@ def _check_one_section(adata: AnnData, spatial_key: str) -> None:
     if key is None:
         return
     xy = np.asarray(adata.obsm[spatial_key], dtype=float)[:, :2]
-    labels = adata.obs[key].astype(str).to_numpy()
+    labels = column(adata.obs, key).astype(str).to_numpy()
     boxes = {str(name): (xy[labels == name].min(axis=0), xy[labels == name].max(axis=0)) for name in np.unique(labels)}
     for (one, (low, high)), (other, (below, above)) in combinations(boxes.items(), 2):
         if (low <= above).all() and (below <= high).all():
@@ -268,11 +269,15 @@ def _named_sections(adata: AnnData, libraries: set[str]) -> tuple[set[str], str]
     A column counts if all its values are names of libraries; a column of sections, whatever its values are.
     """
     sections = [c for c in dict.fromkeys((_keys.sections_key(adata), *OF_LIBRARIES)) if c in adata.obs]
-    columns = [*sections, *(c for c in adata.obs if c not in sections and _is_text(adata.obs[c]))]
-    values = {column: set(adata.obs[column].dropna().astype(str).unique()) for column in columns}
-    for column in (*(c for c in columns if values[c] <= libraries), *sections):
-        if values[column]:
-            return values[column], f"adata.obs[{column!r}]"
+    held = {c: column(adata.obs, c) for c in (*sections, *(c for c in adata.obs.columns if c not in sections))}
+    values = {
+        name: set(labels.dropna().astype(str).unique())
+        for name, labels in held.items()
+        if name in sections or _is_text(labels)
+    }
+    for name in (*(c for c in values if values[c] <= libraries), *sections):
+        if values[name]:
+            return values[name], f"adata.obs[{name!r}]"
     names = adata.obs_names.astype(str)
     added = {
         name: names.str.endswith((f"-{name}", f"_{name}")) | names.str.startswith((f"{name}-", f"{name}_"))
@@ -284,8 +289,8 @@ def _named_sections(adata: AnnData, libraries: set[str]) -> tuple[set[str], str]
     return set(), ""
 
 
-def _is_text(column: pd.Series) -> bool:
-    return isinstance(column.dtype, pd.CategoricalDtype) or not pd.api.types.is_numeric_dtype(column)
+def _is_text(labels: pd.Series) -> bool:
+    return isinstance(labels.dtype, pd.CategoricalDtype) or not pd.api.types.is_numeric_dtype(labels)
 
 
 def _lies_on(adata: AnnData, library: Any, resolution: str) -> bool:

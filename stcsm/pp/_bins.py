@@ -11,6 +11,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from stcsm import _keys
+from stcsm._lazy import column, in_memory
 from stcsm.pp._sections import section_names
 from stcsm.space import check_counts, stored_blocks, whole_positions
 
@@ -64,8 +65,8 @@ def bin_spots(
     if batch_key:
         obs[batch_key] = pd.Categorical(sections[cells[:, 0]])
     if labels is not None:
-        obs[labels] = _commonest(adata.obs[labels], bin_of, len(cells))
-    bins = AnnData(summed, obs=obs, var=adata.var.copy())
+        obs[labels] = _commonest(column(adata.obs, labels), bin_of, len(cells))
+    bins = AnnData(summed, obs=obs, var=in_memory(adata.var).copy())
     if batch_key:
         bins.uns[_keys.UNS] = {"grid": {"batch_key": batch_key}}
     if _keys.SPATIAL in adata.obsm:
@@ -78,12 +79,12 @@ def bin_spots(
 def _summed(matrix: Any, bin_of: np.ndarray, n_bins: int) -> sparse.csr_matrix:
     """Counts (bins, G) of counts (S, G), read a block at a time."""
     blocks: dict[int, list[Any]] = {}
-    for row, column, block in stored_blocks(matrix):
+    for row, first, block in stored_blocks(matrix):
         part = bin_of[row : row + block.shape[0]]
         ones = np.ones(len(part), dtype=np.float32)
         to_bins = sparse.csr_matrix((ones, (part, np.arange(len(part)))), shape=(n_bins, len(part)))
         added = to_bins @ sparse.csr_matrix(block, dtype=np.float32)
-        held = blocks.setdefault(column, [added])
+        held = blocks.setdefault(first, [added])
         held[0] = held[0] if held[0] is added else held[0] + added
     return sparse.csr_matrix(sparse.hstack([blocks[c][0] for c in sorted(blocks)], format="csr"))
 
@@ -129,7 +130,7 @@ def from_bins(adata: AnnData, bins: AnnData, keys: Sequence[str] | str | None = 
     at = index.get_indexer(pd.MultiIndex.from_arrays([_section_of(adata, batch_key), *_positions(adata)]))
     made = {}
     for key in keys:
-        table = bins.obsm[key]
+        table = in_memory(bins.obsm[key])
         frame = table if isinstance(table, pd.DataFrame) else pd.DataFrame(np.asarray(table))
         values = frame.to_numpy(dtype=np.float64)[at]
         values[at < 0] = np.nan

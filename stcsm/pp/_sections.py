@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from anndata import AnnData
 
+from stcsm._lazy import column
+
 
 def section_names(adata: AnnData, batch_key: str | None) -> np.ndarray | None:
     """Name of each spot's section as text, (S,); None where no column is named.
@@ -21,13 +23,14 @@ def section_names(adata: AnnData, batch_key: str | None) -> np.ndarray | None:
             f"Expected the section of each spot in adata.obs[{batch_key!r}], found the columns "
             f"{sorted(map(str, adata.obs))}"
         )
-    without = adata.obs[batch_key].isna().to_numpy()
+    labels = column(adata.obs, batch_key)
+    without = labels.isna().to_numpy()
     if without.any():
         raise ValueError(
             f"Expected a section for every spot, found {without.sum()} of {len(without)} without one in "
             f"adata.obs[{batch_key!r}]; drop them or fill it in"
         )
-    return adata.obs[batch_key].astype(str).to_numpy(dtype=str)
+    return labels.astype(str).to_numpy(dtype=str)
 
 
 def section_codes(adata: AnnData, batch_key: str | None) -> np.ndarray | None:

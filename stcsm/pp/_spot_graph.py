@@ -7,24 +7,31 @@ from typing import Any
 
 import numpy as np
 from anndata import AnnData
-from scipy.sparse import csr_array, csr_matrix
+from scipy.sparse import csr_array, csr_matrix, issparse
 from tqdm.auto import tqdm
 
 from stcsm import _keys
+from stcsm._lazy import check_writable, column
 from stcsm.pp._sections import section_names
 from stcsm.space import (
     COMPONENTS,
     NEIGHBOURS,
     SPOT_WIDTHS,
     STEPS,
+    ScratchMatrix,
     check_coords,
     check_counts,
     choose_graph,
+    count_totals,
+    depth_factors,
+    gather,
     irregularity,
+    join_blocks,
     log_normalise,
     nearest_neighbour_distance,
     nearest_spots,
     region_width,
+    selected_blocks,
     similarity_graph,
     some_spots,
     spatial_filter,
@@ -56,10 +63,13 @@ def spot_graph(
     joined to its nearest ``n_neighbors`` with Gaussian weights; rows sum to one. A map is carried over the graph
     ``steps`` times (:func:`stcsm.space.diffuse`).
 
+    Counts that lie in a file, or are lazy, are read in blocks. Where those of a section take more than 256 MiB, they
+    go through a scratch file (in the folder for temporary files: TMPDIR), and memory grows with spots, not with counts.
+
     Parameters
     ----------
     adata
-        Spots x genes with raw counts.
+        Spots x genes with raw counts, in memory, backed or lazy.
     scale
         ``"region"``: which region does a spot belong to? ``"spot"``: which spots (cells) are meant?
     width
@@ -93,8 +103,10 @@ def spot_graph(
     Raises
     ------
     ValueError
-        If a setting is out of range, there are no coordinates, or fewer than three spots have counts.
+        If a setting is out of range, there are no coordinates, fewer than three spots have counts, or ``adata`` is a
+        view of a backed AnnData.
     """
+    check_writable(adata)
     graph, record = make_spot_graph(
         adata, scale, width, n_pcs, n_neighbors, steps, layer=layer, spatial_key=spatial_key,
         batch_key=batch_key, seed=seed, progress=progress,
@@ -128,8 +140,7 @@ def make_spot_graph(
     if matrix is None:
         raise ValueError("Expected counts in adata.X, found None; name the layer that holds them: layer=...")
     check_counts(matrix, adata.obs_names, adata.var_names)
-    whole = csr_array(matrix if not hasattr(matrix, "to_memory") else matrix.to_memory())
-    depth = np.asarray(whole.sum(axis=1, dtype=np.float64)).ravel()
+    depth, _ = count_totals(matrix)
     used = np.flatnonzero(depth > 0)
     sections = _sections(adata, batch_key, used)
     for name, own in sections.items():
@@ -140,9 +151,8 @@ def make_spot_graph(
     coords = np.asarray(adata.obsm[spatial_key], dtype=np.float64)
     asked = {"n_pcs": n_pcs, "n_neighbors": n_neighbors, "steps": steps}
     richest = max(sections.values(), key=lambda own: depth[own].sum())
-    counts = csr_array(whole[richest])
-    record = _choose(counts, coords[richest], scale, width, asked, seed, progress)
-    graphs = [_join(csr_array(whole[own]), coords[own], record, seed) for own in sections.values()]
+    record = _choose(matrix, richest, coords[richest], scale, width, asked, seed, progress)
+    graphs = [_join(_values(matrix, own, depth[own]), coords[own], record, seed) for own in sections.values()]
     graph = _to_all_spots(graphs, list(sections.values()), adata.n_obs)
     origin = _origin(adata, layer, spatial_key, batch_key)
     return graph, {"scale": scale, "seed": seed, **origin, **record}
@@ -156,8 +166,20 @@ def _sections(adata: AnnData, batch_key: str | None, used: np.ndarray) -> dict[s
     return {str(name): used[labels[used] == name] for name in np.unique(labels)}
 
 
+def _values(matrix: Any, spots: np.ndarray, depth: np.ndarray) -> csr_array | ScratchMatrix:
+    """Log-normalised counts (n, G) of some spots; of a large file in a scratch file."""
+    factor = depth_factors(depth)
+    blocks = (
+        (row, column, log_normalise(block, factor[row : row + block.shape[0]]))
+        for row, column, block in selected_blocks(matrix, spots)
+    )
+    shape = (len(spots), matrix.shape[1])
+    return join_blocks(blocks, shape) if isinstance(matrix, np.ndarray) or issparse(matrix) else gather(blocks, shape)
+
+
 def _choose(
-    counts: csr_array,
+    matrix: Any,
+    spots: np.ndarray,
     coords: np.ndarray,
     scale: str,
     width: float | str,
@@ -166,12 +188,13 @@ def _choose(
     progress: bool,
 ) -> dict[str, Any]:
     """Width, components, neighbours and steps for a section, and how they were found."""
-    most = {"n_pcs": min(counts.shape) - 1, "n_neighbors": len(coords) - 1, "steps": 1000}
+    most = {"n_pcs": min(len(spots), matrix.shape[1]) - 1, "n_neighbors": len(coords) - 1, "steps": 1000}
     default = {"n_pcs": COMPONENTS, "n_neighbors": NEIGHBOURS, "steps": STEPS}
     candidates: Any = {name: _candidates(name, asked[name], default[name], most[name]) for name in asked}
     unit = nearest_neighbour_distance(coords)
     some = some_spots(coords, ENOUGH_SPOTS, seed)
-    part, part_coords = csr_array(counts[some]), coords[some]
+    part = join_blocks(selected_blocks(matrix, spots[some]), (len(some), matrix.shape[1]))
+    part_coords = coords[some]
     record: dict[str, Any] = {}
     if width == "auto" and scale == "region":
         found = region_width(part, part_coords, unit=unit, irregular=irregularity(coords), seed=seed)
@@ -191,14 +214,14 @@ def _choose(
     return record | {"width": float(tried[0].width), **{name: int(getattr(tried[0], name)) for name in candidates}}
 
 
-def _join(counts: csr_array, coords: np.ndarray, settings: dict[str, Any], seed: int) -> csr_array:
+def _join(values: csr_array | ScratchMatrix, coords: np.ndarray, settings: dict[str, Any], seed: int) -> csr_array:
     """The graph of one section; a small one has as many components and neighbours as it can."""
     width = settings["width"]
     unit = nearest_neighbour_distance(coords)
     smoother = spatial_filter(coords, width, unit=unit, dtype=np.float32) if width else None
-    n_pcs = min(settings["n_pcs"], max(min(counts.shape) - 1, 1))
+    n_pcs = min(settings["n_pcs"], max(min(values.shape) - 1, 1))
     n_neighbors = min(settings["n_neighbors"], len(coords) - 1)
-    scores = spot_components(log_normalise(counts), n_pcs, smoother, seed=seed)
+    scores = spot_components(values, n_pcs, smoother, seed=seed)
     return similarity_graph(nearest_spots(scores, n_neighbors), n_neighbors)
 
 
@@ -208,7 +231,7 @@ def _origin(adata: AnnData, layer: str | None, spatial_key: str, batch_key: str 
     coords = np.ascontiguousarray(np.asarray(adata.obsm[spatial_key], dtype=np.float64))
     digest.update(coords.tobytes())
     if batch_key is not None and batch_key in adata.obs:
-        digest.update("\n".join(adata.obs[batch_key].astype(str)).encode(errors="replace"))
+        digest.update("\n".join(column(adata.obs, batch_key).astype(str)).encode(errors="replace"))
     origin = {"layer": layer or "", "spatial_key": spatial_key, "spots": digest.hexdigest()[:16]}
     return origin if batch_key is None else {**origin, "batch_key": batch_key}
 

@@ -9,6 +9,7 @@ import numpy as np
 from anndata import AnnData
 
 from stcsm import _keys
+from stcsm._lazy import check_writable, columns
 from stcsm.pp._sections import section_codes
 from stcsm.space import (
     ArrayPositions,
@@ -75,12 +76,13 @@ def to_grid(
         If ``adata`` is not an AnnData.
     ValueError
         If there are no coordinates, they are not finite or not two a spot, the spots lie on no lattice and no bins are
-        asked for, or a setting is out of range.
+        asked for, a setting is out of range, or ``adata`` is a view of a backed AnnData.
     MemoryError
         If so large a grid does not fit the memory.
     """
     if not isinstance(adata, AnnData):
         raise TypeError(f"Expected an AnnData (spots x genes), found {type(adata).__name__}")
+    check_writable(adata)
     if bin_size is not None and n_bins is not None:
         raise ValueError("Expected bin_size or n_bins, found both")
     if microns_per_unit is not None and not (np.isfinite(microns_per_unit) and microns_per_unit > 0):
@@ -165,11 +167,10 @@ def _record(adata: AnnData, positions: ArrayPositions, key: str) -> dict[str, An
 
 def _keep_array_coordinates(adata: AnnData) -> None:
     """Array coordinates with fractions, before whole numbers replace them."""
-    columns = [_keys.ARRAY_COL, _keys.ARRAY_ROW]
-    if _keys.SPATIAL_ARRAY in adata.obsm or not set(columns) <= set(adata.obs):
+    if _keys.SPATIAL_ARRAY in adata.obsm or not {_keys.ARRAY_COL, _keys.ARRAY_ROW} <= set(adata.obs):
         return
     if whole_positions(adata.obs[_keys.ARRAY_ROW], adata.obs[_keys.ARRAY_COL]) is None:
-        adata.obsm[_keys.SPATIAL_ARRAY] = adata.obs[columns].to_numpy()
+        adata.obsm[_keys.SPATIAL_ARRAY] = columns(adata.obs, [_keys.ARRAY_COL, _keys.ARRAY_ROW])
 
 
 def _write(

@@ -3,8 +3,10 @@
 from stcsm.space._components import COMPONENTS, choose_components, principal_axes, spot_components
 from stcsm.space._counts import (
     check_counts,
+    count_totals,
+    depth_factors,
     log_normalise,
-    row_blocks,
+    selected_blocks,
     stored_blocks,
     stored_by_columns,
     thin_counts,
@@ -37,10 +39,12 @@ from stcsm.space._grid import (
 from stcsm.space._heldout import HeldOutCounts
 from stcsm.space._memory import available_memory, require_memory
 from stcsm.space._region import irregularity, region_width
+from stcsm.space._scratch import IN_MEMORY, ScratchFile, ScratchMatrix, gather, join_blocks
 
 __all__ = [
     "COMPONENTS",
     "IMAGES",
+    "IN_MEMORY",
     "NEIGHBOURS",
     "SPOT_WIDTHS",
     "STEPS",
@@ -48,6 +52,8 @@ __all__ = [
     "GraphSetting",
     "HeldOutCounts",
     "Lattice",
+    "ScratchFile",
+    "ScratchMatrix",
     "array_coordinates",
     "available_memory",
     "bin_positions",
@@ -56,10 +62,14 @@ __all__ = [
     "check_grid_size",
     "choose_components",
     "choose_graph",
+    "count_totals",
+    "depth_factors",
     "diffuse",
     "find_lattice",
     "fold_hexagonal",
+    "gather",
     "irregularity",
+    "join_blocks",
     "lattice_positions",
     "log_normalise",
     "nearest_neighbour_distance",
@@ -67,7 +77,7 @@ __all__ = [
     "principal_axes",
     "region_width",
     "require_memory",
-    "row_blocks",
+    "selected_blocks",
     "shared_lattice_positions",
     "similarity_graph",
     "some_spots",

@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.linalg import LinearOperator, svds
 
 from stcsm.space._heldout import HeldOutCounts
+from stcsm.space._scratch import ScratchMatrix
 
 COMPONENTS = (5, 10, 20)
 """Numbers of components that held-out counts choose from."""
@@ -22,14 +23,14 @@ _DENSE_SIDE = 2_000  # beyond this the small side's eigenproblem costs more than
 
 
 def spot_components(
-    values: csr_array, n: int, smoother: csr_array | None = None, *, seed: int = 0
+    values: csr_array | ScratchMatrix, n: int, smoother: csr_array | None = None, *, seed: int = 0
 ) -> NDArray[np.float64]:
     """Principal components of the spots of ``smoother @ values``, genes centred.
 
     Parameters
     ----------
     values
-        Log-normalised counts, shape (S, G).
+        Log-normalised counts, shape (S, G), in memory or in a scratch file.
     n
         Components, at most ``min(S, G) - 1``.
     smoother
@@ -51,6 +52,8 @@ def spot_components(
     most = min(spots, genes) - 1
     if not 1 <= n <= max(most, 1):
         raise ValueError(f"Expected 1 to {max(most, 1)} components of {spots} spots x {genes} genes, found {n}")
+    if isinstance(values, ScratchMatrix):
+        return _by_lanczos(values, values.transposed_product, n, smoother, seed)
     if min(spots, genes) <= _DENSE_SIDE and spots * genes <= _DENSE_VALUES:
         dense = values.toarray() if smoother is None else np.asarray(smoother @ values.toarray())
         dense -= dense.mean(axis=0)
@@ -61,23 +64,33 @@ def spot_components(
             return u[:, ::-1] * np.sqrt(np.maximum(variance[::-1], 0))
         _, v = linalg.eigh(np.asarray(dense.T @ dense, dtype=np.float64), subset_by_index=[genes - n, genes - 1])
         return np.asarray(dense @ v[:, ::-1], dtype=np.float64)
-    return _by_lanczos(values.astype(np.float64), n, smoother, seed)
+    whole = values.astype(np.float64)
+    transposed = whole.T.tocsr()
+    return _by_lanczos(whole, lambda u: transposed @ u, n, smoother, seed)
 
 
-def _by_lanczos(values: csr_array, n: int, smoother: csr_array | None, seed: int) -> NDArray[np.float64]:
-    """Smoothing and centring are linear, so they are applied to vectors and the matrix stays sparse."""
+def _by_lanczos(
+    values: csr_array | ScratchMatrix,
+    transposed: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    n: int,
+    smoother: csr_array | None,
+    seed: int,
+) -> NDArray[np.float64]:
+    """Smoothing and centring are linear, so they are applied to vectors and the matrix stays sparse.
+
+    ``transposed`` multiplies the transpose of ``values``.
+    """
     spots, genes = values.shape
-    transposed = values.T.tocsr()
     back = None if smoother is None else smoother.T.tocsr()
     weights = np.full(spots, 1 / spots) if back is None else np.asarray(back @ np.full(spots, 1 / spots))
-    mean = transposed @ weights
+    mean = transposed(weights)
 
     def forward(v: NDArray[np.float64]) -> NDArray[np.float64]:
         out = values @ v
         return (out if smoother is None else smoother @ out) - mean @ v
 
     def backward(u: NDArray[np.float64]) -> NDArray[np.float64]:
-        return transposed @ (u if back is None else back @ u) - (
+        return transposed(u if back is None else back @ u) - (
             mean * u.sum() if u.ndim == 1 else np.outer(mean, u.sum(0))
         )
 

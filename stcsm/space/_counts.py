@@ -11,8 +11,6 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse import csr_array, diags_array
 
-CHUNK = 2048
-"""Rows that are read together."""
 VALUES = 2**23
 """Values that a block would have as a dense array; bounds the memory of a reader."""
 
@@ -151,12 +149,6 @@ def _what_it_is(block: Any) -> str:
     return ""
 
 
-def row_blocks(matrix: Any, size: int = CHUNK) -> Iterator[tuple[int, Any]]:
-    """Blocks of rows, read one at a time, of a dense, sparse, backed or lazy matrix."""
-    for start in range(0, matrix.shape[0], size):
-        yield start, _in_memory(matrix[start : start + size])
-
-
 def stored_blocks(matrix: Any, values: int = VALUES) -> Iterator[tuple[int, int, Any]]:
     """Blocks of a matrix, along the axis by which it is stored: rows, or columns where it is stored by columns.
 
@@ -174,6 +166,15 @@ def stored_blocks(matrix: Any, values: int = VALUES) -> Iterator[tuple[int, int,
     ------
     First row, first column, and the block in memory: a numpy array or a scipy sparse matrix.
     """
+    for start, stop in _ranges(matrix, values):
+        if stored_by_columns(matrix):
+            yield 0, start, _in_memory(matrix[:, start:stop])
+        else:
+            yield start, 0, _in_memory(matrix[start:stop])
+
+
+def _ranges(matrix: Any, values: int) -> Iterator[tuple[int, int]]:
+    """First row of each block and the row after its last; columns of a matrix that is stored by columns."""
     rows, columns = matrix.shape
     by_columns = stored_by_columns(matrix)
     length, across = (columns, rows) if by_columns else (rows, columns)
@@ -182,10 +183,42 @@ def stored_blocks(matrix: Any, values: int = VALUES) -> Iterator[tuple[int, int,
     if chunk is not None and chunk * across <= 4 * values:  # a chunk that is cut is read and unpacked twice
         step = max(chunk, step // chunk * chunk)
     for start in range(0, length, step):
-        if by_columns:
-            yield 0, start, _in_memory(matrix[:, start : start + step])
-        else:
-            yield start, 0, _in_memory(matrix[start : start + step])
+        yield start, min(start + step, length)
+
+
+def selected_blocks(matrix: Any, rows: np.ndarray, values: int = VALUES) -> Iterator[tuple[int, int, csr_array]]:
+    """Blocks of some rows of a matrix, read as :func:`stored_blocks` reads; blocks without such a row are not read.
+
+    Parameters
+    ----------
+    matrix
+        (S, G), as for :func:`stored_blocks`.
+    rows
+        Indices (n,) of rows, ascending.
+    values
+        As for :func:`stored_blocks`.
+
+    Yields
+    ------
+    Place of the block's first row among ``rows``, first column, and the block (CSR).
+    """
+    if stored_by_columns(matrix):
+        for _, column, block in stored_blocks(matrix, values):
+            yield 0, column, csr_array(block)[rows]
+        return
+    for start, stop in _ranges(matrix, values):
+        first, last = np.searchsorted(rows, [start, stop])
+        if first < last:
+            yield int(first), 0, csr_array(_in_memory(matrix[start:stop]))[rows[first:last] - start]
+
+
+def count_totals(matrix: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Counts of each spot (S,) and of each gene (G,), float64, read once in blocks."""
+    spots, genes = np.zeros(matrix.shape[0]), np.zeros(matrix.shape[1])
+    for row, column, block in stored_blocks(matrix):
+        spots[row : row + block.shape[0]] += np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
+        genes[column : column + block.shape[1]] += np.asarray(block.sum(axis=0, dtype=np.float64)).ravel()
+    return spots, genes
 
 
 def stored_by_columns(matrix: Any) -> bool:
@@ -247,13 +280,15 @@ def thin_counts(counts: Any, share: float, rng: np.random.Generator) -> tuple[cs
     return parts[0], parts[1]
 
 
-def log_normalise(counts: Any) -> csr_array:
+def log_normalise(counts: Any, factor: np.ndarray | None = None) -> csr_array:
     """log1p of counts scaled to the median depth of the spots that have counts; a spot without counts stays zero.
 
     Parameters
     ----------
     counts
         Non-negative, sparse or dense, shape (S, G).
+    factor
+        :func:`depth_factors` of the spots, (S,), where the counts are a block of a larger matrix.
 
     Returns
     -------
@@ -261,11 +296,18 @@ def log_normalise(counts: Any) -> csr_array:
         Shape (S, G), float32, as sparse as the counts.
     """
     whole = csr_array(counts)
-    depth = np.asarray(whole.sum(axis=1, dtype=np.float64)).ravel()
-    if not (depth > 0).any():
-        raise ValueError("Expected counts, found only zeros")
-    factor = np.zeros_like(depth)
-    factor[depth > 0] = np.median(depth[depth > 0]) / depth[depth > 0]
+    if factor is None:
+        factor = depth_factors(np.asarray(whole.sum(axis=1, dtype=np.float64)).ravel())
     scaled = csr_array(diags_array(factor) @ whole)
     scaled.data = np.log1p(scaled.data).astype(np.float32)
     return scaled
+
+
+def depth_factors(depth: np.ndarray) -> np.ndarray:
+    """Factors (S,) that bring spots of these depths to their median depth; zero for a spot without counts."""
+    seen = depth > 0
+    if not seen.any():
+        raise ValueError("Expected counts, found only zeros")
+    factor = np.zeros_like(depth)
+    factor[seen] = np.median(depth[seen]) / depth[seen]
+    return factor

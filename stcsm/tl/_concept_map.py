@@ -11,6 +11,7 @@ from anndata import AnnData
 from scipy.sparse import csr_array, diags_array
 
 from stcsm import _keys
+from stcsm._lazy import in_memory
 from stcsm.models import GeneVAE
 from stcsm.pp import make_spot_graph, same_spots
 from stcsm.space import diffuse, spatial_filter
@@ -113,7 +114,7 @@ def concept_map(
     chosen = read_concepts(adata, concepts)
     weights = _weights(parts)
     key = free_key(adata, "concept_map", key_added)
-    made, settings = _graph(adata, model, progress) if graph else (None, {})
+    made, settings, new = _graph(adata, model, progress) if graph else (None, {}, False)
     views = {p: PARTS[p](adata, model, chosen).T for p in weights}
     shown = [p for p in EXPRESSION_PARTS if p in views]
     if shown and settings.get("width"):
@@ -128,7 +129,7 @@ def concept_map(
     steps = int(settings["steps"]) if graph else 0
     if made is not None:
         maps = standardise_sections(model, diffuse(_among(made, model.spots), maps, steps))
-    if made is not None and made is not adata.obsp.get(_keys.SPOT_GRAPH):
+    if new:
         adata.obsp[_keys.SPOT_GRAPH] = made
         write_entry(adata, "spot_graph", settings)
     record = {
@@ -163,16 +164,16 @@ def _among(graph: Any, spots: np.ndarray) -> csr_array:
     return csr_array(diags_array(1 / np.where(alone, 1, total)) @ part + diags_array(alone.astype(np.float64)))
 
 
-def _graph(adata: AnnData, model: GeneVAE, progress: bool) -> tuple[Any, dict[str, Any]]:
-    """The spot graph to use, and its settings: what is there if it was made for these spots, otherwise a new one."""
+def _graph(adata: AnnData, model: GeneVAE, progress: bool) -> tuple[Any, dict[str, Any], bool]:
+    """The spot graph to use, its settings, and whether it is new: one that is there is used for the same spots."""
     setup = model.setup
     where: Any = {"layer": setup.layer, "spatial_key": setup.spatial_key}
     if model.sections is not None:
         where["batch_key"] = setup.batch_key
     settings = entry(adata, "spot_graph")
-    there = adata.obsp.get(_keys.SPOT_GRAPH)
+    there = in_memory(adata.obsp.get(_keys.SPOT_GRAPH))
     if there is not None and settings and same_spots(adata, settings, **where):
-        return there, settings
+        return there, settings, False
     if there is not None and settings:
         logger.warning(
             "the spot graph was computed for other spots, another layer, other coordinates or sections; it is "
@@ -184,5 +185,5 @@ def _graph(adata: AnnData, model: GeneVAE, progress: bool) -> tuple[Any, dict[st
                 f"Expected rows of adata.obsp[{_keys.SPOT_GRAPH!r}] that sum to one, found others; compute it with "
                 "stcsm.pp.spot_graph(adata)"
             )
-        return there, {"steps": 1}  # a graph of the user's own: its width is not known, so expression is not smoothed
-    return make_spot_graph(adata, seed=model.settings["seed"], progress=progress, **where)
+        return there, {"steps": 1}, False  # a graph of the user's own has no known width: expression is not smoothed
+    return *make_spot_graph(adata, seed=model.settings["seed"], progress=progress, **where), True

@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from stcsm import _keys
+from stcsm._lazy import column
 from stcsm._text import as_text, is_missing
 from stcsm.concepts import (
     benjamini_hochberg,
@@ -226,7 +227,7 @@ def _sections(adata: AnnData, batch_key: str | None) -> np.ndarray:
         return np.zeros(adata.n_obs, dtype=int)
     if batch_key not in adata.obs:
         raise ValueError(f"Expected a column of adata.obs as batch_key, found {batch_key!r}")
-    return np.asarray(pd.factorize(adata.obs[batch_key].astype(str))[0])
+    return np.asarray(pd.factorize(column(adata.obs, batch_key).astype(str))[0])
 
 
 def _block_mean(maps: np.ndarray, blocks: np.ndarray, side: np.ndarray) -> np.ndarray:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import anndata as ad
 import numpy as np
 import pandas as pd
-import scanpy as sc
 from anndata import AnnData
-from scipy import sparse
 
+from stcsm import _lazy
 from stcsm._files import existing_file
 from stcsm._text import as_text, is_missing
 from stcsm.concepts import (
@@ -28,11 +25,13 @@ from stcsm.concepts import (
     gene_set,
     gene_sets,
     gene_sets_from_network,
+    highest,
+    marker_scores,
     read_gmt,
 )
 from stcsm.concepts import match_gene_sets as match_to_index
 from stcsm.models import GeneVAE, counts_of, read_setup
-from stcsm.space import check_counts, row_blocks
+from stcsm.space import check_counts, count_totals
 from stcsm.tl._state import distinct_keys, embedding, first_few, is_embedded
 
 logger = logging.getLogger(__name__)
@@ -185,10 +184,7 @@ def _gene_totals(adata: AnnData, model: GeneVAE | None, layer: str | None) -> np
     """Counts (G,) of the genes, of a model's reader or of the AnnData."""
     if model is not None:
         return np.asarray(model.reader.gene_totals)
-    total = np.zeros(adata.n_vars)
-    for _, block in row_blocks(counts_of(adata, layer)):
-        total += np.asarray(block.sum(axis=0)).ravel()
-    return total
+    return count_totals(counts_of(adata, layer))[1]
 
 
 def _say_what_was_found(found: GeneSetMatch) -> None:
@@ -258,7 +254,7 @@ def _given_sets(adata: AnnData, genes: Any, index: GeneIndex) -> _Source:
         If a path leads to no file.
     """
     if isinstance(genes, str) and genes in adata.var:
-        return _Source(_var_column(adata.var[genes]), "genes", True, of_rows=True)
+        return _Source(_var_column(_lazy.column(adata.var, genes)), "genes", True, of_rows=True)
     if isinstance(genes, (str, Path)):
         if isinstance(genes, str) and not _looks_like_a_path(genes) and not os.path.isfile(genes):
             raise ValueError(
@@ -291,7 +287,7 @@ def _ranked_sets(adata: AnnData, key: str, n_markers: int) -> _Source:
     ValueError
         If there is no such result, or no group has a gene of positive score.
     """
-    result = adata.uns.get(key)
+    result = _lazy.in_memory(adata.uns.get(key))
     if result is None or "names" not in result or "scores" not in result:
         raise ValueError(
             f"Expected a result of scanpy.tl.rank_genes_groups in adata.uns[{key!r}], found "
@@ -330,7 +326,7 @@ def _gene_index(adata: AnnData, match: str | None, totals: Callable[[], np.ndarr
         return GeneIndex(adata.var_names, totals=totals)
     if match not in adata.var:
         raise ValueError(f"Expected a column of adata.var to match on, found {match!r}; there are {list(adata.var)}")
-    return GeneIndex(adata.var[match].astype(object), f"entries of adata.var[{match!r}]", totals)
+    return GeneIndex(_lazy.column(adata.var, match).astype(object), f"entries of adata.var[{match!r}]", totals)
 
 
 def _network(table: pd.DataFrame) -> list[GeneSet]:
@@ -388,7 +384,7 @@ def label_texts(adata: AnnData, column: str) -> pd.Series:
         raise ValueError(
             f"Expected a column of adata.obs, found {column!r}; {meant}there are {sorted(map(str, adata.obs))}"
         )
-    codes, values = pd.factorize(adata.obs[column])
+    codes, values = pd.factorize(_lazy.column(adata.obs, column))
     text = np.array([*(None if is_missing(v) else as_text(v) for v in values), None], dtype=object)
     said = {str(value): int((codes == k).sum()) for k, value in enumerate(values) if text[k] is None}
     if said:
@@ -409,19 +405,25 @@ def group_labels(adata: AnnData, column: str, layer: str | None) -> pd.Series:
     ValueError
         If the column is absent, holds numbers that are no labels, or fewer than two labels with two spots each.
     """
+    return _labels_and_depth(adata, column, layer)[0]
+
+
+def _labels_and_depth(adata: AnnData, column: str, layer: str | None) -> tuple[pd.Series, np.ndarray]:
+    """Labels of :func:`group_labels`, and the counts of every spot (S,)."""
     labels = label_texts(adata, column)
     matrix = counts_of(adata, layer)
     check_counts(matrix, adata.obs_names, adata.var_names)
-    seen = np.concatenate([np.asarray(block.sum(axis=1)).ravel() for _, block in row_blocks(matrix)]) > 0
-    text = labels[labels.notna().to_numpy() & seen]
-    if adata.obs[column].dtype.kind == "f":
+    depth, _ = count_totals(matrix)
+    text = labels[labels.notna().to_numpy() & (depth > 0)]
+    kind = _lazy.column(adata.obs, column).dtype.kind
+    if kind == "f":
         fractional = [value for value in text.unique() if not float(value).is_integer()]
         if fractional:
             raise ValueError(
                 f"Expected labels in adata.obs[{column!r}], found fractional numbers (such as {fractional[0]}); cut "
                 "them into classes first"
             )
-    if adata.obs[column].dtype.kind in "iuf" and text.nunique() > MOST_NUMBERS:
+    if kind in "iuf" and text.nunique() > MOST_NUMBERS:
         raise ValueError(
             f"Expected labels in adata.obs[{column!r}], found {text.nunique()} different numbers; if they are labels, "
             f"make them text: adata.obs[{column!r}] = adata.obs[{column!r}].astype(str)"
@@ -436,7 +438,7 @@ def group_labels(adata: AnnData, column: str, layer: str | None) -> pd.Series:
             f"Expected at least two labels with two spots or more in adata.obs[{column!r}], found {len(kept)} of "
             f"{len(sizes)}; the marker genes of a label stand out against the spots of other labels"
         )
-    return text[text.isin(kept)].reindex(adata.obs_names)
+    return text[text.isin(kept)].reindex(adata.obs_names), depth
 
 
 def chosen_groups(labels: pd.Series, groups: Sequence[str] | str | None, column: str) -> list[str]:
@@ -465,6 +467,8 @@ def _label_markers(
 ) -> list[GeneSet]:
     """The genes that stand out in each label of an ``obs`` column (t-test on log-normalised counts).
 
+    Counts are read in blocks of bounded memory, for the depths and for the test.
+
     Spots without a label or a count are left out, and so are labels of a single spot, which no test can compare.
 
     Parameters
@@ -485,28 +489,15 @@ def _label_markers(
     ValueError
         If the column is at fault (see :func:`group_labels`), or no gene stands out in a label.
     """
-    labels = group_labels(adata, column, layer)
-    text = labels.dropna()
-    kept = sorted(text.unique())
-    matrix = counts_of(adata, layer)
-    rows = np.flatnonzero(labels.notna().to_numpy())
-    counts = matrix[rows]
-    subset = ad.AnnData(
-        sparse.csr_matrix(counts, dtype=np.float32),
-        obs=pd.DataFrame({"label": pd.Categorical(text.to_numpy(), kept)}, index=text.index),
-        var=pd.DataFrame(index=adata.var_names),
-    )
-    sc.pp.normalize_total(subset, target_sum=1e4)
-    sc.pp.log1p(subset)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", pd.errors.PerformanceWarning)
-        warnings.simplefilter("ignore", RuntimeWarning)
-        sc.tl.rank_genes_groups(subset, "label", method="t-test")
-    result = subset.uns["rank_genes_groups"]
+    labels, depth = _labels_and_depth(adata, column, layer)
+    kept = sorted(labels.dropna().unique())
+    codes = pd.Categorical(labels, kept).codes
+    scores = marker_scores(counts_of(adata, layer), depth, codes, len(kept))
     sets = []
-    for name in chosen_groups(text, groups, column):
-        genes, scores = result["names"][name][:n_markers], result["scores"][name][:n_markers]
-        positive = [str(g) for g, s in zip(genes, scores, strict=True) if s > 0]
+    for name in chosen_groups(labels, groups, column):
+        own = scores[kept.index(name)]
+        top = highest(own)[:n_markers]
+        positive = list(adata.var_names[top[own[top] > 0]].astype(str))
         if not positive:
             raise ValueError(f"Expected genes that stand out in {name!r}, found none; take fewer labels: groups=...")
         sets.append(gene_set(name, positive))

@@ -23,7 +23,7 @@ from torch import Tensor
 from stcsm.attribution import make_method, mean_attribution, method_class
 from stcsm.concepts import concept_vectors, match_genes, standardise
 from stcsm.models import GeneVAE
-from stcsm.space import HeldOutCounts, choose_components, principal_axes, some_spots
+from stcsm.space import HeldOutCounts, choose_components, principal_axes, some_spots, stored_blocks
 from stcsm.tl._state import CONCEPTS_AT_ONCE, Concept, average_members, embedding, gene_rows, score_genes
 
 N_RANDOM_GENES = 1500
@@ -407,6 +407,54 @@ def expression_maps(adata: AnnData, model: GeneVAE, concepts: list[Concept]) -> 
     within its own.
     """
     return _standardised_expression(model, _gene_shares(model, concepts))
+
+
+def scaled_expression_maps(adata: AnnData, matrix: Any, concepts: list[Concept]) -> np.ndarray:
+    """Mean of each concept's genes' counts over their largest, by their weights, (K, S); without a model.
+
+    Counts are read twice in blocks, for the largest and for the means, whatever holds them.
+
+    Parameters
+    ----------
+    adata
+        Names the genes.
+    matrix
+        Counts (S, G) in memory, backed or lazy.
+    concepts
+        With genes.
+    """
+    found = [gene_rows(concept, adata.var_names) for concept in concepts]
+    used = np.unique(np.concatenate([rows for rows, _ in found]))
+    largest = np.ones(len(used))
+    for _, start, block in stored_blocks(matrix):
+        own, here = _genes_here(used, start, block)
+        if own.stop > own.start:
+            largest[own] = np.maximum(largest[own], _dense(block[:, here].max(axis=0)).ravel())
+    weights = sparse.csr_array(
+        (
+            np.concatenate([w / max(float(np.abs(w).sum()), 1e-12) for _, w in found]),
+            np.searchsorted(used, np.concatenate([rows for rows, _ in found])),
+            np.cumsum([0, *(len(rows) for rows, _ in found)]),
+        ),
+        shape=(len(found), len(used)),
+    )
+    shares = sparse.csc_array(weights @ sparse.diags_array(1 / largest))
+    maps = np.zeros((len(concepts), adata.n_obs))
+    for first, start, block in stored_blocks(matrix):
+        own, here = _genes_here(used, start, block)
+        part = sparse.csr_array(block[:, here], dtype=np.float64)
+        maps[:, first : first + part.shape[0]] += sparse.csr_array(shares[:, own] @ part.T).toarray()
+    return maps
+
+
+def _genes_here(genes: np.ndarray, start: int, block: Any) -> tuple[slice, np.ndarray]:
+    """Which of the genes (ascending) are columns of a block that begins at column ``start``, and where in it."""
+    first, last = np.searchsorted(genes, [start, start + block.shape[1]])
+    return slice(int(first), int(last)), genes[first:last] - start
+
+
+def _dense(values: Any) -> np.ndarray:
+    return np.asarray(values.toarray() if hasattr(values, "toarray") else values)
 
 
 def nearest_maps(adata: AnnData, model: GeneVAE, concepts: list[Concept]) -> np.ndarray:

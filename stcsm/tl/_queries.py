@@ -9,6 +9,7 @@ import pandas as pd
 from anndata import AnnData
 
 from stcsm import _keys
+from stcsm._lazy import column
 from stcsm.concepts import (
     benjamini_hochberg,
     cluster,
@@ -141,7 +142,7 @@ def rank_genes_concept(
     stand_ins = StandIns(adata, embedding(adata, model), model, seed)
     drawn = stand_ins.draw(chosen, n_random)
     found = discovery(stand_ins.sampler("contrast", False), drawn)
-    score = np.asarray(adata.varm[_keys.CONCEPT_SCORE][chosen.key], dtype=np.float64)
+    score = column(adata.varm[_keys.CONCEPT_SCORE], chosen.key).to_numpy(dtype=np.float64)
     own = np.asarray(adata.var_names.isin(chosen.genes))
     table = pd.DataFrame(
         {

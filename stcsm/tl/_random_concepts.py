@@ -29,7 +29,7 @@ from stcsm.concepts import (
     random_combination,
 )
 from stcsm.models import GeneVAE, counts_of, read_setup
-from stcsm.space import check_counts, row_blocks
+from stcsm.space import check_counts, count_totals, stored_blocks
 from stcsm.tl._maps import Attribution, choose_genes, latent_maps, member_maps
 from stcsm.tl._state import COMBINATION, Concept, embedding, entry, gene_rows, read_concepts
 
@@ -279,20 +279,18 @@ def _minutes(seconds: float) -> str:
 
 
 def _of_adata(adata: AnnData) -> tuple[np.ndarray, np.ndarray]:
-    """Abundance and dispersion of every gene from the counts of an AnnData, a block of spots at a time."""
+    """Abundance and dispersion of every gene from the counts of an AnnData, read twice in blocks."""
     matrix = counts_of(adata, read_setup(adata).layer)
     check_counts(matrix, adata.obs_names, adata.var_names)
-    total, square, cross = (np.zeros(adata.n_vars) for _ in range(3))
-    depth_square = 0.0
-    for _, block in row_blocks(matrix):
+    depth, total = count_totals(matrix)
+    square, cross = np.zeros(adata.n_vars), np.zeros(adata.n_vars)
+    for row, column, block in stored_blocks(matrix):
         counts = sparse.csr_array(block).astype(np.float64)
-        depth = np.asarray(counts.sum(axis=1)).ravel()
-        total += np.asarray(counts.sum(axis=0)).ravel()
-        square += np.asarray(counts.multiply(counts).sum(axis=0)).ravel()
-        cross += counts.T @ depth
-        depth_square += float(np.sum(depth**2))
+        some = slice(column, column + counts.shape[1])
+        square[some] += np.asarray(counts.multiply(counts).sum(axis=0)).ravel()
+        cross[some] += counts.T @ depth[row : row + counts.shape[0]]
     whole = total.sum()
-    return total, moment_dispersion(total, square, cross / whole, depth_square / whole**2)
+    return total, moment_dispersion(total, square, cross / whole, float(np.sum(depth**2)) / whole**2)
 
 
 def _of_model(model: GeneVAE) -> tuple[np.ndarray, np.ndarray]:

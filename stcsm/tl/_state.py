@@ -20,6 +20,7 @@ import pandas as pd
 from anndata import AnnData
 
 from stcsm import _keys
+from stcsm._lazy import in_memory
 from stcsm.concepts import concept_scores, standardise
 from stcsm.models import GeneVAE
 
@@ -119,7 +120,8 @@ def first_few(names: Iterable[str], most: int = 5) -> str:
 
 def entry(adata: AnnData, name: str) -> dict[str, Any]:
     """Copy of one entry of our ``.uns`` dictionary; empty where it is absent."""
-    return dict(adata.uns.get(_keys.UNS, {}).get(name, {}))
+    found: dict[str, Any] = in_memory(dict(adata.uns.get(_keys.UNS, {}).get(name, {})))
+    return found
 
 
 def write_entry(adata: AnnData, name: str, value: dict[str, Any] | pd.DataFrame) -> None:
@@ -329,7 +331,7 @@ def write_concepts(
 
 def concept_info(adata: AnnData) -> pd.DataFrame:
     """What is known of the concepts; no rows where nothing is."""
-    table = pd.DataFrame(adata.uns.get(_keys.UNS, {}).get(_keys.CONCEPT_INFO, {}))
+    table = pd.DataFrame(in_memory(adata.uns.get(_keys.UNS, {}).get(_keys.CONCEPT_INFO, {})))
     return table.set_axis(table.index.astype(str))
 
 
@@ -472,7 +474,7 @@ def read_maps(adata: AnnData, key: str, concepts: Sequence[str] | str | None) ->
     """
     if key not in adata.obsm:
         raise ValueError(f"Expected maps in adata.obsm[{key!r}], found none; run stcsm.tl.saliency(adata, model) first")
-    table = pd.DataFrame(adata.obsm[key])
+    table = pd.DataFrame(in_memory(adata.obsm[key]))
     chosen = read_concepts(adata, [str(name) for name in table] if concepts is None else concepts)
     lost = [c.label for c in chosen if c.key not in table]
     if lost:
@@ -513,7 +515,7 @@ def _drop_results(adata: AnnData, keys: Sequence[str]) -> None:
         for name in (key, _keys.pval(key), _keys.qval(key)):
             if name in adata.obsm and gone & set(adata.obsm[name]):
                 lost.append(f".obsm[{name!r}]")
-                left = adata.obsm[name].drop(columns=list(keys), errors="ignore")
+                left = in_memory(adata.obsm[name]).drop(columns=list(keys), errors="ignore")
                 if left.shape[1]:
                     adata.obsm[name] = left
                     continue

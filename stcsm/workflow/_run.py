@@ -57,7 +57,8 @@ def run_counts(
 ) -> None:
     """Read a tissue, train, map its concepts and write the results into ``out``.
 
-    Several ``counts`` are the sections of one analysis. Results of a SpatialData store are also written into its table, unless ``write_store`` is false.
+    Several ``counts`` are the sections of one analysis. Results of a SpatialData store are also written into its table,
+    unless ``write_store`` is false.
 
     Raises
     ------

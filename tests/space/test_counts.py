@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from stcsm.space import _counts, check_counts, log_normalise, stored_blocks, thin_counts
+from stcsm.space import (
+    _counts,
+    check_counts,
+    count_totals,
+    depth_factors,
+    log_normalise,
+    selected_blocks,
+    stored_blocks,
+    thin_counts,
+)
 
 FORMS = {"csr": sparse.csr_matrix, "csc": sparse.csc_array, "coo": sparse.coo_array, "dense": np.array}
 
@@ -179,3 +188,24 @@ def test_a_fault_is_located_in_any_block(form):
         matrix = matrix.tocsr()
     with pytest.raises(ValueError, match=r"1 fractional \(first: 0.25 at spot 's2990', gene 'g2980'\)"):
         check_counts(matrix, *names)
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix, sparse.csc_array])
+def test_totals_and_selected_rows_are_those_of_the_matrix(x, form, monkeypatch):
+    for function in (stored_blocks, selected_blocks):
+        monkeypatch.setattr(function, "__defaults__", (3 * x.shape[1],))
+    matrix = form(x)
+    spots, genes = count_totals(matrix)
+    np.testing.assert_array_equal(spots, x.sum(axis=1))
+    np.testing.assert_array_equal(genes, x.sum(axis=0))
+    rows = np.array([0, 4, 5, len(x) - 1])
+    found = np.zeros((len(rows), x.shape[1]))
+    for row, column, block in selected_blocks(matrix, rows):
+        found[row : row + block.shape[0], column : column + block.shape[1]] = block.toarray()
+    np.testing.assert_array_equal(found, x[rows])
+
+
+def test_blocks_are_normalised_as_the_whole_is(x):
+    factor = depth_factors(x.sum(axis=1, dtype=np.float64))
+    parts = [log_normalise(x[rows], factor[rows]).toarray() for rows in (slice(0, 5), slice(5, None))]
+    np.testing.assert_array_equal(np.concatenate(parts), log_normalise(x).toarray())
