@@ -28,6 +28,7 @@ from stcsm.models._setup import (
     choose_encoder,
     read_setup,
     register,
+    say_what_is_left_out,
     write_setup,
 )
 from stcsm.models._tissue import Sections, Tissue, find_sections, grid_cells
@@ -144,10 +145,10 @@ class GeneVAE(BaseModelClass):
             )
         self._compose(adata, tissue, settings, samples)
         logger.info(self._model_summary_string)
-        if self.reader.n_spots < adata.n_obs:
+        empty = adata.n_obs - tissue.n_beside - self.reader.n_spots
+        if empty:
             logger.warning(
-                f"{adata.n_obs - self.reader.n_spots} of {adata.n_obs} spots have no count; they are left out of the "
-                "model, and maps are NaN there"
+                f"{empty} of {adata.n_obs} spots have no count; they are left out of the model, and maps are NaN there"
             )
 
     @classmethod
@@ -207,7 +208,15 @@ class GeneVAE(BaseModelClass):
 
     @classmethod
     def setup_anndata(
-        cls, adata: AnnData, layer: str | None = None, spatial_key: str = "spatial", batch_key: str | None = None
+        cls,
+        adata: AnnData,
+        layer: str | None = None,
+        spatial_key: str = "spatial",
+        batch_key: str | None = None,
+        *,
+        one_section: bool = False,
+        keep_background: bool = False,
+        keep_controls: bool = False,
     ) -> None:
         """Check ``adata`` and record where its counts and coordinates are.
 
@@ -218,13 +227,28 @@ class GeneVAE(BaseModelClass):
         adata
             Spots x genes with raw counts.
         layer
-            Layer of the counts; None is ``adata.X``.
+            Layer of the counts; None is ``adata.X``, ``"raw"`` is ``adata.raw.X`` at the genes of ``adata`` (unless a
+            layer is called so).
         spatial_key
             Key of the coordinates in ``adata.obsm``, (n_spots, 2 or 3).
         batch_key
             Column of ``adata.obs`` that names each spot's section, where there are several (replicates). They have to
             share their array positions: equal rows and columns (``adata.obs["array_row"]`` and ``["array_col"]``, see
             :func:`stcsm.pp.to_grid`), or, where these are absent, equal coordinates.
+        one_section
+            Take the spots for one section, even where they look like several that lie over one another.
+        keep_background
+            Take spots beside the tissue (``adata.obs["in_tissue"]`` 0), which are left out otherwise: maps are NaN
+            there.
+        keep_controls
+            Take features that are no genes, which are left out otherwise, as genes without counts are: those that
+            ``adata.var["feature_types"]`` calls something else than Gene Expression, and blank and negative-control
+            probes by name.
+
+        Warns
+        -----
+        UserWarning
+            Spots beside the tissue or features that are no genes are left out.
 
         Raises
         ------
@@ -234,11 +258,13 @@ class GeneVAE(BaseModelClass):
             If it is empty, has duplicate names, no coordinates, or values that are not counts (negative, fractional,
             NaN, log-normalised: the message says where and how many); or if a spot has no section, two spots of a
             section have one array position, or a section has fewer than half of its positions in common with the
-            others.
+            others; or, without ``batch_key``, if the spots are those of several sections that lie over one another (the
+            message names the column that tells them apart).
         """
-        setup = Setup(layer, spatial_key, batch_key)
+        setup = Setup(layer, spatial_key, batch_key, one_section, keep_background, keep_controls)
         check_anndata(adata, setup)
         find_sections(adata, setup)
+        say_what_is_left_out(adata, setup)
         write_setup(adata, setup)
 
     def train(
@@ -774,10 +800,12 @@ class GeneVAE(BaseModelClass):
         described |= {
             "n_genes_trained": len(self.trained_genes),
             "n_genes_embedded_only": int(np.delete(seen, self.trained_genes).sum()),
-            "n_genes_without_counts": int((~seen).sum()),
+            "n_genes_without_counts": int((~seen & self._tissue.genes).sum()),
             "n_spots": self.reader.n_spots,
-            "n_spots_without_counts": int(self.reader.n_all_spots - self.reader.n_spots),
+            "n_spots_without_counts": int(self.reader.n_all_spots - self._tissue.n_beside - self.reader.n_spots),
         }
+        left_out = {"n_features_left_out": int((~self._tissue.genes).sum()), "n_spots_beside": self._tissue.n_beside}
+        described |= {name: n for name, n in left_out.items() if n}
         if self.sections is not None:
             described |= {
                 "n_sections": len(self.sections.names),

@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -18,24 +18,45 @@ from scvi.data.fields import CategoricalObsField, ObsmField
 from scvi.model.base import BaseModelClass
 
 from stcsm import _keys
+from stcsm._features import background_spots, control_features
 from stcsm.models._module import LIKELIHOODS
+from stcsm.models._stacked import check_one_section
 from stcsm.space import check_counts
+
+logger = logging.getLogger(__name__)
 
 ENCODERS = ("auto", "mlp", "conv")
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Where an AnnData holds the counts and the coordinates of its spots, and the section of each."""
+    """Where an AnnData holds the counts and the coordinates of its spots, and which of them are taken.
+
+    Attributes
+    ----------
+    layer, spatial_key, batch_key
+        Layer of the counts, key of the coordinates, column of the sections.
+    one_section
+        Take spots for one section, even where they look like several that lie over one another.
+    keep_background, keep_controls
+        Take spots beside the tissue, and features that are no genes.
+    """
 
     layer: str | None
     spatial_key: str
     batch_key: str | None = None
+    one_section: bool = False
+    keep_background: bool = False
+    keep_controls: bool = False
+
+
+EARLIER = {"one_section": True, "keep_background": True, "keep_controls": True}
+"""What setups that do not say it took, those of earlier versions: every spot and every feature."""
 
 
 def write_setup(adata: AnnData, setup: Setup) -> None:
     """Write ``setup`` under our own key; nothing else in the AnnData changes."""
-    entry = {"spatial_key": setup.spatial_key}
+    entry: dict[str, Any] = {"spatial_key": setup.spatial_key, **{name: getattr(setup, name) for name in EARLIER}}
     if setup.layer is not None:
         entry["layer"] = setup.layer
     if setup.batch_key is not None:
@@ -60,7 +81,8 @@ def read_setup(adata: AnnData) -> Setup:
             "Expected an AnnData that was set up, found none of our keys in it; "
             "call stcsm.models.GeneVAE.setup_anndata(adata) first"
         )
-    return Setup(entry.get("layer"), entry["spatial_key"], entry.get("batch_key"))
+    taken = {name: bool(entry.get(name, earlier)) for name, earlier in EARLIER.items()}
+    return Setup(entry.get("layer"), entry["spatial_key"], entry.get("batch_key"), **taken)
 
 
 def section_labels(adata: AnnData, setup: Setup) -> np.ndarray | None:
@@ -88,19 +110,79 @@ def section_labels(adata: AnnData, setup: Setup) -> np.ndarray | None:
     return column.astype(str).to_numpy(dtype=str)
 
 
-def counts_matrix(adata: AnnData, layer: str | None) -> Any:
-    """Return the matrix of counts (S, G): dense, sparse or backed, as it is, without a copy.
+def spots_on_tissue(adata: AnnData, setup: Setup) -> np.ndarray:
+    """Spots (S,) that are taken: not those beside the tissue (``adata.obs["in_tissue"]`` 0), unless they are kept."""
+    if setup.keep_background or _keys.IN_TISSUE not in adata.obs:
+        return np.ones(adata.n_obs, dtype=bool)
+    return ~background_spots(adata.obs[_keys.IN_TISSUE].to_numpy(dtype=object, na_value=None))
+
+
+def gene_features(adata: AnnData, setup: Setup) -> np.ndarray:
+    """Features (G,) that are taken: genes, not controls or antibodies (:func:`control_features`), unless they are kept."""
+    if setup.keep_controls:
+        return np.ones(adata.n_vars, dtype=bool)
+    kinds = adata.var[_keys.FEATURE_TYPES] if _keys.FEATURE_TYPES in adata.var else None
+    return ~control_features(adata.var_names, kinds)
+
+
+def say_what_is_left_out(adata: AnnData, setup: Setup) -> None:
+    """Warn of spots beside the tissue and features that are no genes.
 
     Raises
     ------
     ValueError
-        If the layer does not exist, or if there is no matrix.
+        If no spot lies on tissue, or no feature is a gene.
+    """
+    on_tissue, genes = spots_on_tissue(adata, setup), gene_features(adata, setup)
+    if not on_tissue.any():
+        raise ValueError(
+            f"Expected spots on tissue, found in_tissue 0 in adata.obs for all {adata.n_obs}; correct the column, or "
+            "pass keep_background=True"
+        )
+    if not genes.any():
+        raise ValueError(
+            f"Expected genes, found {adata.n_vars} features of which none is (antibodies, CRISPR guides, control "
+            "probes); pass keep_controls=True to take them all the same"
+        )
+    said = []
+    if not on_tissue.all():
+        said.append(
+            f"{(~on_tissue).sum()} of {adata.n_obs} spots lie beside the tissue (in_tissue 0): they are left out of the "
+            "model, and maps are NaN there (keep_background=True takes them)"
+        )
+    if not genes.all():
+        said.append(
+            f"{(~genes).sum()} of {adata.n_vars} features are no genes, such as {adata.var_names[(~genes).argmax()]!r}: "
+            "they are neither trained on nor embedded (keep_controls=True takes them)"
+        )
+    if said:
+        warnings.warn("; ".join(said), UserWarning, stacklevel=3)
+
+
+RAW = "raw"
+"""Name under which counts in ``adata.raw`` are asked for, where no layer is called so."""
+
+
+def counts_matrix(adata: AnnData, layer: str | None) -> Any:
+    """Return the matrix of counts (S, G): dense, sparse or backed, as it is, without a copy where that is possible.
+
+    ``"raw"`` is ``adata.raw.X`` at the genes of ``adata.var_names``, unless a layer is called so.
+
+    Raises
+    ------
+    ValueError
+        If the layer does not exist, or if there is no matrix, or ``adata.raw`` lacks genes.
     """
     if layer is None:
         matrix = adata.X
         if matrix is None:
-            raise ValueError("Expected counts in adata.X, found None; name the layer that holds them: layer=...")
+            raise ValueError(
+                "Expected counts in adata.X, found None; name the layer that holds them: layer=..."
+                + (_RAW_HINT if _raw_holds_counts(adata) else "")
+            )
         return matrix
+    if layer == RAW and layer not in adata.layers and adata.raw is not None:
+        return _raw_counts(adata)
     if layer not in adata.layers:
         there = _keys.layer_names(adata.layers)
         raise ValueError(
@@ -108,6 +190,37 @@ def counts_matrix(adata: AnnData, layer: str | None) -> Any:
             "them, or none for the counts in adata.X"
         )
     return adata.layers[layer]
+
+
+_RAW_HINT = "; adata.raw holds counts: take them with layer='raw' (in the shell: --layer raw)"
+
+
+def _raw_counts(adata: AnnData) -> Any:
+    raw = adata.raw
+    if adata.var_names.equals(raw.var_names):
+        return raw.X
+    columns = raw.var_names.get_indexer(adata.var_names) if raw.var_names.is_unique else np.full(adata.n_vars, -1)
+    if (columns < 0).any():
+        raise ValueError(
+            f"Expected every gene of the AnnData once in adata.raw, found that {(columns < 0).sum()} of {adata.n_vars} "
+            f"are not (such as {adata.var_names[(columns < 0).argmax()]!r}); take raw as an AnnData of its own: "
+            "counts = adata.raw.to_adata()"
+        )
+    logger.info(f"counts are those of adata.raw at {adata.n_vars} of its {raw.n_vars} genes")
+    if np.array_equal(columns, np.sort(columns)):
+        return raw.X[:, columns]
+    order = np.argsort(columns)  # files give their columns in order only
+    return raw.X[:, columns[order]][:, np.argsort(order)]
+
+
+def _raw_holds_counts(adata: AnnData) -> bool:
+    if adata.raw is None or RAW in adata.layers:
+        return False
+    try:
+        check_counts(_raw_counts(adata), adata.obs_names, adata.var_names)
+    except ValueError:
+        return False
+    return True
 
 
 def check_anndata(adata: AnnData, setup: Setup) -> None:
@@ -118,7 +231,8 @@ def check_anndata(adata: AnnData, setup: Setup) -> None:
     TypeError
         If ``adata`` is not an AnnData.
     ValueError
-        If it is empty, has duplicate names, no counts or no usable coordinates.
+        If it is empty, has duplicate names, no counts or no usable coordinates, or holds sections that lie over one
+        another and that no column tells apart.
     """
     if not isinstance(adata, AnnData):
         raise TypeError(f"Expected an AnnData (spots x genes), found {type(adata).__name__}")
@@ -134,8 +248,16 @@ def check_anndata(adata: AnnData, setup: Setup) -> None:
                 f"Expected unique {axis} names, found {len(twice)} used more than once "
                 f"(such as {twice[0]!r}); make them unique: {fix}"
             )
-    check_coordinates(adata, setup.spatial_key)
-    check_counts(counts_matrix(adata, setup.layer), adata.obs_names, adata.var_names)
+    coordinates = check_coordinates(adata, setup.spatial_key)
+    matrix = counts_matrix(adata, setup.layer)
+    try:
+        check_counts(matrix, adata.obs_names, adata.var_names)
+    except ValueError as error:
+        if setup.layer == RAW or not _raw_holds_counts(adata):
+            raise
+        raise ValueError(f"{error}{_RAW_HINT}") from None
+    if not setup.one_section and setup.batch_key is None:
+        check_one_section(adata, coordinates)
 
 
 def check_coordinates(adata: AnnData, spatial_key: str) -> np.ndarray:
@@ -211,7 +333,7 @@ def register(kind: type[BaseModelClass], adata: AnnData, setup: Setup) -> AnnDat
     if labels is not None:
         fields.append(CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, setup.batch_key))
     arguments = kind._get_setup_method_args(
-        cls=kind, adata=None, layer=setup.layer, spatial_key=setup.spatial_key, batch_key=setup.batch_key
+        cls=kind, adata=None, **asdict(setup)
     )
     manager = AnnDataManager(fields=fields, setup_method_args=arguments)
     with quiet("scvi", logging.WARNING):
