@@ -127,9 +127,11 @@ class Tissue:
         self.setup = setup
         self.gene_names: pd.Index = adata.var_names
         self.spot_names: pd.Index = adata.obs_names
-        self.n_beside = int((~spots_on_tissue(adata, setup)).sum())
         self.genes = gene_features(adata, setup)
         self.reader = open_reader(adata, setup, spots)
+        beside = ~spots_on_tissue(adata, setup)
+        beside[self.reader.spots] = False
+        self.n_beside = int(beside.sum())
         self.samples = self.reader
         self.sections = find_sections(adata, setup, self.reader.spots) if spots is None else sections
         labels = section_labels(adata, setup)

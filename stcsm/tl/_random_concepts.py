@@ -274,7 +274,9 @@ def _minutes(seconds: float) -> str:
 
 def _of_adata(adata: AnnData) -> tuple[np.ndarray, np.ndarray]:
     """Abundance and dispersion of every gene from the counts of an AnnData, a block of spots at a time."""
-    matrix = counts_of(adata, read_setup(adata).layer)
+    setup = read_setup(adata)
+    on_tissue, genes = spots_on_tissue(adata, setup), gene_features(adata, setup)
+    matrix = counts_of(adata, setup.layer)
     check_counts(matrix, adata.obs_names, adata.var_names)
     total, square, cross = (np.zeros(adata.n_vars) for _ in range(3))
     depth_square = 0.0

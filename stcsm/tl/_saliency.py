@@ -11,7 +11,7 @@ from scipy import sparse
 
 from stcsm.attribution import attribute
 from stcsm.concepts import match_genes
-from stcsm.models import GeneVAE, counts_of, read_setup
+from stcsm.models import GeneVAE, counts_of, read_setup, spots_on_tissue
 from stcsm.tl._maps import Attribution, attribution_maps, choose_genes, decoded_maps, decoded_points
 from stcsm.tl._state import check_concepts, embedding, free_key, gene_rows, read_concepts, write_maps
 
@@ -233,7 +233,8 @@ def mean_expression(
     """
     chosen = read_concepts(adata, concepts)
     key = free_key(adata, "mean_expression", key_added)
-    layer = read_setup(adata).layer
+    setup = read_setup(adata)
+    layer, beside = setup.layer, ~spots_on_tissue(adata, setup)
     counts = counts_of(adata, layer)
     maps = np.zeros((adata.n_obs, len(chosen)))
     for k, concept in enumerate(chosen):
@@ -241,6 +242,8 @@ def mean_expression(
         order = np.argsort(rows)  # files give their columns in order only
         block = counts[:, rows[order]]
         dense = np.array(sparse.csr_array(block).toarray(), dtype=np.float64)
+        dense[beside] = 0
         dense /= np.maximum(dense.max(axis=0), 1)
         maps[:, k] = dense @ weights[order] / max(float(np.abs(weights).sum()), 1e-12)
+    maps[beside] = np.nan
     write_maps(adata, "mean_expression", key, chosen, maps, {"layer": layer or ""})
