@@ -43,7 +43,8 @@ def read(
         version, of Visium HD too, or the folder that holds it; a folder of Xenium, CosMx, MERSCOPE, STARmap PLUS,
         seqFISH, Stereo-seq (also a `.gef`) or Curio. A list of these is read as one AnnData of several sections.
     layer
-        Entry of ``adata.layers`` that must exist (the counts of a `.h5ad` are often in a layer).
+        Entry of ``adata.layers`` that must exist (the counts of a `.h5ad` are often in a layer), or ``"raw"`` where
+        they are in ``adata.raw``.
     bin_size
         Side of the bins of Visium HD in micrometres (by default 8 if there, else the largest), or of a `.gef` in DNBs
         (by default 50).
@@ -85,6 +86,8 @@ def read(
 
 def _check_layer(sections: list[tuple[str, ad.AnnData]], layer: str | None, path: Path) -> None:
     for _, adata in sections:
+        if layer == "raw" and adata.raw is not None:
+            continue  # adata.raw.X, see models.GeneVAE.setup_anndata
         if layer is not None and layer not in adata.layers:
             there = ", ".join(map(repr, _keys.layer_names(adata.layers))) or "none"
             raise ValueError(

@@ -41,7 +41,7 @@ from stcsm.models._training import (
     make_schedule,
     require_training_memory,
 )
-from stcsm.nets import SpotGrid
+from stcsm.nets import SpotGrid, own_settings
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +106,7 @@ class GeneVAE(BaseModelClass):
 
     module: GeneVAEModule
 
+    @own_settings()
     def __init__(
         self,
         adata: AnnData,
@@ -267,6 +268,7 @@ class GeneVAE(BaseModelClass):
         say_what_is_left_out(adata, setup)
         write_setup(adata, setup)
 
+    @own_settings()
     def train(
         self,
         max_epochs: int | None = None,
@@ -372,6 +374,7 @@ class GeneVAE(BaseModelClass):
         self.settings["smoothing"] = width
         self.module = self._new_module(self.module.depth.cpu())
 
+    @own_settings()
     def fingerprint(self) -> str:
         """Short hash of the weights: two models with the same fingerprint give the same embedding.
 
@@ -382,6 +385,7 @@ class GeneVAE(BaseModelClass):
             self._hashed = state, _io.hash_weights(self.module)
         return self._hashed[1]
 
+    @own_settings()
     def save(self, dir_path: str | Path, overwrite: bool = False) -> None:
         """Write weights (safetensors) and settings (JSON) into a folder, whole or not at all.
 
@@ -402,6 +406,7 @@ class GeneVAE(BaseModelClass):
         )
 
     @classmethod
+    @own_settings()
     def load(cls, dir_path: str | Path, adata: AnnData, accelerator: str = "auto", *, match: str = "spots") -> Self:
         """Read a model that :meth:`save` wrote; no code is unpickled.
 
@@ -544,6 +549,7 @@ class GeneVAE(BaseModelClass):
         """Counts (n, S') that genes would have if they followed depth alone: n_g d_s, within each section."""
         return self._tissue.expected_counts(genes)
 
+    @own_settings()
     def inputs(self, genes: Any = None, section: str | None = None) -> Tensor:
         """Encoder inputs of some genes.
 
@@ -613,6 +619,7 @@ class GeneVAE(BaseModelClass):
         self, give_var: Literal[True], member: int = 0, section: str | None = None
     ) -> tuple[np.ndarray, np.ndarray]: ...
 
+    @own_settings()
     def get_latent_representation(
         self, give_var: bool = False, member: int = 0, section: str | None = None
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
@@ -645,6 +652,7 @@ class GeneVAE(BaseModelClass):
         mean, var = _latents.encode_genes(self.module, self._tissue, member, index)
         return (mean, var) if give_var else mean
 
+    @own_settings()
     def section_agreement(self) -> dict[tuple[str, str], float]:
         """Correlation of where genes lie in latent space, between every two sections.
 
@@ -654,6 +662,7 @@ class GeneVAE(BaseModelClass):
         self._check_if_trained(warn=True)
         return _latents.section_agreement(self.module, self._tissue)
 
+    @own_settings()
     @torch.inference_mode()
     def decode(self, z: np.ndarray | Tensor, member: int = 0) -> np.ndarray:
         """Decoder output f(z): log of how much more a gene is found at a spot than the spot's depth says.
@@ -757,6 +766,7 @@ class GeneVAE(BaseModelClass):
         reconstruction, _ = self._losses(genes, batch_size, held_out, seed)
         return {"reconstruction_loss": float(reconstruction.mean()) if return_mean else reconstruction}
 
+    @own_settings()
     def _losses(
         self, genes: Any, batch_size: int | None, held_out: float, seed: int | None
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -880,6 +890,7 @@ class PublishedVAE(GeneVAE):
     def __init__(self, adata: AnnData, seed: int | None = None):
         super().__init__(adata, **published.SETTINGS, seed=seed)
 
+    @own_settings()
     def load_published_weights(self, npz: str | Path) -> None:
         """Load the weights of the original Keras model; the model then counts as trained.
 
@@ -911,6 +922,7 @@ class PublishedVAE(GeneVAE):
         noise = np.random.default_rng(seed).standard_normal(mean.shape, dtype=np.float32)
         return mean + np.sqrt(variance) * noise
 
+    @own_settings()
     @torch.inference_mode()
     def decode_images(self, z: np.ndarray | Tensor) -> np.ndarray:
         """Decode latents (N, L) to images (N, 32, 32) of values between 0 and 1, as published."""

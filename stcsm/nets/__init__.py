@@ -14,6 +14,7 @@ from stcsm.nets._published import (
     PublishedEncoder,
     keras_initialise,
 )
+from stcsm.nets._settings import own_settings
 
 __all__ = [
     "HIDDEN",
@@ -33,5 +34,6 @@ __all__ = [
     "conv2d_same",
     "halvings",
     "keras_initialise",
+    "own_settings",
     "padded_side",
 ]

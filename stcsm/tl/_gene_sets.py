@@ -29,7 +29,7 @@ from stcsm.concepts import (
     read_gmt,
 )
 from stcsm.concepts import match_gene_sets as match_to_index
-from stcsm.models import GeneVAE, counts_of, read_setup
+from stcsm.models import GeneVAE, Setup, counts_of, gene_features, read_setup, spots_on_tissue
 from stcsm.space import check_counts, row_blocks
 from stcsm.tl._state import distinct_keys, embedding, first_few, is_embedded
 
@@ -143,15 +143,15 @@ def match_gene_sets(
         raise ValueError(f"Expected missing to be 'auto', 'error' or 'report', found {missing!r}")
     if n_markers < 1:
         raise ValueError(f"Expected n_markers of 1 or more, found {n_markers}")
-    layer = read_setup(adata).layer if model is None else model.setup.layer
+    setup = read_setup(adata) if model is None else model.setup
     sources = [] if genes is None else [_given_sets(adata, genes)]
     if groupby is not None:
-        sources.append(_Source(_label_markers(adata, groupby, layer, n_markers, groups), "label", True))
+        sources.append(_Source(_label_markers(adata, groupby, setup, n_markers, groups), "label", True))
     if rank_genes is not None:
         sources.append(_ranked_sets(adata, rank_genes, n_markers))
     # Before the search, which may take long.
     _check_names([s.name for source in sources for s in source.sets])
-    usable = _usable_genes(adata, model, layer)
+    usable = _usable_genes(adata, model, setup)
     matched = []
     for source in sources:
         report = missing == "report" or (missing == "auto" and not source.strict)
@@ -174,16 +174,16 @@ def _check_names(names: list[str]) -> None:
     distinct_keys(names)
 
 
-def _usable_genes(adata: AnnData, model: GeneVAE | None, layer: str | None) -> np.ndarray:
+def _usable_genes(adata: AnnData, model: GeneVAE | None, setup: Setup) -> np.ndarray:
     """Genes (G,) that have a latent, or will have one when a model is trained: those with counts."""
     if model is not None:
         return np.asarray(model.reader.gene_totals) > 0
     if is_embedded(adata):
         return np.asarray(np.isfinite(embedding(adata)[0]).all(axis=1))
-    total = np.zeros(adata.n_vars)
-    for _, block in row_blocks(counts_of(adata, layer)):
-        total += np.asarray(block.sum(axis=0)).ravel()
-    return total > 0
+    total, on_tissue = np.zeros(adata.n_vars), spots_on_tissue(adata, setup)
+    for start, block in row_blocks(counts_of(adata, setup.layer)):
+        total += np.asarray(block[on_tissue[start : start + block.shape[0]]].sum(axis=0)).ravel()
+    return (total > 0) & gene_features(adata, setup)
 
 
 def _say_what_was_found(found: GeneSetMatch) -> None:
@@ -324,8 +324,8 @@ def _var_column(column: pd.Series) -> list[GeneSet]:
 # ---- Marker genes of labels
 
 
-def group_labels(adata: AnnData, column: str, layer: str | None) -> pd.Series:
-    """Label of every spot as text; NaN for spots without a label or a count, and for labels of a single spot.
+def group_labels(adata: AnnData, column: str, setup: Setup) -> pd.Series:
+    """Label of every spot as text; NaN for spots without a label or a count, beside the tissue, or alone in a label.
 
     Raises
     ------
@@ -338,11 +338,11 @@ def group_labels(adata: AnnData, column: str, layer: str | None) -> pd.Series:
         raise ValueError(
             f"Expected a column of adata.obs, found {column!r}; {meant}there are {sorted(map(str, adata.obs))}"
         )
-    matrix = counts_of(adata, layer)
+    matrix = counts_of(adata, setup.layer)
     check_counts(matrix, adata.obs_names, adata.var_names)
     labels = adata.obs[column]
     seen = np.concatenate([np.asarray(block.sum(axis=1)).ravel() for _, block in row_blocks(matrix)]) > 0
-    known = labels[labels.notna().to_numpy() & seen]
+    known = labels[labels.notna().to_numpy() & seen & spots_on_tissue(adata, setup)]
     if known.dtype.kind == "f":
         # Whole numbers beside NaN are floats in pandas.
         if not (known % 1 == 0).all():
@@ -391,11 +391,12 @@ def chosen_groups(labels: pd.Series, groups: Sequence[str] | str | None, column:
 
 
 def _label_markers(
-    adata: AnnData, column: str, layer: str | None, n_markers: int, groups: Sequence[str] | None = None
+    adata: AnnData, column: str, setup: Setup, n_markers: int, groups: Sequence[str] | None = None
 ) -> list[GeneSet]:
     """The genes that stand out in each label of an ``obs`` column (t-test on log-normalised counts).
 
-    Spots without a label or a count are left out, and so are labels of a single spot, which no test can compare.
+    Spots without a label or a count, or beside the tissue, are left out, and so are labels of a single spot, which no
+    test can compare, and features that are no genes.
 
     Parameters
     ----------
@@ -403,8 +404,8 @@ def _label_markers(
         Spots x genes; not changed.
     column
         Column of ``adata.obs``.
-    layer
-        Layer of the counts; None is ``.X``.
+    setup
+        Where the counts are, and which spots and features are taken.
     n_markers
         At most so many genes a label: those of highest t statistic, positive ones only.
     groups
@@ -415,16 +416,19 @@ def _label_markers(
     ValueError
         If the column is at fault (see :func:`group_labels`), or no gene stands out in a label.
     """
-    labels = group_labels(adata, column, layer)
+    labels = group_labels(adata, column, setup)
     text = labels.dropna()
     kept = sorted(text.unique())
-    matrix = counts_of(adata, layer)
+    matrix = counts_of(adata, setup.layer)
     rows = np.flatnonzero(labels.notna().to_numpy())
+    genes = gene_features(adata, setup)
     counts = matrix[rows]
+    if not genes.all():
+        counts = counts[:, genes]
     subset = ad.AnnData(
         sparse.csr_matrix(counts, dtype=np.float32),
         obs=pd.DataFrame({"label": pd.Categorical(text.to_numpy(), kept)}, index=text.index),
-        var=pd.DataFrame(index=adata.var_names),
+        var=pd.DataFrame(index=adata.var_names[genes]),
     )
     sc.pp.normalize_total(subset, target_sum=1e4)
     sc.pp.log1p(subset)

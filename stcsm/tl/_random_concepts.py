@@ -28,7 +28,7 @@ from stcsm.concepts import (
     moment_dispersion,
     random_combination,
 )
-from stcsm.models import GeneVAE, counts_of, read_setup
+from stcsm.models import GeneVAE, counts_of, gene_features, read_setup, spots_on_tissue
 from stcsm.space import check_counts, row_blocks
 from stcsm.tl._maps import Attribution, choose_genes, latent_maps, member_maps
 from stcsm.tl._state import COMBINATION, Concept, embedding, entry, gene_rows, read_concepts
@@ -280,8 +280,8 @@ def _of_adata(adata: AnnData) -> tuple[np.ndarray, np.ndarray]:
     check_counts(matrix, adata.obs_names, adata.var_names)
     total, square, cross = (np.zeros(adata.n_vars) for _ in range(3))
     depth_square = 0.0
-    for _, block in row_blocks(matrix):
-        counts = sparse.csr_array(block).astype(np.float64)
+    for start, block in row_blocks(matrix):
+        counts = sparse.csr_array(block).astype(np.float64)[on_tissue[start : start + block.shape[0]]] * genes
         depth = np.asarray(counts.sum(axis=1)).ravel()
         total += np.asarray(counts.sum(axis=0)).ravel()
         square += np.asarray(counts.multiply(counts).sum(axis=0)).ravel()
