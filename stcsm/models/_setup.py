@@ -18,7 +18,8 @@ from scvi.data.fields import CategoricalObsField, ObsmField
 from scvi.model.base import BaseModelClass
 
 from stcsm import _keys
-from stcsm._features import background_spots, control_features
+from stcsm._features import features_taken, spots_taken
+from stcsm._layers import RAW, counts_matrix
 from stcsm.models._module import LIKELIHOODS
 from stcsm.models._stacked import check_one_section
 from stcsm.space import check_counts
@@ -112,17 +113,12 @@ def section_labels(adata: AnnData, setup: Setup) -> np.ndarray | None:
 
 def spots_on_tissue(adata: AnnData, setup: Setup) -> np.ndarray:
     """Spots (S,) that are taken: not those beside the tissue (``adata.obs["in_tissue"]`` 0), unless they are kept."""
-    if setup.keep_background or _keys.IN_TISSUE not in adata.obs:
-        return np.ones(adata.n_obs, dtype=bool)
-    return ~background_spots(adata.obs[_keys.IN_TISSUE].to_numpy(dtype=object, na_value=None))
+    return spots_taken(adata, setup.keep_background)
 
 
 def gene_features(adata: AnnData, setup: Setup) -> np.ndarray:
-    """Features (G,) that are taken: genes, not controls or antibodies (:func:`control_features`), unless they are kept."""
-    if setup.keep_controls:
-        return np.ones(adata.n_vars, dtype=bool)
-    kinds = adata.var[_keys.FEATURE_TYPES] if _keys.FEATURE_TYPES in adata.var else None
-    return ~control_features(adata.var_names, kinds)
+    """Features (G,) that are taken: genes, not controls or antibodies, unless they are kept."""
+    return features_taken(adata, setup.keep_controls)
 
 
 def say_what_is_left_out(adata: AnnData, setup: Setup) -> None:
@@ -147,77 +143,26 @@ def say_what_is_left_out(adata: AnnData, setup: Setup) -> None:
     said = []
     if not on_tissue.all():
         said.append(
-            f"{(~on_tissue).sum()} of {adata.n_obs} spots lie beside the tissue (in_tissue 0): they are left out of the "
-            "model, and maps are NaN there (keep_background=True takes them)"
+            f"{(~on_tissue).sum()} of {adata.n_obs} spots lie beside the tissue (in_tissue 0): they are left out of "
+            "the model, and maps are NaN there (keep_background=True takes them)"
         )
     if not genes.all():
         said.append(
-            f"{(~genes).sum()} of {adata.n_vars} features are no genes, such as {adata.var_names[(~genes).argmax()]!r}: "
-            "they are neither trained on nor embedded (keep_controls=True takes them)"
+            f"{(~genes).sum()} of {adata.n_vars} features are no genes, such as "
+            f"{adata.var_names[(~genes).argmax()]!r}: they are neither trained on nor embedded (keep_controls=True takes them)"
         )
     if said:
         warnings.warn("; ".join(said), UserWarning, stacklevel=3)
 
 
-RAW = "raw"
-"""Name under which counts in ``adata.raw`` are asked for, where no layer is called so."""
-
-
-def counts_matrix(adata: AnnData, layer: str | None) -> Any:
-    """Return the matrix of counts (S, G): dense, sparse or backed, as it is, without a copy where that is possible.
-
-    ``"raw"`` is ``adata.raw.X`` at the genes of ``adata.var_names``, unless a layer is called so.
-
-    Raises
-    ------
-    ValueError
-        If the layer does not exist, or if there is no matrix, or ``adata.raw`` lacks genes.
-    """
-    if layer is None:
-        matrix = adata.X
-        if matrix is None:
-            raise ValueError(
-                "Expected counts in adata.X, found None; name the layer that holds them: layer=..."
-                + (_RAW_HINT if _raw_holds_counts(adata) else "")
-            )
-        return matrix
-    if layer == RAW and layer not in adata.layers and adata.raw is not None:
-        return _raw_counts(adata)
-    if layer not in adata.layers:
-        there = _keys.layer_names(adata.layers)
-        raise ValueError(
-            f"Expected a layer named {layer!r}, found {f'the layers {there}' if there else 'no layers'}; name one of "
-            "them, or none for the counts in adata.X"
-        )
-    return adata.layers[layer]
-
-
 _RAW_HINT = "; adata.raw holds counts: take them with layer='raw' (in the shell: --layer raw)"
-
-
-def _raw_counts(adata: AnnData) -> Any:
-    raw = adata.raw
-    if adata.var_names.equals(raw.var_names):
-        return raw.X
-    columns = raw.var_names.get_indexer(adata.var_names) if raw.var_names.is_unique else np.full(adata.n_vars, -1)
-    if (columns < 0).any():
-        raise ValueError(
-            f"Expected every gene of the AnnData once in adata.raw, found that {(columns < 0).sum()} of {adata.n_vars} "
-            f"are not (such as {adata.var_names[(columns < 0).argmax()]!r}); take raw as an AnnData of its own: "
-            "counts = adata.raw.to_adata()"
-        )
-    logger.info(f"counts are those of adata.raw at {adata.n_vars} of its {raw.n_vars} genes")
-    if np.array_equal(columns, np.sort(columns)):
-        return raw.X[:, columns]
-    order = np.argsort(columns)  # files give their columns in order only
-    return raw.X[:, columns[order]][:, np.argsort(order)]
 
 
 def _raw_holds_counts(adata: AnnData) -> bool:
     if adata.raw is None or RAW in adata.layers:
         return False
     try:
-        check_counts(_raw_counts(adata), adata.obs_names, adata.var_names)
+        check_counts(counts_matrix(adata, RAW), adata.obs_names, adata.var_names)
     except ValueError:
         return False
     return True
@@ -249,8 +194,8 @@ def check_anndata(adata: AnnData, setup: Setup) -> None:
                 f"(such as {twice[0]!r}); make them unique: {fix}"
             )
     coordinates = check_coordinates(adata, setup.spatial_key)
-    matrix = counts_matrix(adata, setup.layer)
     try:
+        matrix = counts_matrix(adata, setup.layer)
         check_counts(matrix, adata.obs_names, adata.var_names)
     except ValueError as error:
         if setup.layer == RAW or not _raw_holds_counts(adata):
@@ -332,9 +277,7 @@ def register(kind: type[BaseModelClass], adata: AnnData, setup: Setup) -> AnnDat
     fields: list[Any] = [ObsmField("spatial", setup.spatial_key)]
     if labels is not None:
         fields.append(CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, setup.batch_key))
-    arguments = kind._get_setup_method_args(
-        cls=kind, adata=None, **asdict(setup)
-    )
+    arguments = kind._get_setup_method_args(cls=kind, adata=None, **asdict(setup))
     manager = AnnDataManager(fields=fields, setup_method_args=arguments)
     with quiet("scvi", logging.WARNING):
         manager.register_fields(shell)

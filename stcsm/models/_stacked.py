@@ -114,9 +114,7 @@ def check_one_section(adata: AnnData, coordinates: np.ndarray) -> None:
         if shared.mean() >= SHARED and _over_one_another(around, _arrays(positions, coordinates[:, :2])):
             _refuse(adata, said, [])
     regularity = {
-        i: _regularity(around, split.sets)
-        for i, split in enumerate(splits)
-        if _over_one_another(around, split.sets)
+        i: _regularity(around, split.sets) for i, split in enumerate(splits) if _over_one_another(around, split.sets)
     }
     telling = [i for i, found in regularity.items() if found > 0 or splits[i].named]
     if telling:

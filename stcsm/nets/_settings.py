@@ -12,8 +12,8 @@ import torch
 def own_settings() -> Iterator[None]:
     """Run with float32 as torch's default precision, the CPU as its default device, and outside of inference mode.
 
-    Afterwards the settings are as they were. For work on networks of ours alone: in a network of the user's, tensors may
-    well depend on the user's settings.
+    Afterwards the settings are as they were. For work on networks of ours alone: tensors that a network of the user's
+    creates may well depend on the user's settings.
     """
     dtype = torch.get_default_dtype()
     with ExitStack() as stack:
