@@ -82,8 +82,7 @@ def features_taken(adata: Any, keep_controls: bool | None = None) -> np.ndarray:
     """
     if _kept(adata, "keep_controls", keep_controls):
         return np.ones(adata.n_vars, dtype=bool)
-    kinds = adata.var[_keys.FEATURE_TYPES] if _keys.FEATURE_TYPES in adata.var else None
-    return ~control_features(adata.var_names, kinds)
+    return ~control_features(adata.var_names, adata.var.get(_keys.FEATURE_TYPES))
 
 
 def _kept(adata: Any, name: str, given: bool | None) -> bool:

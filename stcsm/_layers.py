@@ -15,7 +15,7 @@ RAW = "raw"
 """Name under which counts in ``adata.raw`` are asked for, where no layer is called so."""
 
 
-def counts_matrix(adata: AnnData, layer: str | None) -> Any:
+def counts_matrix(adata: Any, layer: str | None) -> Any:
     """Return the matrix of counts (S, G): dense, sparse or backed, as it is, without a copy where that is possible.
 
     ``"raw"`` is ``adata.raw.X`` at the genes of ``adata.var_names``, unless a layer is called so.
@@ -41,7 +41,7 @@ def counts_matrix(adata: AnnData, layer: str | None) -> Any:
     return adata.layers[layer]
 
 
-def _raw_counts(adata: AnnData) -> Any:
+def _raw_counts(adata: Any) -> Any:
     raw = adata.raw
     if adata.var_names.equals(raw.var_names):
         return raw.X
