@@ -150,6 +150,7 @@ def say_what_is_left_out(adata: AnnData, setup: Setup) -> None:
         said.append(
             f"{(~genes).sum()} of {adata.n_vars} features are no genes, such as "
             f"{adata.var_names[(~genes).argmax()]!r}: they are neither trained on nor embedded "
+            "(keep_controls=True takes them)"
         )
     if said:
         warnings.warn("; ".join(said), UserWarning, stacklevel=3)

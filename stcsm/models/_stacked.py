@@ -226,6 +226,7 @@ def _arrays(positions: np.ndarray, coordinates: np.ndarray, tries: int = 200) ->
     rng = np.random.default_rng(0)
     design = np.column_stack([positions, np.ones(len(positions))]).astype(np.float64)
     step = np.median(KDTree(np.unique(positions, axis=0)).query(np.unique(positions, axis=0), k=2)[0][:, 1])
+    n_positions = len(np.unique(positions, axis=0))
     sets, left = np.zeros(len(positions), dtype=np.int64), np.arange(len(positions))
     for number in range(1, 21):
         best = np.zeros(0, dtype=np.int64)
@@ -239,7 +240,7 @@ def _arrays(positions: np.ndarray, coordinates: np.ndarray, tries: int = 200) ->
             inside = left[off < 0.2 * pitch]
             if len(inside) > len(best) and not _shared(positions[inside]).mean() > SOME:
                 best = inside
-        if len(best) < FEWEST:
+        if len(best) < max(FEWEST, 0.4 * n_positions):  # of cells in bins, some lie in the same corner of each
             break
         sets[best] = number
         left = np.setdiff1d(left, best)
