@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -68,10 +68,10 @@ class _Split(NamedTuple):
 
 
 class _Around(NamedTuple):
-    """Neighbours of some spots, nearest first: ``spots`` (m,), ``index`` and ``distance`` (m, k), and all places."""
+    """Neighbours of some spots, nearest first: ``spots`` (m,), ``neighbours`` and ``distance`` (m, k), and all places."""
 
     spots: np.ndarray
-    index: np.ndarray
+    neighbours: np.ndarray
     distance: np.ndarray
     places: np.ndarray
 
@@ -225,7 +225,9 @@ def _arrays(positions: np.ndarray, coordinates: np.ndarray, tries: int = 200) ->
     """
     rng = np.random.default_rng(0)
     design = np.column_stack([positions, np.ones(len(positions))]).astype(np.float64)
-    step = np.median(KDTree(np.unique(positions, axis=0)).query(np.unique(positions, axis=0), k=2)[0][:, 1])
+    distinct = np.unique(positions, axis=0)
+    apart: Any = KDTree(distinct).query(distinct, k=2)[0]
+    step = np.median(apart[:, 1])
     n_positions = len(np.unique(positions, axis=0))
     sets, left = np.zeros(len(positions), dtype=np.int64), np.arange(len(positions))
     for number in range(1, 21):
@@ -255,6 +257,8 @@ def _neighbours(places: np.ndarray) -> _Around:
     spots = np.arange(n)
     if n > LOOKED_AT:
         spots = np.sort(np.random.default_rng(0).choice(n, LOOKED_AT, replace=False))
+    distance: Any
+    index: Any
     distance, index = KDTree(places).query(places[spots], k=min(AROUND + 1, n))
     # A spot is its own nearest neighbour, or, where others lie at the same place, one of the first.
     itself = index == spots[:, None]
@@ -276,7 +280,7 @@ class _Sets(NamedTuple):
 def _sets(around: _Around, sets: np.ndarray) -> _Sets:
     codes = pd.factorize(sets)[0]
     of = codes[around.spots]
-    own = codes[around.index] == of[:, None]
+    own = codes[around.neighbours] == of[:, None]
     count = own.cumsum(axis=1)
     # Distance of the OWN-th neighbour of the same set; spots of sparse sets have none nearby.
     reached = count >= OWN
@@ -286,7 +290,7 @@ def _sets(around: _Around, sets: np.ndarray) -> _Sets:
     others = within & ~own
     # As many others as own, about; and not on one side only, as beyond a border.
     n_others = others.sum(axis=1)
-    offset = around.places[around.index] - around.places[around.spots][:, None]
+    offset = around.places[around.neighbours] - around.places[around.spots][:, None]
     middle = np.linalg.norm((offset * others[..., None]).sum(axis=1), axis=1) / np.maximum(n_others, 1)
     with np.errstate(invalid="ignore"):
         among = (n_others >= OWN // 2) & (middle < 0.5 * reach)
