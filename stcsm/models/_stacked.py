@@ -68,7 +68,7 @@ class _Split(NamedTuple):
 
 
 class _Around(NamedTuple):
-    """Neighbours of some spots, nearest first: of ``spots`` (m,), ``neighbours`` and ``distance`` (m, k); all places."""
+    """Neighbours of some spots, nearest first: ``spots`` (m,), ``neighbours`` and ``distance`` (m, k); all places."""
 
     spots: np.ndarray
     neighbours: np.ndarray
