@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+
+from stcsm import _keys
 
 GENE_EXPRESSION = "gene expression"
 """10x's word, in lower case, for a feature that is a gene."""
@@ -60,3 +63,31 @@ def background_spots(in_tissue: Iterable[object]) -> np.ndarray:
     if values.dtype.kind in "biuf":
         return values == 0
     return np.array([str(value).strip().lower() in ("0", "0.0", "false") for value in values], dtype=bool)
+
+
+def spots_taken(adata: Any, keep_background: bool | None = None) -> np.ndarray:
+    """Spots (S,) of an AnnData that are taken: all but those beside the tissue, unless these are kept.
+
+    None is what the AnnData was set up with (``setup_anndata``); without a setup, they are not kept.
+    """
+    if _kept(adata, "keep_background", keep_background) or _keys.IN_TISSUE not in adata.obs:
+        return np.ones(adata.n_obs, dtype=bool)
+    return ~background_spots(np.asarray(adata.obs[_keys.IN_TISSUE].astype(object)))
+
+
+def features_taken(adata: Any, keep_controls: bool | None = None) -> np.ndarray:
+    """Features (G,) of an AnnData that are taken: all but those that are no genes, unless these are kept.
+
+    None is as for :func:`spots_taken`.
+    """
+    if _kept(adata, "keep_controls", keep_controls):
+        return np.ones(adata.n_vars, dtype=bool)
+    return ~control_features(adata.var_names, adata.var.get(_keys.FEATURE_TYPES))
+
+
+def _kept(adata: Any, name: str, given: bool | None) -> bool:
+    if given is not None:
+        return given
+    setup = adata.uns.get(_keys.UNS, {}).get("setup")
+    # Setups of earlier versions do not say: they took everything.
+    return False if setup is None else bool(setup.get(name, True))

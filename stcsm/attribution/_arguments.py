@@ -144,7 +144,8 @@ def _read_inputs(inputs: Any, encoder: nn.Module) -> Tensor:
         if inputs.dtype.kind not in "fiub" or inputs.dtype.itemsize > 8:
             fix = "pass their .real or their magnitude" if inputs.dtype.kind == "c" else "pass .astype(np.float32)"
             raise TypeError(f"Expected floating-point inputs, found an array of {inputs.dtype}; {fix}.")
-        inputs = torch.as_tensor(np.ascontiguousarray(inputs.astype(inputs.dtype.newbyteorder("="), copy=False)))
+        plain = np.ascontiguousarray(inputs.astype(inputs.dtype.newbyteorder("="), copy=False))
+        inputs = torch.as_tensor(plain, device="cpu")
     if inputs.is_nested:
         raise TypeError("Expected dense inputs, found a nested tensor; pad the samples to one shape.")
     if inputs.is_complex():

@@ -263,7 +263,7 @@ def mean_attribution(
     """
     check_positive_integer(batch_size, "batch_size")
     cls = method_class(method)
-    vectors, single = read_concepts(concepts, torch.empty(0, dtype=torch.float64))
+    vectors, single = read_concepts(concepts, torch.empty(0, dtype=torch.float64, device="cpu"))
     vectors = vectors.cpu()
     directions = _directions(cls, vectors)
     first, seen = params.pop("first", 0) if cls.stochastic else 0, 0
@@ -272,7 +272,7 @@ def mean_attribution(
         for rows in _chunks(batches, len(directions), int(batch_size)):
             own = {"first": first + seen, **params} if cls.stochastic else params
             maps = attribute(encoder, rows, directions, method, batch_size=len(rows), **own)
-            total = total + torch.as_tensor(maps).cpu().double().sum(dim=0)
+            total = total + torch.as_tensor(maps, device="cpu").double().sum(dim=0)
             seen += len(rows)
             shown.update()
     if not seen:

@@ -44,7 +44,7 @@ class ConceptScore(nn.Module):
         if not isinstance(encoder, nn.Module):
             raise TypeError(f"Expected encoder to be a torch.nn.Module, found {type(encoder).__name__}.")
         # Where the encoder has no parameters the concepts' own precision counts.
-        like = torch.empty(0, dtype=read_real(concepts, "concepts").dtype)
+        like = torch.empty(0, dtype=read_real(concepts, "concepts").dtype, device="cpu")
         parameter: Tensor = next((p for p in encoder.parameters() if p.is_floating_point()), like)
         vectors, _ = read_concepts(concepts, parameter)
         self.encoder = encoder

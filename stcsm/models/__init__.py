@@ -2,8 +2,8 @@
 
 from stcsm._files import holds_only_a_model
 from stcsm.models._model import GeneVAE, PublishedVAE
+from stcsm.models._setup import Setup, gene_features, quiet, read_setup, spots_on_tissue
 from stcsm.models._setup import counts_matrix as counts_of
-from stcsm.models._setup import quiet, read_setup
 from stcsm.models.published import published_cells
 from stcsm.nets import Conv2dSame
 
@@ -11,9 +11,12 @@ __all__ = [
     "Conv2dSame",
     "GeneVAE",
     "PublishedVAE",
+    "Setup",
     "counts_of",
+    "gene_features",
     "holds_only_a_model",
     "published_cells",
     "quiet",
     "read_setup",
+    "spots_on_tissue",
 ]

@@ -39,6 +39,8 @@ class GeneReader:
         Counts (S, G), gene by gene.
     spots
         Indices (S',) of the spots to restrict profiles to; by default those with at least one count.
+    among
+        Mask (S,) of the spots that may be taken by default.
 
     Attributes
     ----------
@@ -50,15 +52,21 @@ class GeneReader:
         Share of all counts that falls on each spot of ``spots`` (S',); sums to one.
     """
 
-    def __init__(self, store: GeneStore, spots: np.ndarray | None = None):
+    def __init__(self, store: GeneStore, spots: np.ndarray | None = None, among: np.ndarray | None = None):
         self._store = store
         self.n_all_spots, self.n_genes = store.shape
-        self.gene_totals, spot_totals = _totals(store, spots=spots)
+        counted = np.flatnonzero(among) if spots is None and among is not None else spots
+        self.gene_totals, spot_totals = _totals(store, spots=counted)
         self._restrict(np.flatnonzero(spot_totals > 0) if spots is None else np.asarray(spots))
         self.depth = spot_totals[self.spots] / max(spot_totals.sum(), 1)
 
     @staticmethod
-    def open(matrix: Any, spots: np.ndarray | None = None) -> GeneReader:
+    def open(
+        matrix: Any,
+        spots: np.ndarray | None = None,
+        among: np.ndarray | None = None,
+        genes: np.ndarray | None = None,
+    ) -> GeneReader:
         """Read from a matrix (S, G).
 
         Parameters
@@ -67,10 +75,15 @@ class GeneReader:
             Dense array, any scipy sparse matrix or array, a backed anndata matrix (HDF5 or zarr, sparse or dense) or a
             lazy dask array. What is in memory is copied: later changes of it do not change the model. What lies on disk
             is read as :func:`open_genes` says.
-        spots
+        spots, among
             As for the class.
+        genes
+            Mask (G,) of the features that are genes; the others are read as if they had no counts.
         """
-        return GeneReader(open_genes(matrix), spots)
+        store = open_genes(matrix)
+        if genes is not None and not genes.all():
+            store = only_genes(store, genes)
+        return GeneReader(store, spots, among)
 
     def _restrict(self, spots: np.ndarray) -> None:
         self.spots = spots
@@ -361,6 +374,30 @@ class SectionGenes:
         order = np.lexsort((position, owner))
         counts = np.bincount(owner, minlength=len(section))
         return Columns(_pointers(counts), position[order], values[order])
+
+
+class OnlyGenes:
+    """Counts of some features; the others have none."""
+
+    def __init__(self, store: GeneStore, genes: np.ndarray):
+        self._store, self._genes = store, genes
+        self.shape = store.shape
+
+    def columns(self, genes: np.ndarray) -> Columns:
+        """Counts of genes."""
+        kept = self._genes[genes]
+        some = self._store.columns(np.asarray(genes)[kept])
+        counts = np.zeros(len(kept), dtype=np.int64)
+        counts[kept] = np.diff(some.indptr)
+        return Columns(_pointers(counts), some.rows, some.values)
+
+
+def only_genes(store: GeneStore, genes: np.ndarray) -> GeneStore:
+    """Leave the counts of other features out: of counts in memory at once, of those in a file when they are read."""
+    only = OnlyGenes(store, genes)
+    if not isinstance(store, MemoryGenes):
+        return only
+    return MemoryGenes(_matrix(only.columns(np.arange(store.shape[1])), store.shape[0]))
 
 
 class ThinnedGenes:

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from stcsm import _keys
 from stcsm._files import read_model, write_model
 from stcsm.models._batches import GeneDataModule, gain_over_depth, most_counted
-from stcsm.models._counts import GeneReader
 from stcsm.models._module import GeneVAEModule
-from stcsm.models._setup import Setup, check_anndata, check_settings, counts_matrix, read_setup
-from stcsm.models._tissue import Frame, Sections, Tissue, find_on_frame
+from stcsm.models._setup import EARLIER, Setup, check_anndata, check_settings, read_setup
+from stcsm.models._tissue import Frame, Sections, Tissue, find_on_frame, open_reader
 
 logger = logging.getLogger(__name__)
 
@@ -188,7 +187,7 @@ class SavedModel:
         known = "setup" in adata.uns.get(_keys.UNS, {})
         setup = read_setup(adata) if known else replace(self.setup, batch_key=None)
         check_anndata(adata, setup)
-        seen = GeneReader.open(counts_matrix(adata, setup.layer)).spots
+        seen = open_reader(adata, setup).spots
         spots, sections = find_on_frame(self.frame, adata, setup, seen)
         if len(spots) < len(seen):
             logger.warning(
@@ -237,7 +236,7 @@ def read_saved(folder: str | Path) -> SavedModel:
             kind=saved.get("class"),
             weights=tensors,
             settings=settings,
-            setup=Setup(**saved["setup"]),
+            setup=Setup(**{**EARLIER, **saved["setup"]}),
             is_trained=bool(saved["is_trained"]),
             spot_names=saved["spots"],
             spots=np.asarray(saved["model_spots"], dtype=np.int64),

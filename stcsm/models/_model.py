@@ -28,6 +28,7 @@ from stcsm.models._setup import (
     choose_encoder,
     read_setup,
     register,
+    say_what_is_left_out,
     write_setup,
 )
 from stcsm.models._tissue import Sections, Tissue, find_sections, grid_cells
@@ -40,7 +41,7 @@ from stcsm.models._training import (
     make_schedule,
     require_training_memory,
 )
-from stcsm.nets import SpotGrid
+from stcsm.nets import SpotGrid, own_settings
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +106,7 @@ class GeneVAE(BaseModelClass):
 
     module: GeneVAEModule
 
+    @own_settings()
     def __init__(
         self,
         adata: AnnData,
@@ -144,10 +146,10 @@ class GeneVAE(BaseModelClass):
             )
         self._compose(adata, tissue, settings, samples)
         logger.info(self._model_summary_string)
-        if self.reader.n_spots < adata.n_obs:
+        empty = adata.n_obs - tissue.n_beside - self.reader.n_spots
+        if empty:
             logger.warning(
-                f"{adata.n_obs - self.reader.n_spots} of {adata.n_obs} spots have no count; they are left out of the "
-                "model, and maps are NaN there"
+                f"{empty} of {adata.n_obs} spots have no count; they are left out of the model, and maps are NaN there"
             )
 
     @classmethod
@@ -207,7 +209,15 @@ class GeneVAE(BaseModelClass):
 
     @classmethod
     def setup_anndata(
-        cls, adata: AnnData, layer: str | None = None, spatial_key: str = "spatial", batch_key: str | None = None
+        cls,
+        adata: AnnData,
+        layer: str | None = None,
+        spatial_key: str = "spatial",
+        batch_key: str | None = None,
+        *,
+        one_section: bool = False,
+        keep_background: bool = False,
+        keep_controls: bool = False,
     ) -> None:
         """Check ``adata`` and record where its counts and coordinates are.
 
@@ -218,13 +228,28 @@ class GeneVAE(BaseModelClass):
         adata
             Spots x genes with raw counts.
         layer
-            Layer of the counts; None is ``adata.X``.
+            Layer of the counts; None is ``adata.X``, ``"raw"`` is ``adata.raw.X`` at the genes of ``adata`` (unless a
+            layer is called so).
         spatial_key
             Key of the coordinates in ``adata.obsm``, (n_spots, 2 or 3).
         batch_key
             Column of ``adata.obs`` that names each spot's section, where there are several (replicates). They have to
             share their array positions: equal rows and columns (``adata.obs["array_row"]`` and ``["array_col"]``, see
             :func:`stcsm.pp.to_grid`), or, where these are absent, equal coordinates.
+        one_section
+            Take the spots for one section, even where they look like several that lie over one another.
+        keep_background
+            Take spots beside the tissue (``adata.obs["in_tissue"]`` 0), which are left out otherwise: maps are NaN
+            there.
+        keep_controls
+            Take features that are no genes, which are left out otherwise, as genes without counts are: those that
+            ``adata.var["feature_types"]`` calls something else than Gene Expression, and blank and negative-control
+            probes by name.
+
+        Warns
+        -----
+        UserWarning
+            Spots beside the tissue or features that are no genes are left out.
 
         Raises
         ------
@@ -234,13 +259,16 @@ class GeneVAE(BaseModelClass):
             If it is empty, has duplicate names, no coordinates, or values that are not counts (negative, fractional,
             NaN, log-normalised: the message says where and how many); or if a spot has no section, two spots of a
             section have one array position, or a section has fewer than half of its positions in common with the
-            others.
+            others; or, without ``batch_key``, if the spots are those of several sections that lie over one another (the
+            message names the column that tells them apart).
         """
-        setup = Setup(layer, spatial_key, batch_key)
+        setup = Setup(layer, spatial_key, batch_key, one_section, keep_background, keep_controls)
         check_anndata(adata, setup)
         find_sections(adata, setup)
+        say_what_is_left_out(adata, setup)
         write_setup(adata, setup)
 
+    @own_settings()
     def train(
         self,
         max_epochs: int | None = None,
@@ -348,6 +376,7 @@ class GeneVAE(BaseModelClass):
         self.module = self._new_module(self.module.depth.cpu())
         self._model_summary_string = self._summary()
 
+    @own_settings()
     def fingerprint(self) -> str:
         """Short hash of the weights: two models with the same fingerprint give the same embedding.
 
@@ -358,6 +387,7 @@ class GeneVAE(BaseModelClass):
             self._hashed = state, _io.hash_weights(self.module)
         return self._hashed[1]
 
+    @own_settings()
     def save(self, dir_path: str | Path, overwrite: bool = False) -> None:
         """Write weights (safetensors) and settings (JSON) into a folder, whole or not at all.
 
@@ -378,6 +408,7 @@ class GeneVAE(BaseModelClass):
         )
 
     @classmethod
+    @own_settings()
     def load(cls, dir_path: str | Path, adata: AnnData, accelerator: str = "auto", *, match: str = "spots") -> Self:
         """Read a model that :meth:`save` wrote; no code is unpickled.
 
@@ -520,6 +551,7 @@ class GeneVAE(BaseModelClass):
         """Counts (n, S') that genes would have if they followed depth alone: n_g d_s, within each section."""
         return self._tissue.expected_counts(genes)
 
+    @own_settings()
     def inputs(self, genes: Any = None, section: str | None = None) -> Tensor:
         """Encoder inputs of some genes.
 
@@ -589,6 +621,7 @@ class GeneVAE(BaseModelClass):
         self, give_var: Literal[True], member: int = 0, section: str | None = None
     ) -> tuple[np.ndarray, np.ndarray]: ...
 
+    @own_settings()
     def get_latent_representation(
         self, give_var: bool = False, member: int = 0, section: str | None = None
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
@@ -621,6 +654,7 @@ class GeneVAE(BaseModelClass):
         mean, var = _latents.encode_genes(self.module, self._tissue, member, index)
         return (mean, var) if give_var else mean
 
+    @own_settings()
     def section_agreement(self) -> dict[tuple[str, str], float]:
         """Correlation of where genes lie in latent space, between every two sections.
 
@@ -630,6 +664,7 @@ class GeneVAE(BaseModelClass):
         self._check_if_trained(warn=True)
         return _latents.section_agreement(self.module, self._tissue)
 
+    @own_settings()
     @torch.inference_mode()
     def decode(self, z: np.ndarray | Tensor, member: int = 0) -> np.ndarray:
         """Decoder output f(z): log of how much more a gene is found at a spot than the spot's depth says.
@@ -733,6 +768,7 @@ class GeneVAE(BaseModelClass):
         reconstruction, _ = self._losses(genes, batch_size, held_out, seed)
         return {"reconstruction_loss": float(reconstruction.mean()) if return_mean else reconstruction}
 
+    @own_settings()
     def _losses(
         self, genes: Any, batch_size: int | None, held_out: float, seed: int | None
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -776,10 +812,12 @@ class GeneVAE(BaseModelClass):
         described |= {
             "n_genes_trained": len(self.trained_genes),
             "n_genes_embedded_only": int(np.delete(seen, self.trained_genes).sum()),
-            "n_genes_without_counts": int((~seen).sum()),
+            "n_genes_without_counts": int((~seen & self._tissue.genes).sum()),
             "n_spots": self.reader.n_spots,
-            "n_spots_without_counts": int(self.reader.n_all_spots - self.reader.n_spots),
+            "n_spots_without_counts": int(self.reader.n_all_spots - self._tissue.n_beside - self.reader.n_spots),
         }
+        left_out = {"n_features_left_out": int((~self._tissue.genes).sum()), "n_spots_beside": self._tissue.n_beside}
+        described |= {name: n for name, n in left_out.items() if n}
         if self.sections is not None:
             described |= {
                 "n_sections": len(self.sections.names),
@@ -854,6 +892,7 @@ class PublishedVAE(GeneVAE):
     def __init__(self, adata: AnnData, seed: int | None = None):
         super().__init__(adata, **published.SETTINGS, seed=seed)
 
+    @own_settings()
     def load_published_weights(self, path: str | Path) -> None:
         """Load the weights of the original Keras model; the model then counts as trained.
 
@@ -888,6 +927,7 @@ class PublishedVAE(GeneVAE):
         noise = np.random.default_rng(seed).standard_normal(mean.shape, dtype=np.float32)
         return mean + np.sqrt(variance) * noise
 
+    @own_settings()
     @torch.inference_mode()
     def decode_images(self, z: np.ndarray | Tensor) -> np.ndarray:
         """Decode latents (N, L) to images (N, 32, 32) of values between 0 and 1, as published."""

@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -18,25 +18,47 @@ from scvi.data.fields import CategoricalObsField, ObsmField
 from scvi.model.base import BaseModelClass
 
 from stcsm import _keys
+from stcsm._features import features_taken, spots_taken
+from stcsm._layers import RAW, counts_matrix
 from stcsm._lazy import check_writable, column
 from stcsm.models._module import LIKELIHOODS
+from stcsm.models._stacked import check_one_section
 from stcsm.space import check_counts
+
+logger = logging.getLogger(__name__)
 
 ENCODERS = ("auto", "mlp", "conv")
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Where an AnnData holds the counts and the coordinates of its spots, and the section of each."""
+    """Where an AnnData holds the counts and the coordinates of its spots, and which of them are taken.
+
+    Attributes
+    ----------
+    layer, spatial_key, batch_key
+        Layer of the counts, key of the coordinates, column of the sections.
+    one_section
+        Take spots for one section, even where they look like several that lie over one another.
+    keep_background, keep_controls
+        Take spots beside the tissue, and features that are no genes.
+    """
 
     layer: str | None
     spatial_key: str
     batch_key: str | None = None
+    one_section: bool = False
+    keep_background: bool = False
+    keep_controls: bool = False
+
+
+EARLIER = {"one_section": True, "keep_background": True, "keep_controls": True}
+"""What setups that do not say it took, those of earlier versions: every spot and every feature."""
 
 
 def write_setup(adata: AnnData, setup: Setup) -> None:
     """Write ``setup`` under our own key; nothing else in the AnnData changes."""
-    entry = {"spatial_key": setup.spatial_key}
+    entry: dict[str, Any] = {"spatial_key": setup.spatial_key, **{name: getattr(setup, name) for name in EARLIER}}
     if setup.layer is not None:
         entry["layer"] = setup.layer
     if setup.batch_key is not None:
@@ -61,7 +83,8 @@ def read_setup(adata: AnnData) -> Setup:
             "Expected an AnnData that was set up, found none of our keys in it; "
             "call stcsm.models.GeneVAE.setup_anndata(adata) first"
         )
-    return Setup(entry.get("layer"), entry["spatial_key"], entry.get("batch_key"))
+    taken = {name: bool(entry.get(name, earlier)) for name, earlier in EARLIER.items()}
+    return Setup(entry.get("layer"), entry["spatial_key"], entry.get("batch_key"), **taken)
 
 
 def section_labels(adata: AnnData, setup: Setup) -> np.ndarray | None:
@@ -89,26 +112,62 @@ def section_labels(adata: AnnData, setup: Setup) -> np.ndarray | None:
     return labels.astype(str).to_numpy(dtype=str)
 
 
-def counts_matrix(adata: AnnData, layer: str | None) -> Any:
-    """Return the matrix of counts (S, G): dense, sparse or backed, as it is, without a copy.
+def spots_on_tissue(adata: AnnData, setup: Setup) -> np.ndarray:
+    """Spots (S,) that are taken: not those beside the tissue (``adata.obs["in_tissue"]`` 0), unless they are kept."""
+    return spots_taken(adata, setup.keep_background)
+
+
+def gene_features(adata: AnnData, setup: Setup) -> np.ndarray:
+    """Features (G,) that are taken: genes, not controls or antibodies, unless they are kept."""
+    return features_taken(adata, setup.keep_controls)
+
+
+def say_what_is_left_out(adata: AnnData, setup: Setup) -> None:
+    """Warn of spots beside the tissue and features that are no genes.
 
     Raises
     ------
     ValueError
-        If the layer does not exist, or if there is no matrix.
+        If no spot lies on tissue, or no feature is a gene.
     """
-    if layer is None:
-        matrix = adata.X
-        if matrix is None:
-            raise ValueError("Expected counts in adata.X, found None; name the layer that holds them: layer=...")
-        return matrix
-    if layer not in adata.layers:
-        there = _keys.layer_names(adata.layers)
+    on_tissue, genes = spots_on_tissue(adata, setup), gene_features(adata, setup)
+    if not on_tissue.any():
         raise ValueError(
-            f"Expected a layer named {layer!r}, found {f'the layers {there}' if there else 'no layers'}; name one of "
-            "them, or none for the counts in adata.X"
+            f"Expected spots on tissue, found in_tissue 0 in adata.obs for all {adata.n_obs}; correct the column, or "
+            "pass keep_background=True"
         )
-    return adata.layers[layer]
+    if not genes.any():
+        raise ValueError(
+            f"Expected genes, found {adata.n_vars} features of which none is (antibodies, CRISPR guides, control "
+            "probes); pass keep_controls=True to take them all the same"
+        )
+    said = []
+    if not on_tissue.all():
+        said.append(
+            f"{(~on_tissue).sum()} of {adata.n_obs} spots lie beside the tissue (in_tissue 0): they are left out of "
+            "the model, and maps are NaN there (keep_background=True takes them)"
+        )
+    if not genes.all():
+        said.append(
+            f"{(~genes).sum()} of {adata.n_vars} features are no genes, such as "
+            f"{adata.var_names[(~genes).argmax()]!r}: they are neither trained on nor embedded "
+            "(keep_controls=True takes them)"
+        )
+    if said:
+        warnings.warn("; ".join(said), UserWarning, stacklevel=3)
+
+
+_RAW_HINT = "; adata.raw holds counts: take them with layer='raw' (in the shell: --layer raw)"
+
+
+def _raw_holds_counts(adata: AnnData) -> bool:
+    if adata.raw is None or RAW in adata.layers:
+        return False
+    try:
+        check_counts(counts_matrix(adata, RAW), adata.obs_names, adata.var_names)
+    except ValueError:
+        return False
+    return True
 
 
 def check_anndata(adata: AnnData, setup: Setup) -> None:
@@ -119,7 +178,8 @@ def check_anndata(adata: AnnData, setup: Setup) -> None:
     TypeError
         If ``adata`` is not an AnnData.
     ValueError
-        If it is a view of a backed AnnData, is empty, has duplicate names, no counts or no usable coordinates.
+        If it is a view of a backed AnnData, is empty, has duplicate names, no counts or no usable coordinates, or holds
+        sections that lie over one another and that no column tells apart.
     """
     if not isinstance(adata, AnnData):
         raise TypeError(f"Expected an AnnData (spots x genes), found {type(adata).__name__}")
@@ -136,8 +196,16 @@ def check_anndata(adata: AnnData, setup: Setup) -> None:
                 f"Expected unique {axis} names, found {len(twice)} used more than once "
                 f"(such as {twice[0]!r}); make them unique: {fix}"
             )
-    check_coordinates(adata, setup.spatial_key)
-    check_counts(counts_matrix(adata, setup.layer), adata.obs_names, adata.var_names)
+    coordinates = check_coordinates(adata, setup.spatial_key)
+    try:
+        matrix = counts_matrix(adata, setup.layer)
+        check_counts(matrix, adata.obs_names, adata.var_names)
+    except ValueError as error:
+        if setup.layer == RAW or not _raw_holds_counts(adata):
+            raise
+        raise ValueError(f"{error}{_RAW_HINT}") from None
+    if not setup.one_section and setup.batch_key is None:
+        check_one_section(adata, coordinates)
 
 
 def check_coordinates(adata: AnnData, spatial_key: str) -> np.ndarray:
@@ -211,9 +279,7 @@ def register(kind: type[BaseModelClass], adata: AnnData, setup: Setup) -> AnnDat
     fields: list[Any] = [ObsmField("spatial", setup.spatial_key)]
     if labels is not None:
         fields.append(CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, setup.batch_key))
-    arguments = kind._get_setup_method_args(
-        cls=kind, adata=None, layer=setup.layer, spatial_key=setup.spatial_key, batch_key=setup.batch_key
-    )
+    arguments = kind._get_setup_method_args(cls=kind, adata=None, **asdict(setup))
     manager = AnnDataManager(fields=fields, setup_method_args=arguments)
     with quiet("scvi", logging.WARNING):
         manager.register_fields(shell)

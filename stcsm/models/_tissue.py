@@ -16,7 +16,14 @@ from anndata import AnnData
 
 from stcsm import _keys
 from stcsm.models._counts import GeneReader
-from stcsm.models._setup import Setup, check_coordinates, counts_matrix, section_labels
+from stcsm.models._setup import (
+    Setup,
+    check_coordinates,
+    counts_matrix,
+    gene_features,
+    section_labels,
+    spots_on_tissue,
+)
 from stcsm.nets import padded_side
 from stcsm.space import (
     IMAGES,
@@ -88,7 +95,8 @@ class Tissue:
     setup
         Where counts, coordinates and sections are.
     spots
-        Indices (S',) of the spots that the model knows; by default those with a count, and their sections are found.
+        Indices (S',) of the spots that the model knows; by default those on tissue with a count, and their sections are
+        found.
     sections
         Sections of these spots, where there are several.
     frame
@@ -102,6 +110,10 @@ class Tissue:
         Profiles of samples over the array positions of several sections; of one section, the same as ``reader``.
     section_names
         Names of the sections; empty where no column names them.
+    n_beside
+        Number of spots beside the tissue, which are left out.
+    genes
+        Features (G,) that are genes; the others have no counts here.
     """
 
     def __init__(
@@ -115,7 +127,11 @@ class Tissue:
         self.setup = setup
         self.gene_names: pd.Index = adata.var_names
         self.spot_names: pd.Index = adata.obs_names
-        self.reader = GeneReader.open(counts_matrix(adata, setup.layer), spots)
+        self.genes = gene_features(adata, setup)
+        self.reader = open_reader(adata, setup, spots)
+        beside = ~spots_on_tissue(adata, setup)
+        beside[self.reader.spots] = False
+        self.n_beside = int(beside.sum())
         self.samples = self.reader
         self.sections = find_sections(adata, setup, self.reader.spots) if spots is None else sections
         labels = section_labels(adata, setup)
@@ -227,6 +243,16 @@ class Tissue:
         if (index < 0).any():
             raise ValueError(f"Expected gene names of this AnnData, found {genes[index < 0][0]!r}")
         return index
+
+
+def open_reader(adata: AnnData, setup: Setup, spots: np.ndarray | None = None) -> GeneReader:
+    """Read the counts of an AnnData: those of genes, by default at the spots on tissue with a count."""
+    return GeneReader.open(
+        counts_matrix(adata, setup.layer),
+        spots,
+        among=spots_on_tissue(adata, setup),
+        genes=gene_features(adata, setup),
+    )
 
 
 def spot_positions(adata: AnnData, spatial_key: str) -> Frame:

@@ -22,6 +22,7 @@ from stcsm.nets._published import (
     PublishedEncoder,
     keras_initialise,
 )
+from stcsm.nets._settings import own_settings
 
 __all__ = [
     "HIDDEN",
@@ -46,6 +47,7 @@ __all__ = [
     "keras_initialise",
     "keras_targets",
     "load_keras_layers",
+    "own_settings",
     "padded_side",
     "read_keras_layers",
 ]

@@ -46,7 +46,7 @@ class SpotGrid(nn.Module):
 
     def tissue(self) -> Tensor:
         """One where a cell has a spot, zero elsewhere, (1, 1, H, W)."""
-        mask = torch.zeros(self.n_cells, device=self.cells.device)
+        mask = torch.zeros(self.n_cells, dtype=torch.float32, device=self.cells.device)
         mask[self.cells] = 1
         return mask.reshape(1, 1, *self.shape)
 

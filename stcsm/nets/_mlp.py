@@ -33,7 +33,12 @@ class SpatialFilter(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(torch.promote_types(x.dtype, torch.float32))
             matrix = torch.sparse_coo_tensor(
-                self.indices, self.values.to(x.dtype), self.shape, is_coalesced=True, check_invariants=False
+                self.indices,
+                self.values.to(x.dtype),
+                self.shape,
+                device=x.device,
+                is_coalesced=True,
+                check_invariants=False,
             )
             return torch.sparse.mm(matrix, x.T).T
 

@@ -11,6 +11,8 @@ from scipy.sparse import csr_array, csr_matrix, issparse
 from tqdm.auto import tqdm
 
 from stcsm import _keys
+from stcsm._features import features_taken, spots_taken
+from stcsm._layers import counts_matrix
 from stcsm._lazy import check_writable, column
 from stcsm.pp._sections import section_names
 from stcsm.space import (
@@ -132,16 +134,15 @@ def make_spot_graph(
     """Graph (S, S) and record of :func:`spot_graph`, without writing them."""
     if scale not in SCALES:
         raise ValueError(f"Expected scale to be one of {SCALES}, found {scale!r}")
-    if layer is not None and layer not in adata.layers:
-        raise ValueError(f"Expected a layer named {layer!r}, found {_keys.layer_names(adata.layers)}")
     if spatial_key not in adata.obsm:
         raise ValueError(f"Expected coordinates in adata.obsm[{spatial_key!r}], found {sorted(map(str, adata.obsm))}")
-    matrix = adata.X if layer is None else adata.layers[layer]
-    if matrix is None:
-        raise ValueError("Expected counts in adata.X, found None; name the layer that holds them: layer=...")
+    matrix = counts_matrix(adata, layer)
     check_counts(matrix, adata.obs_names, adata.var_names)
+    genes = features_taken(adata)
+    if not genes.all():
+        matrix = matrix[:, np.flatnonzero(genes)]
     depth, _ = count_totals(matrix)
-    used = np.flatnonzero(depth > 0)
+    used = np.flatnonzero((depth > 0) & spots_taken(adata))
     sections = _sections(adata, batch_key, used)
     for name, own in sections.items():
         if len(own) < 3:

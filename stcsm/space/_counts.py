@@ -212,12 +212,29 @@ def selected_blocks(matrix: Any, rows: np.ndarray, values: int = VALUES) -> Iter
             yield int(first), 0, csr_array(_in_memory(matrix[start:stop]))[rows[first:last] - start]
 
 
-def count_totals(matrix: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Counts of each spot (S,) and of each gene (G,), float64, read once in blocks."""
+def count_totals(
+    matrix: Any, taken_spots: np.ndarray | None = None, taken_genes: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Counts of each spot (S,) and of each gene (G,), float64, read once in blocks.
+
+    With masks (S,) and (G,), only counts of these spots at these genes are added up; the others have zero.
+    """
+    if taken_spots is not None and taken_genes is not None and not (taken_spots.all() and taken_genes.all()):
+        return _totals_of(matrix, taken_spots, taken_genes)
     spots, genes = np.zeros(matrix.shape[0]), np.zeros(matrix.shape[1])
     for row, column, block in stored_blocks(matrix):
         spots[row : row + block.shape[0]] += np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
         genes[column : column + block.shape[1]] += np.asarray(block.sum(axis=0, dtype=np.float64)).ravel()
+    return spots, genes
+
+
+def _totals_of(matrix: Any, taken_spots: np.ndarray, taken_genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    spots, genes = np.zeros(matrix.shape[0]), np.zeros(matrix.shape[1])
+    for row, column, block in stored_blocks(matrix):
+        own, some = slice(row, row + block.shape[0]), slice(column, column + block.shape[1])
+        left, right = taken_spots[own].astype(np.float64), taken_genes[some].astype(np.float64)
+        spots[own] += left * (block @ right)
+        genes[some] += right * (block.T @ left)
     return spots, genes
 
 

@@ -164,7 +164,7 @@ def concepts(
         check_fits(adata, model)
     sets, labels = genes, None
     if estimator == PROFILE and model is not None:
-        labels = group_labels(adata, str(groupby), model.setup.layer)
+        labels = group_labels(adata, str(groupby), model.setup)
         labels = labels.where(labels.isin(chosen_groups(labels, groups, str(groupby))))
     elif not isinstance(sets, MatchedSets):
         sets = match_gene_sets(

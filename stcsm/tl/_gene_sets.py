@@ -30,7 +30,7 @@ from stcsm.concepts import (
     read_gmt,
 )
 from stcsm.concepts import match_gene_sets as match_to_index
-from stcsm.models import GeneVAE, counts_of, read_setup
+from stcsm.models import GeneVAE, Setup, counts_of, gene_features, read_setup, spots_on_tissue
 from stcsm.space import check_counts, count_totals
 from stcsm.tl._state import distinct_keys, embedding, first_few, is_embedded
 
@@ -144,11 +144,11 @@ def match_gene_sets(
         raise ValueError(f"Expected missing to be 'auto', 'error' or 'report', found {missing!r}")
     if n_markers < 1:
         raise ValueError(f"Expected n_markers of 1 or more, found {n_markers}")
-    layer = read_setup(adata).layer if model is None else model.setup.layer
-    totals = cache(lambda: _gene_totals(adata, model, layer))
+    setup = read_setup(adata) if model is None else model.setup
+    totals = cache(lambda: _gene_totals(adata, model, setup))
     sources = [] if genes is None else [_given_sets(adata, genes, _gene_index(adata, match, totals))]
     if groupby is not None:
-        sources.append(_Source(_label_markers(adata, groupby, layer, n_markers, groups), "label", True, of_rows=True))
+        sources.append(_Source(_label_markers(adata, groupby, setup, n_markers, groups), "label", True, of_rows=True))
     if rank_genes is not None:
         sources.append(_ranked_sets(adata, rank_genes, n_markers))
     # Before the search, which may take long.
@@ -180,11 +180,17 @@ def _check_names(names: list[str]) -> None:
     distinct_keys(names)
 
 
-def _gene_totals(adata: AnnData, model: GeneVAE | None, layer: str | None) -> np.ndarray:
+def _gene_totals(adata: AnnData, model: GeneVAE | None, setup: Setup) -> np.ndarray:
     """Counts (G,) of the genes, of a model's reader or of the AnnData."""
     if model is not None:
         return np.asarray(model.reader.gene_totals)
-    return count_totals(counts_of(adata, layer))[1]
+    return _totals_taken(adata, setup)[1]
+
+
+def _totals_taken(adata: AnnData, setup: Setup) -> tuple[np.ndarray, np.ndarray]:
+    """Counts of each spot (S,) and gene (G,) of those that are taken; zero for the others."""
+    taken = spots_on_tissue(adata, setup), gene_features(adata, setup)
+    return count_totals(counts_of(adata, setup.layer), *taken)
 
 
 def _say_what_was_found(found: GeneSetMatch) -> None:
@@ -397,23 +403,22 @@ def label_texts(adata: AnnData, column: str) -> pd.Series:
     return pd.Series(text[codes], index=adata.obs_names, dtype=object)
 
 
-def group_labels(adata: AnnData, column: str, layer: str | None) -> pd.Series:
-    """Label of every spot as text; NaN for spots without a label or a count, and for labels of a single spot.
+def group_labels(adata: AnnData, column: str, setup: Setup) -> pd.Series:
+    """Label of every spot as text; NaN for spots without a label or a count, beside the tissue, or alone in a label.
 
     Raises
     ------
     ValueError
         If the column is absent, holds numbers that are no labels, or fewer than two labels with two spots each.
     """
-    return _labels_and_depth(adata, column, layer)[0]
+    return _labels_and_depth(adata, column, setup)[0]
 
 
-def _labels_and_depth(adata: AnnData, column: str, layer: str | None) -> tuple[pd.Series, np.ndarray]:
-    """Labels of :func:`group_labels`, and the counts of every spot (S,)."""
+def _labels_and_depth(adata: AnnData, column: str, setup: Setup) -> tuple[pd.Series, np.ndarray]:
+    """Labels of :func:`group_labels`, and the counts of every spot (S,), zero beside the tissue."""
     labels = label_texts(adata, column)
-    matrix = counts_of(adata, layer)
-    check_counts(matrix, adata.obs_names, adata.var_names)
-    depth, _ = count_totals(matrix)
+    check_counts(counts_of(adata, setup.layer), adata.obs_names, adata.var_names)
+    depth, _ = _totals_taken(adata, setup)
     text = labels[labels.notna().to_numpy() & (depth > 0)]
     kind = _lazy.column(adata.obs, column).dtype.kind
     if kind == "f":
@@ -463,13 +468,14 @@ def chosen_groups(labels: pd.Series, groups: Sequence[str] | str | None, column:
 
 
 def _label_markers(
-    adata: AnnData, column: str, layer: str | None, n_markers: int, groups: Sequence[str] | None = None
+    adata: AnnData, column: str, setup: Setup, n_markers: int, groups: Sequence[str] | None = None
 ) -> list[GeneSet]:
     """The genes that stand out in each label of an ``obs`` column (t-test on log-normalised counts).
 
     Counts are read in blocks of bounded memory, for the depths and for the test.
 
-    Spots without a label or a count are left out, and so are labels of a single spot, which no test can compare.
+    Spots without a label or a count, or beside the tissue, are left out, and so are labels of a single spot, which no
+    test can compare, and features that are no genes.
 
     Parameters
     ----------
@@ -477,8 +483,8 @@ def _label_markers(
         Spots x genes; not changed.
     column
         Column of ``adata.obs``.
-    layer
-        Layer of the counts; None is ``.X``.
+    setup
+        Where the counts are, and which spots and features are taken.
     n_markers
         At most so many genes a label: those of highest t statistic, positive ones only.
     groups
@@ -489,10 +495,11 @@ def _label_markers(
     ValueError
         If the column is at fault (see :func:`group_labels`), or no gene stands out in a label.
     """
-    labels, depth = _labels_and_depth(adata, column, layer)
+    labels, depth = _labels_and_depth(adata, column, setup)
     kept = sorted(labels.dropna().unique())
     codes = pd.Categorical(labels, kept).codes
-    scores = marker_scores(counts_of(adata, layer), depth, codes, len(kept))
+    scores = marker_scores(counts_of(adata, setup.layer), depth, codes, len(kept))
+    scores[:, ~gene_features(adata, setup)] = -np.inf
     sets = []
     for name in chosen_groups(labels, groups, column):
         own = scores[kept.index(name)]

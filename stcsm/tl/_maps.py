@@ -409,7 +409,7 @@ def expression_maps(adata: AnnData, model: GeneVAE, concepts: list[Concept]) -> 
     return _standardised_expression(model, _gene_shares(model, concepts))
 
 
-def scaled_expression_maps(adata: AnnData, matrix: Any, concepts: list[Concept]) -> np.ndarray:
+def scaled_expression_maps(adata: AnnData, matrix: Any, concepts: list[Concept], spots: np.ndarray) -> np.ndarray:
     """Mean of each concept's genes' counts over their largest, by their weights, (K, S); without a model.
 
     Counts are read twice in blocks, for the largest and for the means, whatever holds them.
@@ -422,14 +422,18 @@ def scaled_expression_maps(adata: AnnData, matrix: Any, concepts: list[Concept])
         Counts (S, G) in memory, backed or lazy.
     concepts
         With genes.
+    spots
+        Mask (S,) of the spots among which the largest is sought.
     """
     found = [gene_rows(concept, adata.var_names) for concept in concepts]
     used = np.unique(np.concatenate([rows for rows, _ in found]))
     largest = np.ones(len(used))
-    for _, start, block in stored_blocks(matrix):
+    for row, start, block in stored_blocks(matrix):
         own, here = _genes_here(used, start, block)
-        if own.stop > own.start:
-            largest[own] = np.maximum(largest[own], _dense(block[:, here].max(axis=0)).ravel())
+        rows = spots[row : row + block.shape[0]]
+        if own.stop > own.start and rows.any():
+            part = block[:, here] if rows.all() else block[np.flatnonzero(rows)][:, here]
+            largest[own] = np.maximum(largest[own], _dense(part.max(axis=0)).ravel())
     weights = sparse.csr_array(
         (
             np.concatenate([w / max(float(np.abs(w).sum()), 1e-12) for _, w in found]),

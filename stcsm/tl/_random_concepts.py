@@ -28,7 +28,7 @@ from stcsm.concepts import (
     moment_dispersion,
     random_combination,
 )
-from stcsm.models import GeneVAE, counts_of, read_setup
+from stcsm.models import GeneVAE, counts_of, gene_features, read_setup, spots_on_tissue
 from stcsm.space import check_counts, count_totals, stored_blocks
 from stcsm.tl._maps import Attribution, choose_genes, latent_maps, member_maps
 from stcsm.tl._state import COMBINATION, Concept, embedding, entry, gene_rows, read_concepts
@@ -280,15 +280,18 @@ def _minutes(seconds: float) -> str:
 
 def _of_adata(adata: AnnData) -> tuple[np.ndarray, np.ndarray]:
     """Abundance and dispersion of every gene from the counts of an AnnData, read twice in blocks."""
-    matrix = counts_of(adata, read_setup(adata).layer)
+    setup = read_setup(adata)
+    on_tissue, genes = spots_on_tissue(adata, setup), gene_features(adata, setup)
+    matrix = counts_of(adata, setup.layer)
     check_counts(matrix, adata.obs_names, adata.var_names)
-    depth, total = count_totals(matrix)
+    depth, total = count_totals(matrix, on_tissue, genes)
     square, cross = np.zeros(adata.n_vars), np.zeros(adata.n_vars)
     for row, column, block in stored_blocks(matrix):
         counts = sparse.csr_array(block).astype(np.float64)
-        some = slice(column, column + counts.shape[1])
-        square[some] += np.asarray(counts.multiply(counts).sum(axis=0)).ravel()
-        cross[some] += counts.T @ depth[row : row + counts.shape[0]]
+        own, some = slice(row, row + counts.shape[0]), slice(column, column + counts.shape[1])
+        square[some] += counts.multiply(counts).T @ on_tissue[own]
+        cross[some] += counts.T @ depth[own]
+    square[~genes], cross[~genes] = 0, 0
     whole = total.sum()
     return total, moment_dispersion(total, square, cross / whole, float(np.sum(depth**2)) / whole**2)
 

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from stcsm.attribution import attribute
 from stcsm.concepts import match_genes
-from stcsm.models import GeneVAE, counts_of, read_setup
+from stcsm.models import GeneVAE, counts_of, read_setup, spots_on_tissue
 from stcsm.tl._maps import (
     Attribution,
     attribution_maps,
@@ -240,6 +240,8 @@ def mean_expression(
     """
     chosen = read_concepts(adata, concepts)
     key = free_key(adata, "mean_expression", key_added)
-    layer = read_setup(adata).layer
-    maps = scaled_expression_maps(adata, counts_of(adata, layer), chosen).T
+    setup = read_setup(adata)
+    layer, on_tissue = setup.layer, spots_on_tissue(adata, setup)
+    maps = scaled_expression_maps(adata, counts_of(adata, layer), chosen, on_tissue).T
+    maps[~on_tissue] = np.nan
     write_maps(adata, "mean_expression", key, chosen, maps, {"layer": layer or ""})

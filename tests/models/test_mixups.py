@@ -1,0 +1,367 @@
+"""What AnnData in memory may hold beside one section's genes and spots, and settings of torch that users have."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scanpy as sc
+import torch
+from anndata import AnnData
+from scipy import sparse
+
+import stcsm
+from stcsm.models import GeneVAE, counts_of
+
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+
+def section(n_rows: int = 12, n_cols: int = 20, seed: int = 0, array: bool = True) -> AnnData:
+    """Spots of a hexagonal array with labels that lie in domains and labels at random; genes 0 to 9 mark one half."""
+    rng = np.random.default_rng(seed)
+    at = np.array([(r, c) for r in range(n_rows) for c in range(r % 2, n_cols, 2)])
+    right = at[:, 1] > np.median(at[:, 1])
+    mean = np.ones((len(at), 30))
+    mean[right, :10] = 5
+    obs = pd.DataFrame(index=[f"s{i}" for i in range(len(at))])
+    obs["layer"] = pd.Categorical(np.where(right, "right", "left"))
+    obs["cell_type"] = rng.choice(["a", "b", "c"], len(at))
+    obs["damaged"] = rng.random(len(at)) < 0.4
+    obs["depth"] = rng.random(len(at))
+    if array:
+        obs["array_row"], obs["array_col"] = at.T
+    a = AnnData(
+        sparse.csr_matrix(3 * rng.poisson(mean).astype(np.float32)),
+        obs,
+        pd.DataFrame(index=[f"g{i}" for i in range(30)]),
+    )
+    a.obsm["spatial"] = np.c_[at[:, 1] * 50.0, at[:, 0] * 86.6]
+    return a
+
+
+def model_of(a: AnnData, epochs: int = 2, **setup: object) -> GeneVAE:
+    GeneVAE.setup_anndata(a, **setup)
+    model = GeneVAE(a, smoothing=0, n_latent=4, n_hidden=8)
+    model.train(max_epochs=epochs, progress=False)
+    return model
+
+
+# ---- Several sections in one frame
+
+
+def _turned(xy: np.ndarray, by: float = 0.4) -> np.ndarray:
+    turn = np.array([[np.cos(by), -np.sin(by)], [np.sin(by), np.cos(by)]])
+    return (xy - xy.mean(axis=0)) @ turn.T + xy.mean(axis=0)
+
+
+MOVES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "equal": lambda xy: xy,
+    "mirrored": lambda xy: np.c_[xy[:, 0].max() - xy[:, 0], xy[:, 1]],
+    "rotated by 180 degrees": lambda xy: xy.max(axis=0) - xy,
+    "shifted by half a spot": lambda xy: xy + np.array([50.0, 0.0]),
+    "shifted anyhow": lambda xy: xy + np.array([13.0, 31.0]),
+    "turned": _turned,
+}
+
+
+def stacked(move: Callable[[np.ndarray], np.ndarray], array: bool, label: str | None, rows: int = 12) -> AnnData:
+    a, b = section(seed=1, array=array), section(n_rows=rows, seed=2, array=array)
+    b.obsm["spatial"] = move(b.obsm["spatial"])
+    return ad.concat({"one": a, "two": b}, label=label, index_unique="-")
+
+
+@pytest.mark.parametrize("array", [True, False], ids=["rows and columns", "coordinates"])
+@pytest.mark.parametrize("rows", [12, 7], ids=["equal", "unequal"])
+@pytest.mark.parametrize("move", MOVES)
+@pytest.mark.parametrize("label", ["sample", "whatever"])
+def test_sections_over_one_another_are_refused_and_their_column_is_named(move, rows, array, label):
+    both = stacked(MOVES[move], array, label, rows)
+    before = both.copy()
+    both.obs_names = [f"spot{i}" for i in range(both.n_obs)]
+    with pytest.raises(ValueError, match="several sections that lie over one another") as error:
+        GeneVAE.setup_anndata(both)
+    # Without rows and columns, a mirrored section of two halves is told apart by them as well as by its own name.
+    if label == "sample" or array:
+        assert f"batch_key={label!r}" in str(error.value)
+    assert "one_section=True" in str(error.value)
+    assert not both.uns
+    pd.testing.assert_frame_equal(both.obs.reset_index(drop=True), before.obs.reset_index(drop=True))
+
+
+@pytest.mark.parametrize("move", MOVES)
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_without_a_column_the_message_says_so(move, shuffled):
+    both = stacked(MOVES[move], True, None)
+    both.obs = both.obs[["array_row", "array_col"]]
+    both.obs_names = [f"spot{i}" for i in range(both.n_obs)]
+    if shuffled:
+        both = both[np.random.default_rng(0).permutation(both.n_obs)].copy()
+    with pytest.raises(ValueError, match=r"no column of adata.obs tells them apart.*label='section'"):
+        GeneVAE.setup_anndata(both)
+
+
+def test_names_that_tell_sections_apart_are_pointed_to():
+    both = stacked(MOVES["mirrored"], True, None)
+    with pytest.raises(ValueError, match=r"no column of adata.obs tells them apart, but the ending of their names"):
+        GeneVAE.setup_anndata(both)
+
+
+def test_three_sections_and_their_images():
+    parts = {name: section(seed=i) for i, name in enumerate("abc")}
+    parts["b"].obsm["spatial"] = MOVES["mirrored"](parts["b"].obsm["spatial"])
+    parts["c"].obsm["spatial"] = MOVES["turned"](parts["c"].obsm["spatial"])
+    all_three = ad.concat(parts, label="brain", index_unique="-")
+    all_three.uns["spatial"] = {name: {} for name in parts}
+    with pytest.raises(ValueError, match=r"holds 3 of them.*batch_key='brain'"):
+        GeneVAE.setup_anndata(all_three)
+    GeneVAE.setup_anndata(all_three, batch_key="brain")
+
+
+def test_cells_of_two_sections_over_one_another():
+    """Irregular cells keep their distance within a section; labels of one section do not tell them apart."""
+    rng = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(np.arange(30), np.arange(30)), -1).reshape(-1, 2)
+    xy = np.r_[grid + rng.uniform(-0.3, 0.3, grid.shape), grid + rng.uniform(-0.3, 0.3, grid.shape) + 0.37]
+    a = AnnData(np.ones((len(xy), 3), dtype=np.float32))
+    a.obs["run"] = np.repeat(["x", "y"], len(grid))
+    a.obs["cell_type"] = rng.choice(list("uvw"), len(xy))
+    a.obsm["spatial"] = xy
+    with pytest.raises(ValueError, match="batch_key='run'"):
+        GeneVAE.setup_anndata(a)
+    GeneVAE.setup_anndata(a[: len(grid)].copy())
+
+
+def test_against_the_refusal_there_is_an_argument_that_stays():
+    both = stacked(MOVES["mirrored"], True, "sample")
+    GeneVAE.setup_anndata(both, one_section=True)
+    assert both.uns["stcsm"]["setup"]["one_section"]
+    GeneVAE(both, smoothing=0, n_latent=4, n_hidden=8)
+
+
+@pytest.mark.parametrize("array", [True, False])
+@pytest.mark.parametrize("apart", [[1000.0, 0.0], [3000.0, 500.0], [0.0, 1039.2]])
+def test_sections_side_by_side_are_one_frame(array, apart):
+    a, b = section(seed=1, array=array), section(seed=2, array=array)
+    b.obsm["spatial"] += apart
+    GeneVAE.setup_anndata(ad.concat({"a": a, "b": b}, label="sample", index_unique="-"))
+    without = ad.concat([a, b])
+    without.obs_names_make_unique()
+    GeneVAE.setup_anndata(without)
+
+
+def test_cells_in_bins_of_a_grid_are_one_section():
+    rng = np.random.default_rng(0)
+    a = AnnData(rng.poisson(2.0, (800, 5)).astype(np.float32))
+    a.obsm["spatial"] = rng.uniform(0, 20, (800, 2))
+    a.obs["cell_type"] = rng.choice(list("uvwxyz"), 800)
+    stcsm.pp.to_grid(a, bin_size=1.0)
+    GeneVAE.setup_anndata(a)
+    a.uns.clear()
+    GeneVAE.setup_anndata(a)
+
+
+def test_sections_at_heights_of_their_own_are_sound():
+    both = stacked(MOVES["equal"], False, "sample")
+    both.obsm["spatial"] = np.c_[both.obsm["spatial"], np.where(both.obs["sample"] == "one", 0.0, 40.0)]
+    GeneVAE.setup_anndata(both)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        *(
+            f"panel/{name}.h5ad"
+            for name in ("embryo_1", "embryo_2", "heart_5", "heart_8", "her2_B1", "her2_D1", "pdac")
+        ),
+        *("panel/mpfc_BZ5.h5ad", "panel/mpfc_BZ9.h5ad"),
+        *("visium/dlpfc151510.h5ad", "visium/mouse_brain_dentate_gyrus.h5ad", "visium/visium_49_spots.h5ad"),
+        *(f"mob/Rep{n}_MOB_count_matrix-1.tsv.gz" for n in (1, 2, 11, 12)),
+    ],
+)
+def test_real_sections_are_not_refused(data_dir: Path, file: str):
+    if not (data_dir / file).is_file():
+        pytest.skip(f"{file} is absent")
+    adata = stcsm.io.read(data_dir / file)
+    adata.X = np.ones((adata.n_obs, 1), dtype=np.float32) @ np.ones((1, adata.n_vars), dtype=np.float32)
+    adata.obs["half"] = np.random.default_rng(0).random(adata.n_obs) < 0.5
+    GeneVAE.setup_anndata(adata)
+    # Two of them over one another are.
+    other = adata.copy()
+    xy = np.asarray(other.obsm["spatial"], dtype=float)
+    other.obsm["spatial"] = np.c_[xy[:, 0].max() + xy[:, 0].min() - xy[:, 0], xy[:, 1]]
+    if adata.n_obs > 100:
+        with pytest.raises(ValueError, match="batch_key='sample'"):
+            GeneVAE.setup_anndata(ad.concat({"a": adata, "b": other}, label="sample", index_unique="-"))
+
+
+# ---- Spots beside the tissue, features that are no genes
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda on: on,
+        lambda on: on.astype(int),
+        lambda on: on.astype(float),
+        lambda on: on.astype(int).astype(str),
+        lambda on: pd.Categorical(on.astype(int)),
+        lambda on: pd.Categorical(on.astype(str)),
+        lambda on: pd.array(on.astype(int), dtype="Int64"),
+        lambda on: pd.array(on, dtype="boolean"),
+    ],
+    ids=["bool", "int", "float", "text", "category", "category of text", "Int64", "boolean"],
+)
+def test_spots_beside_the_tissue_are_left_out_with_a_word(of):
+    a = section()
+    on = np.arange(a.n_obs) >= 40
+    a.obs["in_tissue"] = of(on)
+    with pytest.warns(UserWarning, match=r"40 of 120 spots lie beside the tissue.*keep_background=True"):
+        GeneVAE.setup_anndata(a)
+    assert np.array_equal(GeneVAE(a).spots, np.flatnonzero(on))
+    GeneVAE.setup_anndata(a, keep_background=True)
+    assert len(GeneVAE(a).spots) == a.n_obs
+
+
+def test_every_step_leaves_out_what_the_model_leaves_out(recwarn):
+    """The maps of the spots on tissue are those of an AnnData that holds nothing else."""
+    a = section()
+    a.var["feature_types"] = ["Gene Expression"] * 28 + ["Antibody Capture", "Gene Expression"]
+    a.var_names = [*a.var_names[:29], "NegPrb1"]
+    a.obs["in_tissue"] = (np.arange(a.n_obs) >= 40).astype(int)
+    alone = a[40:, :28].copy()
+    maps = []
+    for adata in (a, alone):
+        model = model_of(adata)
+        stcsm.tl.concepts(adata, model, groupby="layer")
+        stcsm.tl.saliency(adata, model, genes="all")
+        stcsm.tl.concept_map(adata, model)
+        stcsm.tl.mean_expression(adata)
+        stcsm.tl.significance(adata, model, n_random=20)
+        maps.append([adata.obsm[k].to_numpy() for k in ("concept_saliency", "concept_map", "concept_expression")])
+    assert sum("beside the tissue" in str(w.message) for w in recwarn) == 1
+    for ours, theirs in zip(*maps, strict=True):
+        assert np.isnan(ours[:40]).all()
+        np.testing.assert_allclose(ours[40:], theirs, rtol=1e-4, atol=1e-6)
+    assert np.isnan(a.varm["X_stcsm"][28:]).all()
+    assert np.isfinite(a.varm["X_stcsm"][:28]).all()
+    assert a.X[:40].sum() > 0
+
+
+def test_a_saved_model_knows_what_it_left_out(tmp_path):
+    a = section()
+    a.obs["in_tissue"] = np.arange(a.n_obs) >= 40
+    a.var_names = [*a.var_names[:29], "Blank-1"]
+    with pytest.warns(UserWarning, match=r"1 of 30 features are no genes, such as 'Blank-1'"):
+        model = model_of(a)
+    model.save(tmp_path / "m")
+    again = GeneVAE.load(tmp_path / "m", a)
+    assert np.array_equal(again.get_latent_representation(), model.get_latent_representation(), equal_nan=True)
+    said = again.describe()
+    assert (said["n_spots_beside"], said["n_features_left_out"]) == (40, 1)
+    GeneVAE.setup_anndata(a, keep_background=True, keep_controls=True)
+    assert GeneVAE(a).reader.gene_totals[29] > 0
+
+
+def test_an_anndata_of_background_or_of_controls_alone_is_refused():
+    a = section()
+    a.obs["in_tissue"] = 0
+    with pytest.raises(ValueError, match=r"found in_tissue 0 .* for all 120.*keep_background=True"):
+        GeneVAE.setup_anndata(a)
+    b = section()
+    b.var_names = [f"Blank-{i}" for i in range(b.n_vars)]
+    with pytest.raises(ValueError, match=r"features of which none is.*keep_controls=True"):
+        GeneVAE.setup_anndata(b)
+
+
+# ---- Counts in .raw
+
+
+def test_counts_in_raw_are_pointed_to_and_taken():
+    a = section()
+    counts = a.X.toarray()
+    a.raw = a.copy()
+    sc.pp.normalize_total(a)
+    sc.pp.log1p(a)
+    a = a[:, [5, 3, *range(10, 30)]].copy()
+    with pytest.raises(
+        ValueError, match=r"adata.raw holds counts: take them with layer='raw' \(in the shell: --layer raw"
+    ):
+        GeneVAE.setup_anndata(a)
+    model = model_of(a, layer="raw")
+    np.testing.assert_array_equal(counts_of(a, "raw").toarray(), counts[:, [5, 3, *range(10, 30)]])
+    np.testing.assert_array_equal(model.reader.profiles(np.array([0])), counts[:, [5]].T)
+    stcsm.tl.concepts(a, model, groupby="layer")
+    stcsm.tl.concept_map(a, model)
+    assert np.isfinite(a.obsm["concept_map"].to_numpy()).all()
+
+
+def test_a_layer_called_raw_wins():
+    a = section()
+    a.raw = a.copy()
+    a.layers["raw"] = a.X * 2
+    assert counts_of(a, "raw") is a.layers["raw"]
+
+
+def test_raw_that_lacks_genes_is_refused():
+    a = section()
+    a.raw = a[:, :20].copy()
+    with pytest.raises(ValueError, match=r"Expected every gene of the AnnData once in adata.raw, found that 10 of 30"):
+        GeneVAE.setup_anndata(a, layer="raw")
+
+
+# ---- Settings of torch
+
+
+class _Float64:
+    def __enter__(self) -> None:
+        torch.set_default_dtype(torch.float64)
+
+    def __exit__(self, *_: object) -> None:
+        assert torch.get_default_dtype() == torch.float64
+        torch.set_default_dtype(torch.float32)
+
+
+class _Device:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        torch.set_default_device(self.name)
+
+    def __exit__(self, *_: object) -> None:
+        assert torch.get_default_device().type == self.name
+        torch.set_default_device(None)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [_Float64, torch.inference_mode, torch.no_grad, lambda: _Device("meta"), lambda: _Device("cpu")],
+    ids=["float64", "inference mode", "no_grad", "meta", "cpu"],
+)
+@pytest.mark.parametrize("encoder", ["mlp", "conv"])
+def test_settings_of_torch_change_nothing(tmp_path, setting: Callable[[], AbstractContextManager], encoder: str):
+    def numbers() -> list[np.ndarray]:
+        a = section(n_rows=8, n_cols=16)
+        GeneVAE.setup_anndata(a)
+        model = GeneVAE(a, encoder=encoder, n_latent=4, n_hidden=8, n_seeds=2, smoothing=1 if encoder == "mlp" else 0)
+        model.train(max_epochs=1, progress=False)
+        stcsm.tl.concepts(a, model, genes={"right": ["g1", "g2"]})
+        stcsm.tl.saliency(a, model, method="integrated_gradients")
+        stcsm.tl.decoded(a, model)
+        model.save(tmp_path / "m", overwrite=True)
+        again = GeneVAE.load(tmp_path / "m", a)
+        assert again.fingerprint() == model.fingerprint()
+        maps = [a.obsm[key].to_numpy() for key in ("concept_saliency", "concept_decoded")]
+        return [np.asarray(a.varm["X_stcsm"]), again.decode(np.ones((1, 4))), np.array(model.get_elbo()), *maps]
+
+    expected = numbers()
+    with setting():
+        found = numbers()
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
