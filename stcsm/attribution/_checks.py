@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -325,16 +325,16 @@ class Watch:
         if not dependent:
             return run()
         carrying = [t for t in dependent if self._dependence.through_autograd(t)]
-        stops = {t.grad_fn for t in carrying}
+        made_by = {id(t): t.grad_fn for t in dependent}  # before the call, which may change them in place
         versions = [(t, _version(t)) for t in _tensors((args, kwargs))]
         result = run()
         outputs = list(_tensors(result))
         if result is None:  # item assignment returns nothing, and so do calls that change nothing (retain_grad)
             outputs = [t for t, before in versions if _version(t) != before]
-            if func is Tensor.data.__set__:  # type: ignore[attr-defined]
+            if func == Tensor.data.__set__:  # type: ignore[attr-defined]
                 outputs = [args[0]]
         signals = [t for t in outputs if t.requires_grad]
-        self._mark([t.grad_fn for t in signals], stops)
+        self._mark([t.grad_fn for t in signals], {made_by[id(t)] for t in carrying})
         if len(signals) < len(outputs) and not re.search(r"_like$|^new_", call_name(func)):
             for output in outputs:
                 if not output.requires_grad:
@@ -342,7 +342,7 @@ class Watch:
             if carrying and any(t.is_floating_point() and not t.requires_grad for t in outputs):
                 self._note_cut(func)
         if self._allow is not None and carrying and signals:
-            self._judge(func, args, kwargs, dependent, signals, self._allow)
+            self._judge(func, args, kwargs, dependent, made_by, signals, self._allow)
         return result
 
     def _judge(
@@ -351,22 +351,24 @@ class Watch:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         dependent: list[Tensor],
+        made_by: dict[int, Node | None],
         signals: list[Tensor],
         allow: Sequence[str],
     ) -> None:
         """Note what a call is: a suspect, a part of a norm, or neither."""
-        nodes = _nodes(signals)
+        nodes = {t.grad_fn for t in signals if t.grad_fn is not None}
         whole = dependent
         if is_product(func):
-            whole = self._whole(dependent, signals[0])
-            factors = _nodes(t for t in dependent if not any(t is w for w in whole)) & self._statistics
+            whole = self._whole(dependent, made_by, signals[0])
+            small = {made_by[id(t)] for t in dependent if not any(t is w for w in whole)}
+            factors = self._statistics.intersection(small)
             if whole and factors and is_scaling(func):
                 self._scales |= dict.fromkeys(nodes, factors)
         if is_reduction(func, args, kwargs, signals[0]):
             self._reductions |= nodes
             self._statistics |= nodes
-            self._of_norms |= self._squares & _nodes(dependent)
-        elif keeps_statistics(func, args, kwargs, lambda t: t.grad_fn in self._statistics):
+            self._of_norms |= self._squares.intersection(made_by.values())
+        elif keeps_statistics(func, args, kwargs, lambda t: made_by.get(id(t)) in self._statistics):
             self._statistics |= nodes
             self._of_norms |= nodes
         elif is_square(func, args):
@@ -376,28 +378,27 @@ class Watch:
         # Judged once the latents are there: only calls that the latents depend on count.
         self._suspects |= {node: (call_name(func), self._where()) for node in nodes}
 
-    def _whole(self, dependent: list[Tensor], result: Tensor) -> list[Tensor]:
+    def _whole(self, dependent: list[Tensor], made_by: dict[int, Node | None], result: Tensor) -> list[Tensor]:
         """Factors of a product without those that are one number for many cells.
 
         Such a factor is smaller than the result, or was reduced over cells since the ways of the factors parted: the
         gate of a channel stays one where the image has a single pixel.
         """
         whole = [t for t in dependent if t.numel() == result.numel()]
-        if len({id(t) for t in whole}) < 2 or not all(self._dependence.through_autograd(t) for t in whole):
+        nodes = [made_by[id(t)] for t in whole]
+        if len(set(nodes)) < 2 or not all(node is not None and self._dependence.of_node(node) for node in nodes):
             return whole
-        reduced = [all(self._is_reduced(t, other) for other in whole if other is not t) for t in whole]
+        reduced = [all(self._is_reduced(node, other) for other in nodes if other is not node) for node in nodes]
         return whole if all(reduced) else [t for t, out in zip(whole, reduced, strict=True) if not out]
 
-    def _is_reduced(self, tensor: Tensor, other: Tensor) -> bool:
-        """Whether every way from a tensor back to what another was made from, too, leads through a reduction."""
-        if tensor.grad_fn is None:
-            return False
+    def _is_reduced(self, made_by: Node | None, other: Node | None) -> bool:
+        """Whether every way from a tensor's node back to what another was made from, too, leads through a reduction."""
         common = set(self._path(other))
-        stack: list[Node] = [tensor.grad_fn]
-        known: set[Node] = set()
+        stack = [made_by]
+        known: set[Node | None] = set()
         while stack:
             node = stack.pop()
-            if node in common:
+            if node is None or node in common:
                 return False
             if node not in known and node not in self._reductions:
                 known.add(node)
@@ -437,9 +438,9 @@ class Watch:
             or in C++), or an autograd function of the user's has a backward pass of its own.
         """
         instead = "or use a method without rules, such as integrated_gradients"
-        path = dict.fromkeys(self._path(latents))
+        path = dict.fromkeys(self._path(latents.grad_fn))
         # Parts of a norm are no activations as long as the latents depend on them through the norm alone.
-        besides_norms = set(self._path(latents, through_scales=False))
+        besides_norms = set(self._path(latents.grad_fn, through_scales=False))
         suspects = list(
             dict.fromkeys(
                 found
@@ -471,14 +472,14 @@ class Watch:
                 if not is_plain_node(kind):
                     raise ValueError(
                         f"Expected every call between inputs and latents to be made where Python sees it, found {kind} "
-                        "hidden in a scripted or compiled function, or an operation of C++; write it in Python, "
-                        f"{instead}."
+                        "hidden in a scripted or compiled function, torch.vmap or an operation of C++; write it in "
+                        f"Python, on the batch itself, {instead}."
                     )
 
-    def _path(self, end: Tensor, *, through_scales: bool = True) -> Iterator[Node]:
-        """Nodes of the graph between the inputs and a tensor, with or without what only scales it."""
+    def _path(self, end: Node | None, *, through_scales: bool = True) -> Iterator[Node]:
+        """Nodes of the graph between the inputs and a tensor's node, with or without what only scales it."""
         known: set[Node] = set()
-        stack = [end.grad_fn]
+        stack = [end]
         while stack:
             node = stack.pop()
             if node is not None and node not in known and self._dependence.of_node(node):
@@ -486,10 +487,6 @@ class Watch:
                 yield node
                 skipped = () if through_scales else self._scales.get(node, ())
                 stack.extend(parent for parent in _parents(node) if parent not in skipped)
-
-
-def _nodes(tensors: Iterable[Tensor]) -> set[Node]:
-    return {t.grad_fn for t in tensors if t.grad_fn is not None}
 
 
 def _version(tensor: Tensor) -> int:

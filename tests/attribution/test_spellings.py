@@ -79,6 +79,12 @@ def mask_read_through_a_view(x):
     return x * seen
 
 
+def mask_set_as_data(x):
+    m = torch.zeros_like(x)
+    m.data = (x > 0).to(x.dtype)
+    return x * m
+
+
 def swish_of_means(x):
     m = x.unflatten(1, (8, 5)).mean(2)
     return (m * torch.sigmoid(m)).repeat(1, 5)
@@ -121,6 +127,7 @@ REFUSED = {
     "hardtanh": ("hardtanh", torch.nn.functional.hardtanh),
     "hardswish": ("hardswish", torch.nn.functional.hardswish),
     "mask written through a view": ("mul", mask_written_through_a_view),
+    "mask set as data": ("mul", mask_set_as_data),
     "mask read through a view": ("mul", mask_read_through_a_view),
     "swish of pooled features": ("mul", swish_of_means),
     "swish of features pooled twice": ("mul", swish_of_two_means),
@@ -223,6 +230,18 @@ def group_norm(x):
     return ((g - m) * ((g * g).mean(2, keepdim=True) - m.pow(2) + 1e-5).reciprocal().pow(0.5)).flatten(1)
 
 
+def normalised_in_place(x):
+    y = x.clone()
+    y /= (x.norm(dim=1, keepdim=True) + 1e-3).clamp_(min=1e-8)
+    return y
+
+
+def gated_in_place(x):
+    channels = x.unflatten(1, (8, 5))
+    y = channels.clone()
+    return y.mul_(torch.sigmoid(channels.mean(2, keepdim=True)).expand_as(y)).flatten(1)
+
+
 def hooked(x):
     """Calls that change nothing."""
     y = 2 * x
@@ -267,6 +286,8 @@ PASSING = {
         [torch.linalg.cross(x[:, :39].unflatten(1, (13, 3)), torch.ones(1, 1, 3).to(x)).flatten(1), x[:, 39:]], 1
     ),
     "cosine": lambda x: F.cosine_similarity(x[:, None], torch.eye(40, dtype=x.dtype) + 1, dim=2),
+    "normalised in place": normalised_in_place,
+    "gate in place": gated_in_place,
     "calls that change nothing": hooked,
     "views written to": lambda x: torch.stack([x, x]).add_(1).mean(0),
 }
@@ -278,6 +299,30 @@ def test_what_is_no_activation_is_neither_refused_nor_warned_of(what, method):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         attribute(seeded(lambda: Net(PASSING[what])), X, V, method, **RULES[method])
+
+
+@pytest.mark.parametrize("method", RULES)
+@pytest.mark.parametrize(
+    ("by_hand", "by_name"),
+    [(layer_norm, lambda x: F.layer_norm(x, (40,))), (rms_norm, lambda x: F.rms_norm(x, (40,), eps=1e-6))],
+)
+def test_a_norm_by_hand_is_the_norm(by_hand, by_name, method):
+    found = attribute(seeded(lambda: Net(by_hand)), X, V, method, **RULES[method])
+    expected = attribute(seeded(lambda: Net(by_name)), X, V, method, **RULES[method])
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.filterwarnings("ignore:A part of")
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda x: torch.where(torch.from_numpy(x.detach().numpy() > 0), x, 0.0),
+        lambda x: (x + x.unsqueeze(-1).norm(dim=-1)) / 2,
+        lambda x: torch.stack([x, 0 * x]).amax(0),
+    ],
+)
+def test_activations_that_the_documentation_says_are_not_found(act):
+    attribute(seeded(lambda: Net(act)), X, V, "guided_backprop")
 
 
 class SqueezeExcitation(nn.Module):
@@ -350,12 +395,49 @@ def scripted_mask(x):
     return x * (x > 0)
 
 
+GIVEN_UP = {
+    ("mul",): lambda x: F.silu(x) * x.flip(1),
+    ("glu",): lambda x: F.glu(torch.cat([x, x], 1)),
+    ("hardswish",): F.hardswish,
+    ("clamp", "pow"): lambda x: x.unflatten(1, (8, 5)).clamp(min=1e-6).pow(3).mean(2).pow(1 / 3).repeat(1, 5),
+    ("abs",): lambda x: torch.fft.fft(x).abs(),
+    ("exp",): lambda x: x.exp() / x.exp().sum(1, keepdim=True),
+    ("round",): torch.round,
+    ("cdist",): lambda x: torch.cdist(x[None], torch.eye(40, dtype=x.dtype)[None])[0],
+    ("prod",): lambda x: x.unflatten(1, (20, 2)).prod(2).repeat(1, 2),
+    ("fake_quantize_per_tensor_affine",): lambda x: torch.fake_quantize_per_tensor_affine(
+        x.float(), 0.1, 0, -128, 127
+    ).to(x),
+    ("lstm",): lambda x: nn.LSTM(40, 40, batch_first=True).to(x)(x[:, None])[0][:, 0],
+}
+
+
+@pytest.mark.parametrize("allow", GIVEN_UP)
+def test_what_is_given_up_is_refused_and_can_be_allowed(allow):
+    encoder = seeded(lambda: Net(fixed_weights(GIVEN_UP[allow])))
+    with pytest.raises(ValueError, match=re.escape(f"allow={allow!r}")):
+        attribute(encoder, X, V, "guided_backprop")
+    attribute(encoder, X, V, "guided_backprop", allow=allow)
+
+
+def fixed_weights(act):
+    """A function whose random weights are the same in every call."""
+
+    def call(x):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return act(x)
+
+    return call
+
+
 OUT_OF_REACH = {
     "custom function": (lambda x: Relu.apply(x, True), r"custom autograd function Relu"),
     "custom arithmetic": (lambda x: Relu.apply(x, False), r"the autograd function Relu.*allow=\('Relu',\)"),
     "checkpoint": (lambda x: checkpoint(torch.relu, x, use_reentrant=False), r"torch\.utils\.checkpoint"),
     "reentrant checkpoint": (lambda x: checkpoint(torch.relu, x, use_reentrant=True), r"torch\.utils\.checkpoint"),
     "vmap": (torch.vmap(torch.relu), r"torch\.vmap"),
+    "vmap of arithmetic": (torch.vmap(lambda z: z * (z > 0)), r"Mul hidden in a scripted"),
     "scripted arithmetic": (scripted_mask, r"Mul hidden in a scripted"),
     "scripted": (scripted, r"Clamp hidden in a scripted"),
 }
