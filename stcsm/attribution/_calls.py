@@ -1,8 +1,8 @@
 """What a torch call is under a backward rule: an activation, a call that passes its plain gradient, or neither.
 
 An activation gets the rule, however it is written. Linear and shape operations, norms, pooling, soft-max, attention and
-products with what does not depend on the input pass their plain gradient. Any other call may be an activation in other
-words, such as ``torch.where(z > 0, z, 0)``.
+products with what does not depend on the input, or is one number for many cells, pass their plain gradient. Any other
+call may be an activation in other words, such as ``torch.where(z > 0, z, 0)``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["IN_PUBLISHED", "PLAIN_IN_PUBLISHED", "RULED", "Call", "argument", "call_name", "is_plain_node", "passes"]
+__all__ = [
+    "IN_PUBLISHED",
+    "PLAIN_IN_PUBLISHED",
+    "RULED",
+    "Call",
+    "argument",
+    "call_name",
+    "is_plain_node",
+    "is_product",
+    "is_reduction",
+    "is_scaling",
+    "is_square",
+    "keeps_statistics",
+    "passes",
+]
 
 #: Activations that the published code gives a rule.
 IN_PUBLISHED = ("relu", "relu6", "elu", "sigmoid", "tanh", "softplus", "softsign")
@@ -215,8 +229,8 @@ _STATISTICS = frozenset({
     # of pooling: a choice of cells, or of one of them
     "amax", "amin", "aminmax", "median", "nanmedian", "quantile", "nanquantile", "kthvalue", "topk", "sort",
     "msort", "cummax", "cummin", "mode", "scatter_reduce", "segment_reduce",
-    # soft-max and attention
-    "softmin", "logsumexp", "scaled_dot_product_attention", "multi_head_attention_forward",
+    # soft-max, attention and similarity
+    "cosine_similarity", "softmin", "logsumexp", "scaled_dot_product_attention", "multi_head_attention_forward",
     "native_multi_head_attention",
 })
 # fmt: on
@@ -225,18 +239,16 @@ _FAMILIES = re.compile(
     r"(\w+_)?softmax"
 )
 # Linear in each of their operands, so that they pass with one that depends on the input.
-_PRODUCTS = frozenset({"mul", "multiply", "rmul", "imul", "addcmul"})
+_PRODUCTS = frozenset({"mul", "multiply", "rmul", "imul", "addcmul", "cross"})
 # Linear in all operands but one, and which: it must not depend on the input.
-_LINEAR_BUT = {"div": 1, "divide": 1, "true_divide": 1, "truediv": 1, "itruediv": 1, "lerp": 2}
+_LINEAR_BUT = {"div": 1, "divide": 1, "true_divide": 1, "truediv": 1, "itruediv": 1, "addcdiv": 2, "lerp": 2}
 # Linear in what they take, for a choice of cells that does not depend on the input.
 _CHOICES = frozenset(
     {"where", "masked_fill", "masked_scatter", "setitem", "index_put", "index_fill", "index_copy", "scatter"}
 )
 
 
-def passes(
-    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dependent: Sequence[Tensor], result: Tensor
-) -> bool:
+def passes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dependent: Sequence[Tensor]) -> bool:
     """Whether a call that is no activation passes its plain gradient under a rule.
 
     Parameters
@@ -244,26 +256,88 @@ def passes(
     func, args, kwargs
         As ``__torch_function__`` receives them.
     dependent
-        Operands that depend on the inputs, with a gradient or without; one that stands twice comes twice.
-    result
-        Of the call.
+        Operands that depend on the inputs, with a gradient or without; one that stands twice comes twice. Of a product
+        or quotient (:func:`is_product`) only those that are not one number for many cells.
     """
     name = call_name(func)
     if name in _LINEAR or name in _STATISTICS or _FAMILIES.fullmatch(name):
         return True
     if name in ("max", "min"):  # over a dimension it is pooling
         return not isinstance(argument(args, kwargs, 1, "other"), Tensor)
-    # A factor smaller than the result (a norm, the gate of a channel) is one number for many cells: no activation.
-    whole = [t for t in dependent if t.numel() == result.numel()]
     if name in _PRODUCTS:
-        factors = args[1:3] if name == "addcmul" else (*args, *kwargs.values())
-        return sum(any(f is t for t in whole) for f in factors) < 2
+        factors = (*args, *kwargs.values())
+        if name == "addcmul":
+            factors = (argument(args, kwargs, 1, "tensor1"), argument(args, kwargs, 2, "tensor2"))
+        return sum(any(f is t for t in dependent) for f in factors) < 2
     if name in _LINEAR_BUT:
-        other = argument(args, kwargs, _LINEAR_BUT[name], "other", "weight")
-        return not any(other is t for t in whole)
+        other = argument(args, kwargs, _LINEAR_BUT[name], "tensor2", "other", "weight")
+        return not any(other is t for t in dependent)
     if name in _CHOICES:
         return not any(not t.is_floating_point() and not t.is_complex() for t in dependent)
     return False
+
+
+def is_product(func: Any) -> bool:
+    """Whether a call is a product or quotient, where a factor that is one number for many cells is no activation."""
+    name = call_name(func)
+    return name in _PRODUCTS or name in _LINEAR_BUT
+
+
+def is_scaling(func: Any) -> bool:
+    """Whether such a call multiplies or divides all of its result by such a factor."""
+    return is_product(func) and call_name(func) not in ("addcmul", "addcdiv", "lerp")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Statistics: what a norm or a gate divides and multiplies by
+
+# fmt: off
+_REDUCTIONS = frozenset({
+    "sum", "nansum", "mean", "nanmean", "var", "std", "var_mean", "std_mean", "amax", "amin", "aminmax", "median",
+    "nanmedian", "quantile", "nanquantile", "logsumexp", "norm", "vector_norm", "matrix_norm", "norm_except_dim",
+    "cosine_similarity",
+})
+_OF_STATISTICS = frozenset({
+    "add", "iadd", "radd", "sub", "subtract", "isub", "rsub", "neg", "negative", "mul", "multiply", "rmul", "imul",
+    "div", "divide", "true_divide", "truediv", "itruediv", "rdiv", "rtruediv", "reciprocal", "pow", "ipow",
+    "float_power", "square", "sqrt", "rsqrt", "clamp", "clip", "clamp_min", "clamp_max", "maximum", "fmax", "max",
+    # shape and precision
+    "view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "squeeze", "unsqueeze", "expand", "expand_as",
+    "broadcast_to", "permute", "transpose", "movedim", "getitem", "select", "to", "type", "type_as", "float",
+    "double", "half", "bfloat16", "contiguous", "clone",
+})
+# fmt: on
+_POOLS = re.compile(r"\w*_pool([123])d(_with_indices)?")
+
+
+def is_reduction(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor) -> bool:
+    """Whether a call makes one number of many cells, whatever their number: over dimensions, or of a whole image."""
+    name = call_name(func)
+    pool = _POOLS.fullmatch(name)
+    if pool is not None:
+        return set(result.shape[-int(pool[1]) :]) == {1}
+    if name in ("max", "min"):
+        return not isinstance(argument(args, kwargs, 1, "other"), Tensor)
+    return name in _REDUCTIONS
+
+
+def keeps_statistics(
+    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], is_statistic: Callable[[Tensor], bool]
+) -> bool:
+    """Whether a call on statistics makes statistics again: shape operations and arithmetic with single numbers."""
+    name = call_name(func)
+    if name not in _OF_STATISTICS:
+        return False
+    values = args[:1] if name.endswith("_as") else (*args, *kwargs.values())
+    operands = [t for t in values if isinstance(t, Tensor)]
+    constants = [t for t in operands if not is_statistic(t)]
+    return len(constants) < len(operands) and all(t.numel() == 1 and not t.requires_grad for t in constants)
+
+
+def is_square(func: Any, args: tuple[Any, ...]) -> bool:
+    """Whether a call may begin a norm: a power, an absolute value, or the product of a tensor with itself."""
+    name = call_name(func)
+    return name in ("pow", "square", "abs", "absolute") or (name in _PRODUCTS and len(args) == 2 and args[0] is args[1])
 
 
 def is_plain_node(kind: str) -> bool:

@@ -19,7 +19,18 @@ from torch.autograd.graph import Node
 from torch.utils.weak import WeakIdKeyDictionary
 
 from stcsm.attribution._arguments import short
-from stcsm.attribution._calls import RULED, Call, call_name, is_plain_node, passes
+from stcsm.attribution._calls import (
+    RULED,
+    Call,
+    call_name,
+    is_plain_node,
+    is_product,
+    is_reduction,
+    is_scaling,
+    is_square,
+    keeps_statistics,
+    passes,
+)
 from stcsm.attribution._evaluating import sealed_generators
 
 __all__ = ["Trial", "Watch", "inside_function", "no_gradient", "read_latents", "warn_user"]
@@ -237,11 +248,15 @@ class Dependence:
 
     def at_all(self, tensor: Tensor) -> bool:
         """Whether ``tensor`` was computed from the inputs, as masks and detached values are too."""
-        return tensor in self._without_gradient or self.through_autograd(tensor)
+        base = tensor._base
+        noted = tensor in self._without_gradient or (base is not None and base in self._without_gradient)
+        return noted or self.through_autograd(tensor)
 
     def remember(self, tensor: Tensor) -> None:
-        """Note that a tensor without a gradient was computed from the inputs."""
+        """Note that a tensor without a gradient was computed from the inputs, and what it is a view of with it."""
         self._without_gradient[tensor] = True
+        if tensor._base is not None:
+            self._without_gradient[tensor._base] = True
 
     def of_node(self, node: Node) -> bool:
         """Whether a node of the graph depends on the inputs."""
@@ -296,6 +311,13 @@ class Watch:
         # Nodes of the graph: those made by calls that Python saw, and of them those that may be activations.
         self._seen: set[Node] = set()
         self._suspects: dict[Node, tuple[str, str]] = {}
+        # What made one number of many cells, what was made of such numbers alone (a norm and what is done to it), the
+        # squares that entered one, and the factors of this kind in a product or quotient, by its node.
+        self._reductions: set[Node] = set()
+        self._statistics: set[Node] = set()
+        self._squares: set[Node] = set()
+        self._of_norms: set[Node] = set()
+        self._scales: dict[Node, set[Node]] = {}
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         """Make a call, and look at what it does."""
@@ -303,26 +325,85 @@ class Watch:
         if not dependent:
             return run()
         carrying = [t for t in dependent if self._dependence.through_autograd(t)]
-        stops = {t.grad_fn for t in carrying}
+        made_by = {id(t): t.grad_fn for t in dependent}  # before the call, which may change them in place
+        versions = [(t, _version(t)) for t in _tensors((args, kwargs))]
         result = run()
-        changed = args[0] if result is None and args else result  # item assignment returns nothing
-        outputs = list(_tensors(changed))
+        outputs = list(_tensors(result))
+        if result is None:  # item assignment returns nothing, and so do calls that change nothing (retain_grad)
+            outputs = [t for t, before in versions if _version(t) != before]
+            if func == Tensor.data.__set__:  # type: ignore[attr-defined]
+                outputs = [args[0]]
         signals = [t for t in outputs if t.requires_grad]
-        self._mark([t.grad_fn for t in signals], stops)
+        self._mark([t.grad_fn for t in signals], {made_by[id(t)] for t in carrying})
         if len(signals) < len(outputs) and not re.search(r"_like$|^new_", call_name(func)):
             for output in outputs:
                 if not output.requires_grad:
                     self._dependence.remember(output)
             if carrying and any(t.is_floating_point() and not t.requires_grad for t in outputs):
                 self._note_cut(func)
-        if self._allow is not None and carrying and signals and call_name(func) not in self._allow:
-            explained = Call.read(func, args, kwargs) is not None or passes(func, args, kwargs, dependent, signals[0])
-            if not explained:
-                # Judged once the latents are there: only calls that the latents depend on count.
-                self._suspects |= {
-                    t.grad_fn: (call_name(func), self._where()) for t in signals if t.grad_fn is not None
-                }
+        if self._allow is not None and carrying and signals:
+            self._judge(func, args, kwargs, dependent, made_by, signals, self._allow)
         return result
+
+    def _judge(
+        self,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        dependent: list[Tensor],
+        made_by: dict[int, Node | None],
+        signals: list[Tensor],
+        allow: Sequence[str],
+    ) -> None:
+        """Note what a call is: a suspect, a part of a norm, or neither."""
+        nodes = {t.grad_fn for t in signals if t.grad_fn is not None}
+        whole = dependent
+        if is_product(func):
+            whole = self._whole(dependent, made_by, signals[0])
+            small = {made_by[id(t)] for t in dependent if not any(t is w for w in whole)}
+            factors = self._statistics.intersection(small)
+            if whole and factors and is_scaling(func):
+                self._scales |= dict.fromkeys(nodes, factors)
+        if is_reduction(func, args, kwargs, signals[0]):
+            self._reductions |= nodes
+            self._statistics |= nodes
+            self._of_norms |= self._squares.intersection(made_by.values())
+        elif keeps_statistics(func, args, kwargs, lambda t: made_by.get(id(t)) in self._statistics):
+            self._statistics |= nodes
+            self._of_norms |= nodes
+        elif is_square(func, args):
+            self._squares |= nodes
+        if call_name(func) in allow or Call.read(func, args, kwargs) or passes(func, args, kwargs, whole):
+            return
+        # Judged once the latents are there: only calls that the latents depend on count.
+        self._suspects |= {node: (call_name(func), self._where()) for node in nodes}
+
+    def _whole(self, dependent: list[Tensor], made_by: dict[int, Node | None], result: Tensor) -> list[Tensor]:
+        """Factors of a product without those that are one number for many cells.
+
+        Such a factor is smaller than the result, or was reduced over cells since the ways of the factors parted: the
+        gate of a channel stays one where the image has a single pixel.
+        """
+        whole = [t for t in dependent if t.numel() == result.numel()]
+        nodes = [made_by[id(t)] for t in whole]
+        if len(set(nodes)) < 2 or not all(node is not None and self._dependence.of_node(node) for node in nodes):
+            return whole
+        reduced = [all(self._is_reduced(node, other) for other in nodes if other is not node) for node in nodes]
+        return whole if all(reduced) else [t for t, out in zip(whole, reduced, strict=True) if not out]
+
+    def _is_reduced(self, made_by: Node | None, other: Node | None) -> bool:
+        """Whether every way from a tensor's node back to what another was made from, too, leads through a reduction."""
+        common = set(self._path(other))
+        stack = [made_by]
+        known: set[Node | None] = set()
+        while stack:
+            node = stack.pop()
+            if node is None or node in common:
+                return False
+            if node not in known and node not in self._reductions:
+                known.add(node)
+                stack.extend(p for p in _parents(node) if self._dependence.of_node(p))
+        return True
 
     def _note_cut(self, func: Any) -> None:
         name = call_name(func)
@@ -357,8 +438,16 @@ class Watch:
             or in C++), or an autograd function of the user's has a backward pass of its own.
         """
         instead = "or use a method without rules, such as integrated_gradients"
-        path = dict.fromkeys(self._path(latents))
-        suspects = list(dict.fromkeys(found for node, found in self._suspects.items() if node in path))
+        path = dict.fromkeys(self._path(latents.grad_fn))
+        # Parts of a norm are no activations as long as the latents depend on them through the norm alone.
+        besides_norms = set(self._path(latents.grad_fn, through_scales=False))
+        suspects = list(
+            dict.fromkeys(
+                found
+                for node, found in self._suspects.items()
+                if node in (besides_norms if node in self._of_norms else path)
+            )
+        )
         if suspects:
             raise ValueError(
                 "Expected activations that are called by name, and otherwise linear operations, norms, pooling, "
@@ -383,20 +472,26 @@ class Watch:
                 if not is_plain_node(kind):
                     raise ValueError(
                         f"Expected every call between inputs and latents to be made where Python sees it, found {kind} "
-                        "hidden in a scripted or compiled function, or an operation of C++; write it in Python, "
-                        f"{instead}."
+                        "hidden in a scripted or compiled function, torch.vmap or an operation of C++; write it in "
+                        f"Python, on the batch itself, {instead}."
                     )
 
-    def _path(self, latents: Tensor) -> Iterator[Node]:
-        """Nodes of the graph between inputs and latents."""
+    def _path(self, end: Node | None, *, through_scales: bool = True) -> Iterator[Node]:
+        """Nodes of the graph between the inputs and a tensor's node, with or without what only scales it."""
         known: set[Node] = set()
-        stack = [latents.grad_fn]
+        stack = [end]
         while stack:
             node = stack.pop()
             if node is not None and node not in known and self._dependence.of_node(node):
                 known.add(node)
                 yield node
-                stack.extend(_parents(node))
+                skipped = () if through_scales else self._scales.get(node, ())
+                stack.extend(parent for parent in _parents(node) if parent not in skipped)
+
+
+def _version(tensor: Tensor) -> int:
+    """Count of the changes in place of a tensor, as far as torch counts them."""
+    return -1 if tensor.is_inference() else tensor._version
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

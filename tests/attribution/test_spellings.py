@@ -66,6 +66,40 @@ def assign_zero_at(x):
     return y
 
 
+def mask_written_through_a_view(x):
+    m = torch.zeros_like(x)
+    m[:].copy_(x > 0)
+    return x * m
+
+
+def mask_read_through_a_view(x):
+    m = torch.zeros_like(x)
+    seen = m[:]
+    m.copy_(x > 0)
+    return x * seen
+
+
+def mask_set_as_data(x):
+    m = torch.zeros_like(x)
+    m.data = (x > 0).to(x.dtype)
+    return x * m
+
+
+def swish_of_means(x):
+    m = x.unflatten(1, (8, 5)).mean(2)
+    return (m * torch.sigmoid(m)).repeat(1, 5)
+
+
+def swish_of_two_means(x):
+    h = x.unflatten(1, (8, 5))
+    return (h.mean(2) * torch.sigmoid(h.mean(2))).repeat(1, 5)
+
+
+def relu_of_means(x):
+    m = x.unflatten(1, (8, 5)).mean(2)
+    return (m * (m > 0)).repeat(1, 5)
+
+
 # The call that is named, and arithmetic that is an activation or might be one.
 REFUSED = {
     "where": ("where", lambda x: torch.where(x > 0, x, 0.0)),
@@ -92,6 +126,19 @@ REFUSED = {
     "guard": ("clamp", lambda x: x.clamp(-100, 100)),
     "hardtanh": ("hardtanh", torch.nn.functional.hardtanh),
     "hardswish": ("hardswish", torch.nn.functional.hardswish),
+    "mask written through a view": ("mul", mask_written_through_a_view),
+    "mask set as data": ("mul", mask_set_as_data),
+    "mask read through a view": ("mul", mask_read_through_a_view),
+    "swish of pooled features": ("mul", swish_of_means),
+    "swish of features pooled twice": ("mul", swish_of_two_means),
+    "ReLU of pooled features": ("mul", relu_of_means),
+    "squares of pooled features": ("pow", lambda x: x.unflatten(1, (8, 5)).mean(2).pow(2).repeat(1, 5)),
+    "roots of pooled squares": (("pow", "sqrt"), lambda x: x.unflatten(1, (8, 5)).pow(2).mean(2).sqrt().repeat(1, 5)),
+    "squares in a norm and beside it": ("pow", lambda x: x.pow(2) / x.pow(2).sum(1, keepdim=True).add(1)),
+    "norm added": (("pow", "rsqrt"), lambda x: x + x.pow(2).mean(1, keepdim=True).rsqrt()),
+    "layer on a norm": ("clamp", lambda x: x * (x.norm(dim=1, keepdim=True) @ torch.ones(1, 40).double()).clamp(0, 9)),
+    "addcmul": ("addcmul", lambda x: torch.addcmul(x, x, x.flip(1))),
+    "addcdiv": ("addcdiv", lambda x: torch.addcdiv(x, torch.ones_like(x), x + 9)),
 }
 
 
@@ -167,6 +214,44 @@ def looked_at(x):
     return x
 
 
+def rms_norm(x):
+    return x * torch.rsqrt(x.pow(2).mean(dim=-1, keepdim=True) + 1e-6)
+
+
+def layer_norm(x):
+    centred = x - x.mean(-1, keepdim=True)
+    return centred / torch.sqrt((centred**2).mean(-1, keepdim=True) + 1e-5)
+
+
+def group_norm(x):
+    """Of four groups, from the definition of the variance."""
+    g = x.unflatten(1, (4, 10))
+    m = g.mean(2, keepdim=True)
+    return ((g - m) * ((g * g).mean(2, keepdim=True) - m.pow(2) + 1e-5).reciprocal().pow(0.5)).flatten(1)
+
+
+def normalised_in_place(x):
+    y = x.clone()
+    y /= (x.norm(dim=1, keepdim=True) + 1e-3).clamp_(min=1e-8)
+    return y
+
+
+def gated_in_place(x):
+    channels = x.unflatten(1, (8, 5))
+    y = channels.clone()
+    return y.mul_(torch.sigmoid(channels.mean(2, keepdim=True)).expand_as(y)).flatten(1)
+
+
+def hooked(x):
+    """Calls that change nothing."""
+    y = 2 * x
+    y.retain_grad()
+    y.register_hook(lambda g: None)
+    assert y.requires_grad_().is_contiguous()
+    assert y.size(0) == len(y) == y.shape[0]
+    return y
+
+
 PASSING = {
     "scaled": lambda x: -2 * x + 1,
     "residual of an activation": lambda x: x + 0.5 * torch.relu(x),
@@ -188,6 +273,22 @@ PASSING = {
     "sorted": lambda x: x.sort(dim=1).values,
     "pooled": lambda x: F.max_pool1d(x[:, None], 3, stride=1, padding=1)[:, 0] - x.amax(1, keepdim=True),
     "Fourier": lambda x: torch.fft.irfft(torch.fft.rfft(x), n=40),
+    "normalised with a bound": lambda x: x / x.norm(dim=1, keepdim=True).clamp(min=1e-8),
+    "normalised, expanded": lambda x: x / x.norm(dim=1, keepdim=True).clamp_min(1e-8).expand_as(x),
+    "normalised by a reciprocal": lambda x: x * (1 / (x.norm(dim=1, keepdim=True) + 1e-8)),
+    "normalised by absolute values": lambda x: x / x.abs().mean(1, keepdim=True),
+    "RMS norm by hand": rms_norm,
+    "layer norm by hand": layer_norm,
+    "group norm by hand": group_norm,
+    "addcmul": lambda x: torch.addcmul(x, x, torch.linspace(1, 2, 40, dtype=x.dtype)),
+    "addcdiv": lambda x: torch.addcdiv(x, x, torch.linspace(1, 2, 40, dtype=x.dtype)),
+    "cross product": lambda x: torch.cat(
+        [torch.linalg.cross(x[:, :39].unflatten(1, (13, 3)), torch.ones(1, 1, 3).to(x)).flatten(1), x[:, 39:]], 1
+    ),
+    "cosine": lambda x: F.cosine_similarity(x[:, None], torch.eye(40, dtype=x.dtype) + 1, dim=2),
+    "normalised in place": normalised_in_place,
+    "gate in place": gated_in_place,
+    "calls that change nothing": hooked,
     "views written to": lambda x: torch.stack([x, x]).add_(1).mean(0),
 }
 
@@ -198,6 +299,58 @@ def test_what_is_no_activation_is_neither_refused_nor_warned_of(what, method):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         attribute(seeded(lambda: Net(PASSING[what])), X, V, method, **RULES[method])
+
+
+@pytest.mark.parametrize("method", RULES)
+@pytest.mark.parametrize(
+    ("by_hand", "by_name"),
+    [(layer_norm, lambda x: F.layer_norm(x, (40,))), (rms_norm, lambda x: F.rms_norm(x, (40,), eps=1e-6))],
+)
+def test_a_norm_by_hand_is_the_norm(by_hand, by_name, method):
+    found = attribute(seeded(lambda: Net(by_hand)), X, V, method, **RULES[method])
+    expected = attribute(seeded(lambda: Net(by_name)), X, V, method, **RULES[method])
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.filterwarnings("ignore:A part of")
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda x: torch.where(torch.from_numpy(x.detach().numpy() > 0), x, 0.0),
+        lambda x: (x + x.unsqueeze(-1).norm(dim=-1)) / 2,
+        lambda x: torch.stack([x, 0 * x]).amax(0),
+    ],
+)
+def test_activations_that_the_documentation_says_are_not_found(act):
+    attribute(seeded(lambda: Net(act)), X, V, "guided_backprop")
+
+
+class SqueezeExcitation(nn.Module):
+    """Channels gated by what a small network makes of their means."""
+
+    def __init__(self, pool, size, expand):
+        super().__init__()
+        self.pool, self.size, self.expand = pool, size, expand
+        self.channels, self.down, self.up = nn.Linear(6, 8 * size**2), nn.Linear(8, 12), nn.Linear(12, 8)
+        self.out = nn.Linear(8 * size**2, 3)
+
+    def forward(self, x):
+        h = torch.relu(self.channels(x)).unflatten(1, (8, self.size, self.size))
+        gate = torch.sigmoid(self.up(torch.relu(self.down(self.pool(h).flatten(1)))))[:, :, None, None]
+        return self.out((h * (gate.expand_as(h) if self.expand else gate)).flatten(1))
+
+
+@pytest.mark.parametrize("expand", [False, True])
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize(
+    "pool",
+    [
+        lambda h: h.mean((2, 3)), lambda h: h.sum((2, 3)), lambda h: h.amax((2, 3)), lambda h: h.flatten(2).norm(dim=2),
+        nn.AdaptiveAvgPool2d(1), nn.AdaptiveMaxPool2d(1), lambda h: F.avg_pool2d(h, h.shape[2:]),
+    ],
+)  # fmt: skip
+def test_the_gate_of_a_channel_passes_at_every_image_size(pool, size, expand):
+    attribute(seeded(lambda: SqueezeExcitation(pool, size, expand)), X, V, "rectgrad_const")
 
 
 class TwoHeads(nn.Module):
@@ -242,12 +395,49 @@ def scripted_mask(x):
     return x * (x > 0)
 
 
+GIVEN_UP = {
+    ("mul",): lambda x: F.silu(x) * x.flip(1),
+    ("glu",): lambda x: F.glu(torch.cat([x, x], 1)),
+    ("hardswish",): F.hardswish,
+    ("clamp", "pow"): lambda x: x.unflatten(1, (8, 5)).clamp(min=1e-6).pow(3).mean(2).pow(1 / 3).repeat(1, 5),
+    ("abs",): lambda x: torch.fft.fft(x).abs(),
+    ("exp",): lambda x: x.exp() / x.exp().sum(1, keepdim=True),
+    ("round",): torch.round,
+    ("cdist",): lambda x: torch.cdist(x[None], torch.eye(40, dtype=x.dtype)[None])[0],
+    ("prod",): lambda x: x.unflatten(1, (20, 2)).prod(2).repeat(1, 2),
+    ("fake_quantize_per_tensor_affine",): lambda x: torch.fake_quantize_per_tensor_affine(
+        x.float(), 0.1, 0, -128, 127
+    ).to(x),
+    ("lstm",): lambda x: nn.LSTM(40, 40, batch_first=True).to(x)(x[:, None])[0][:, 0],
+}
+
+
+@pytest.mark.parametrize("allow", GIVEN_UP)
+def test_what_is_given_up_is_refused_and_can_be_allowed(allow):
+    encoder = seeded(lambda: Net(fixed_weights(GIVEN_UP[allow])))
+    with pytest.raises(ValueError, match=re.escape(f"allow={allow!r}")):
+        attribute(encoder, X, V, "guided_backprop")
+    attribute(encoder, X, V, "guided_backprop", allow=allow)
+
+
+def fixed_weights(act):
+    """A function whose random weights are the same in every call."""
+
+    def call(x):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return act(x)
+
+    return call
+
+
 OUT_OF_REACH = {
     "custom function": (lambda x: Relu.apply(x, True), r"custom autograd function Relu"),
     "custom arithmetic": (lambda x: Relu.apply(x, False), r"the autograd function Relu.*allow=\('Relu',\)"),
     "checkpoint": (lambda x: checkpoint(torch.relu, x, use_reentrant=False), r"torch\.utils\.checkpoint"),
     "reentrant checkpoint": (lambda x: checkpoint(torch.relu, x, use_reentrant=True), r"torch\.utils\.checkpoint"),
     "vmap": (torch.vmap(torch.relu), r"torch\.vmap"),
+    "vmap of arithmetic": (torch.vmap(lambda z: z * (z > 0)), r"Mul hidden in a scripted"),
     "scripted arithmetic": (scripted_mask, r"Mul hidden in a scripted"),
     "scripted": (scripted, r"Clamp hidden in a scripted"),
 }

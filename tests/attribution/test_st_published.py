@@ -1,4 +1,4 @@
-"""The published spatial model's own weights give the published code's latents, maps and pictures."""
+"""The published spatial model's own weights give the published code's latents, maps and images."""
 
 from __future__ import annotations
 
