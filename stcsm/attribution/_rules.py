@@ -114,7 +114,8 @@ class GuidedBackprop(RuleMethod):
 class EpsilonLRP(RuleMethod):
     """Layer-wise relevance propagation with the epsilon rule (Bach et al. 2015).
 
-    It is computed as input times a modified gradient (Ancona et al. 2018).
+    It is computed as input times a modified gradient (Ancona et al. 2018): each activation's derivative is replaced by
+    ``a / (x + epsilon * sign(x))``, the sign of zero being +1. Epsilon does not act at linear layers.
 
     Parameters
     ----------

@@ -227,7 +227,7 @@ def _join(values: csr_array | ScratchMatrix, coords: np.ndarray, settings: dict[
 
 
 def _origin(adata: AnnData, layer: str | None, spatial_key: str, batch_key: str | None) -> dict[str, str]:
-    """What a graph is made from: spots in their order, counts, coordinates, sections."""
+    """What a graph is made from: spots in their order, name of the layer, coordinates, sections."""
     digest = hashlib.sha256("\n".join(map(str, adata.obs_names)).encode(errors="replace"))
     coords = np.ascontiguousarray(np.asarray(adata.obsm[spatial_key], dtype=np.float64))
     digest.update(coords.tobytes())
@@ -240,7 +240,7 @@ def _origin(adata: AnnData, layer: str | None, spatial_key: str, batch_key: str 
 def same_spots(
     adata: AnnData, record: dict[str, Any], layer: str | None, spatial_key: str, batch_key: str | None = None
 ) -> bool:
-    """Whether the graph of a record was made for these spots, counts, coordinates and sections."""
+    """Whether a graph was made for these spots, layer, coordinates and sections; counts are not compared."""
     origin = _origin(adata, layer, spatial_key, batch_key)
     return all(record.get(name, "") == origin.get(name, "") for name in ("batch_key", *origin))
 

@@ -82,7 +82,8 @@ def concept_map(
     parts
         Any of ``"saliency"`` (gradient averaged over a fixed random 1500 genes), ``"linear"`` (the same for a linear
         encoder: principal components of the genes, as many as predict held-out counts best), ``"expression"`` (mean
-        standardised log-normalised expression of the concept's genes, smoothed over space with the graph's width),
+        standardised log-normalised expression of the concept's genes, smoothed over space with the graph's width; not
+        smoothed without a graph of known width),
         ``"nearest"`` (the same of these genes together with the ten trained genes of highest concept score) and
         ``"decoded"`` (:func:`stcsm.tl.decoded`); or a mapping of these to weights of your own.
     graph
@@ -102,34 +103,37 @@ def concept_map(
         The parts, their weights, and the steps over the graph (0: none); ``["concept_map_<key_added>"]`` for another
         key.
     ``adata.obsp["stcsm_spot_graph"]``
-        Where it was absent, or computed for other spots, and is used; a warning says that it is replaced.
+        Where it was absent, or (with a warning) replaced because it was made for other spots, another layer, other
+        coordinates or sections; its settings in ``.uns["stcsm"]["spot_graph"]``.
 
     Raises
     ------
     ValueError
         If there are no concepts, they come from another model, a name or a part is unknown, a weight is not above zero,
-        or ``key_added`` is taken.
+        ``key_added`` is taken, or rows of a spot graph that stcsm did not make do not sum to one.
+    TypeError
+        If ``model`` is no :class:`stcsm.models.GeneVAE`.
     """
     check_concepts(adata, model)
     chosen = read_concepts(adata, concepts)
     weights = _weights(parts)
     key = free_key(adata, "concept_map", key_added)
-    made, settings, new = _graph(adata, model, progress) if graph else (None, {}, False)
+    made, settings, is_new = _graph(adata, model, progress) if graph else (None, {}, False)
     views = {p: PARTS[p](adata, model, chosen).T for p in weights}
-    shown = [p for p in EXPRESSION_PARTS if p in views]
-    if shown and settings.get("width"):
+    smoothed = [p for p in EXPRESSION_PARTS if p in views]
+    if smoothed and settings.get("width"):
         coords = np.asarray(adata.obsm[model.setup.spatial_key], dtype=float)[model.spots]
         for own in counted_spots(model):
             if len(own) > 1:
                 smoother = spatial_filter(coords[own], settings["width"])
-                for part in shown:
+                for part in smoothed:
                     views[part][own] = smoother @ views[part][own]
     scaled = [standardise_sections(model, view) for view in views.values()]
     maps: Any = standardise_sections(model, np.average(scaled, axis=0, weights=list(weights.values())))
     steps = int(settings["steps"]) if graph else 0
     if made is not None:
         maps = standardise_sections(model, diffuse(_among(made, model.spots), maps, steps))
-    if new:
+    if is_new:
         adata.obsp[_keys.SPOT_GRAPH] = made
         write_entry(adata, "spot_graph", settings)
     record = {

@@ -33,7 +33,7 @@ N_NEAREST = 10
 PCA_GENES, PCA_SPOTS = 4000, 5000
 """The number of principal components is chosen on at most so many genes and spots."""
 BLOCK, VALUES = 256, 2**22
-"""Genes that are dense at once at most, and values of them: fewer genes of a large section."""
+"""At most BLOCK genes are dense at once, fewer where they would hold more than VALUES values."""
 KEPT = 4
 """Sets of latents' maps that are kept of one model."""
 KEPT_VALUES = 2**26
@@ -124,7 +124,7 @@ def input_maps(
     Methods linear in the concept attribute the latents, whose maps are kept (:func:`_kept_maps`), however many
     concepts there are and however often they are asked for. Parameters that are arrays cannot be compared, so maps that
     are made with them are not kept. Methods that run the encoder many times for a map (integrated gradients) attribute
-    concepts that are fewer than the latents themselves, unless maps of the latents are there.
+    the concepts directly where these are fewer than the latents, unless maps of the latents are kept.
     """
     params = how.params or {}
     if not (how.linear and all(_comparable(value) for value in params.values())):
@@ -192,7 +192,7 @@ def _attributed(
     if not len(genes):
         raise ValueError("Expected genes to average over, found none")
     if "batch_size" in params:
-        raise TypeError(f"Expected parameters of {how.method}, found batch_size, which is set here to bound the memory")
+        raise TypeError(f"Expected parameters of {how.method}, found batch_size, which is fixed to bound the memory")
     out = []
     for section, spots in model.parts():
         seen = _genes_seen(model, genes, section)

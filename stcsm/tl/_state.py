@@ -1,7 +1,7 @@
 """What tl keeps in an AnnData: concepts, the gene embedding, the model that made both, and how each result was made.
 
-No other module of tl knows where in ``.uns["stcsm"]`` something stands, which model made an embedding, or what is
-dropped when a concept changes.
+Other modules of tl name an entry of ``.uns["stcsm"]`` and read or write it here; which model made an embedding, and
+what is dropped when a concept changes, is known here alone.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CONCEPTS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Concept:
-    """A named direction in latent space, as it is stored.
+    """A named vector in latent space, a direction or (``estimator="mean"``) a point, as it is stored.
 
     Attributes
     ----------
