@@ -191,7 +191,8 @@ def _fetch_counts(replicate: int, url: str, folder: Path, progress: bool) -> Pat
     except OSError as error:  # requests' errors are OSErrors
         raise FileNotFoundError(
             f"Expected {name} from {url}, found no way to fetch it ({_reason(error)}); get {name} (plain or .gz) "
-            f"elsewhere and read that file, or name another address with the environment variable {URL_VARIABLE}."
+            "elsewhere, put it in a folder and name the folder with path= or the environment variable "
+            f"STCSM_DATA_DIR, or name another address with {URL_VARIABLE}."
         ) from error
     try:
         check_shape(read_st(counts).shape, replicate, f"{url}{name}")
