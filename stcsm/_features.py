@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 
 from stcsm import _keys
+from stcsm._lazy import column
 
 GENE_EXPRESSION = "gene expression"
 """10x's word, in lower case, for a feature that is a gene."""
+SYMBOLS = ("gene_symbols", "gene_symbol", "symbol", "gene_name", "feature_name")
+"""Columns of ``.var`` that name the features where their index holds identifiers."""
 _CONTROL = re.compile(
     r"blank([-_ ]?\d+|[-_ ]?codeword.*|[-_ ].*)?"  # MERSCOPE: Blank-1; Xenium: BLANK_0006, BlankCodeword_0001
     r"|neg(prb|probe|ative|control).*"  # CosMx: NegPrb3, NegProbe-WTX, Negative01; Xenium: NegControlProbe_00042
@@ -72,7 +75,7 @@ def spots_taken(adata: Any, keep_background: bool | None = None) -> np.ndarray:
     """
     if _kept(adata, "keep_background", keep_background) or _keys.IN_TISSUE not in adata.obs:
         return np.ones(adata.n_obs, dtype=bool)
-    return ~background_spots(np.asarray(adata.obs[_keys.IN_TISSUE].astype(object)))
+    return ~background_spots(np.asarray(column(adata.obs, _keys.IN_TISSUE).astype(object)))
 
 
 def features_taken(adata: Any, keep_controls: bool | None = None) -> np.ndarray:
@@ -82,7 +85,12 @@ def features_taken(adata: Any, keep_controls: bool | None = None) -> np.ndarray:
     """
     if _kept(adata, "keep_controls", keep_controls):
         return np.ones(adata.n_vars, dtype=bool)
-    return ~control_features(adata.var_names, adata.var.get(_keys.FEATURE_TYPES))
+    kinds = column(adata.var, _keys.FEATURE_TYPES) if _keys.FEATURE_TYPES in adata.var else None
+    control = control_features(adata.var_names, kinds)
+    for name in SYMBOLS:
+        if name in adata.var:
+            control |= control_features(column(adata.var, name))
+    return ~control
 
 
 def _kept(adata: Any, name: str, given: bool | None) -> bool:

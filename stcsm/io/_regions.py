@@ -16,6 +16,7 @@ import pandas as pd
 
 from stcsm import _keys
 from stcsm._files import existing_file, text_lines
+from stcsm._lazy import column
 from stcsm._text import is_missing
 from stcsm.io._labels import natural_order
 
@@ -141,8 +142,9 @@ def _by_section(adata: ad.AnnData, shapes: Any, batch_key: str | None) -> list[t
     if batch_key is None:
         known = _keys.sections_key(adata)
         images = list(adata.uns.get(_keys.SPATIAL, {}))
-        if known is not None or len(images) > 1:
-            what = f"the images {', '.join(map(repr, images))}" if known is None else f"obs[{known!r}]"
+        several = known is not None and column(adata.obs, known).nunique() > 1
+        if several or (known is None and len(images) > 1):
+            what = f"obs[{known!r}]" if several else f"the images {', '.join(map(repr, images))}"
             raise ValueError(
                 f"Expected one section, found several ({what}); give the shapes of each, as a dictionary with "
                 "batch_key=, the column that names the sections."
@@ -373,10 +375,10 @@ def _named(
     if names is not None and names not in table:
         there = ", ".join(str(column) for column in table if column != "geometry") or "none"
         raise ValueError(f"Expected names of regions in {names!r}, found {there} in {source}; check names=.")
-    usual = [names] if names is not None else [column for column in NAMES if column in table]
+    usual = [names] if names is not None else [name for name in NAMES if name in table]
     found: list[str | None] = [None] * len(fallback)
-    for column in usual:
-        found = [name or _text(value) for name, value in zip(found, table[column], strict=True)]
+    for key in usual:
+        found = [name or _text(value) for name, value in zip(found, table[key], strict=True)]
     return found if any(found) else fallback
 
 

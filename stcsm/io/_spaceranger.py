@@ -174,7 +174,7 @@ def _named(paths: list[Path], patterns: tuple[str, ...]) -> dict[str, Path]:
     """Sample's name (``""`` for none) and its path, of the first pattern that fits a sample."""
     found: dict[str, Path] = {}
     for pattern in patterns:
-        for path in paths:
+        for path in (path for path in paths if not path.name.startswith(".")):  # macOS puts ._ files beside others
             fits = re.fullmatch(rf"(?:(.+)[_.-])?{pattern}(?:\.gz)?", path.name)
             # what GEO calls GSM1_A_spatial/ holds files without the sample's name
             inside = path.parent.name.removesuffix("spatial").rstrip("_.-")

@@ -143,10 +143,12 @@ def write_table(adata: ad.AnnData, store: str | Path, table: str, *, overwrite: 
     sd = _library()
     path = _existing_store(store)
     root = _open(path)
-    taken = next((kind for kind in ELEMENTS if kind in root and table in root[kind]), None)
-    if taken is not None and (taken != "tables" or not overwrite):
-        advice = "choose another name" + (" or say overwrite=True" if taken == "tables" else "")
-        raise FileExistsError(f"Expected a new name, found {table!r} among the {taken} of {path}; {advice}.")
+    # spatialdata refuses a store with names that differ in case only.
+    alike = [(kind, name) for kind in ELEMENTS if kind in root for name in root[kind] if name.lower() == table.lower()]
+    taken, held = alike[0] if alike else (None, table)
+    if taken is not None and (taken != "tables" or not overwrite or held != table):
+        advice = "choose another name" + (" or say overwrite=True" if taken == "tables" and held == table else "")
+        raise FileExistsError(f"Expected a new name, found {held!r} among the {taken} of {path}; {advice}.")
     _check_table(adata, f"the table to be written as {table!r}")
     how = {}
     if root.metadata.zarr_format == 2:  # spatialdata writes format 3 where it is not told

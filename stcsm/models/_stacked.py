@@ -18,6 +18,7 @@ from anndata import AnnData
 from scipy.spatial import KDTree
 
 from stcsm import _keys
+from stcsm._lazy import column
 from stcsm.space import whole_positions
 
 LOOKED_AT = 2000
@@ -116,7 +117,7 @@ def check_one_section(adata: AnnData, coordinates: np.ndarray) -> None:
     regularity = {
         i: _regularity(around, split.sets) for i, split in enumerate(splits) if _over_one_another(around, split.sets)
     }
-    telling = [i for i, found in regularity.items() if found > 0 or splits[i].named]
+    telling = [i for i, found in regularity.items() if found > 0 or splits[i].of_sections]
     if telling:
         # A label that happens to halve the spots of each section is less regular than the sections are.
         best = splits[max(telling, key=lambda i: (splits[i].named, regularity[i]))]
@@ -149,8 +150,8 @@ def _refuse(adata: AnnData, found: str, splits: list[_Split]) -> None:
 
 
 def _best(splits: list[_Split]) -> _Split:
-    """The split that is most likely that of the sections: a column that is called so; else names; of few values."""
-    return min(splits, key=lambda s: (not s.of_sections, s.column is None, len(np.unique(s.sets))))
+    """The split that is most likely that of the sections: a column called so, another column, names; of few values."""
+    return min(splits, key=lambda s: (not s.named, s.column is None, len(np.unique(s.sets))))
 
 
 # ---- What may tell sections apart
@@ -160,15 +161,16 @@ def _array_positions(adata: AnnData) -> np.ndarray | None:
     """Rows and columns (S, 2); None where there are none, or where they are bins that hold several spots each."""
     if adata.uns.get(_keys.UNS, {}).get("grid", {}).get("kind") == "bins":
         return None
-    whole = whole_positions(adata.obs.get(_keys.ARRAY_ROW), adata.obs.get(_keys.ARRAY_COL))
+    held = [column(adata.obs, key) if key in adata.obs else None for key in (_keys.ARRAY_ROW, _keys.ARRAY_COL)]
+    whole = whole_positions(*held)
     return None if whole is None else np.column_stack(whole)
 
 
 def _splits(adata: AnnData) -> Iterator[_Split]:
     images = {str(name) for name in dict(adata.uns.get(_keys.SPATIAL, {}))}
-    for column in adata.obs:
-        values = adata.obs[column]
-        named = NAMES.fullmatch(str(column)) is not None
+    for name in adata.obs.columns:
+        values = column(adata.obs, name)
+        named = NAMES.fullmatch(str(name)) is not None
         # Numbers are labels only where the column's name says so.
         if values.dtype.kind in "fiu" and not (named and (values.dropna() % 1 == 0).all()):
             continue
@@ -177,9 +179,9 @@ def _splits(adata: AnnData) -> Iterator[_Split]:
         codes, known = pd.factorize(values.astype(object), use_na_sentinel=True)
         if not 2 <= len(known) <= MOST_SETS:
             continue
-        text = np.append(np.array([str(name) for name in known], dtype=object), "missing").astype(str)
+        text = np.append(np.array([str(value) for value in known], dtype=object), "missing").astype(str)
         named = named or (len(images) > 1 and set(text[:-1]) <= images)
-        yield _Split(str(column), text[codes], named)
+        yield _Split(str(name), text[codes], named)
     ends = _endings(adata.obs_names)
     if ends is not None:
         yield _Split(None, ends, named=False)

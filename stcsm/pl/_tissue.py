@@ -270,10 +270,10 @@ def _named_sections(adata: AnnData, libraries: set[str]) -> tuple[set[str], str]
     """
     sections = [c for c in dict.fromkeys((_keys.sections_key(adata), *OF_LIBRARIES)) if c in adata.obs]
     held = {c: column(adata.obs, c) for c in (*sections, *(c for c in adata.obs.columns if c not in sections))}
-    values = {
-        name: set(labels.dropna().astype(str).unique())
+    values = {  # a spot without a name may be of any section
+        name: set(labels.astype(str).unique())
         for name, labels in held.items()
-        if name in sections or _is_text(labels)
+        if (name in sections or _is_text(labels)) and (name in sections or not labels.isna().any())
     }
     for name in (*(c for c in values if values[c] <= libraries), *sections):
         if values[name]:

@@ -300,3 +300,10 @@ def test_spots_without_coordinates_are_missing(tissue):
     add_regions(tissue, gpd.GeoDataFrame({"name": ["a"]}, geometry=[LEFT]))
     assert tissue.obs["region"].isna()[0]
     assert (tissue.obs["region"] == "a").sum() == 14
+
+
+def test_one_section_that_has_a_name_is_one_section(tissue):
+    tissue.obs["sample"] = "one"
+    tissue.uns["stcsm"] = {"setup": {"batch_key": "sample"}}
+    add_regions(tissue, gpd.GeoDataFrame({"name": ["left"]}, geometry=[LEFT]))
+    assert inside(tissue, "left") == grid(0, 0, 2, 4)

@@ -66,6 +66,14 @@ def test_every_layout_gives_the_same(tmp_path, layout):
         assert list(adata.uns["spatial"]) == [layout.prefix.rstrip("_") or "brain"]
 
 
+def test_files_that_macos_puts_beside_others_are_ignored(tmp_path):
+    folder = write_spaceranger(tmp_path / "brain" / "outs", Layout())
+    for path in [*folder.iterdir(), *(folder / "spatial").iterdir()]:
+        if path.is_file():
+            path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    check(read(folder), images=Layout().images)
+
+
 @pytest.mark.parametrize("matrix", ["h5", "mtx", "flat"])
 def test_raw_matrix_is_read_where_there_is_no_other_and_background_is_left_out(tmp_path, matrix):
     folder = write_spaceranger(tmp_path / "outs", kind="raw", matrix=matrix)

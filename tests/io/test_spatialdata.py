@@ -308,6 +308,8 @@ def test_writing_a_table_leaves_the_rest_alone(store, analysed):
         io.write_table(analysed[1], store, "counts")
     with pytest.raises(FileExistsError, match="found 'bins' among the shapes"):
         io.write_table(analysed[1], store, "bins", overwrite=True)
+    with pytest.raises(FileExistsError, match="found 'counts' among the tables"):  # spatialdata could not read it
+        io.write_table(analysed[1], store, "Counts", overwrite=True)
     with pytest.raises(FileNotFoundError, match="found nothing at"):
         io.write_table(analysed[1], store / "x.zarr", "counts")
     assert files(store) == before

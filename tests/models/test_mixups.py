@@ -112,6 +112,23 @@ def test_names_that_tell_sections_apart_are_pointed_to():
         GeneVAE.setup_anndata(both)
 
 
+@pytest.mark.parametrize("label", ["Sektion", "Bild"])
+def test_a_column_of_any_name_comes_before_the_endings_of_names(label):
+    """The usual join, whose column tells the sections apart under a name that is not known to us."""
+    parts = {"one": section(seed=0), "two": section(seed=1)}
+    parts["two"].obsm["spatial"] = MOVES["mirrored"](parts["two"].obsm["spatial"])
+    with pytest.raises(ValueError, match=f"batch_key='{label}'"):
+        GeneVAE.setup_anndata(ad.concat(parts, label=label, index_unique="_"))
+
+
+def test_control_probes_are_known_by_their_symbols_too():
+    a = section()
+    a.var["symbol"] = [*a.var_names[:-2], "NegControlProbe_00042", "BLANK_0001"]
+    a.var_names = [f"ENSG{i:011d}" for i in range(a.n_vars)]
+    with pytest.warns(UserWarning, match="2 of 30"):
+        GeneVAE.setup_anndata(a)
+
+
 def test_three_sections_and_their_images():
     parts = {name: section(seed=i) for i, name in enumerate("abc")}
     parts["b"].obsm["spatial"] = MOVES["mirrored"](parts["b"].obsm["spatial"])
