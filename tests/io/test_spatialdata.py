@@ -517,7 +517,7 @@ def test_stcsm_run_refuses_before_the_training(tmp_path, monkeypatch, capsys):
     store_of_bulb(store)
     before = files(store)
     for args, expected in (
-        ((store, "--genes", "a=Penk", "--out", tmp_path / "out"), "found 'counts', 'other' in .*with --table NAME"),
+        ((store, "--genes", "a=Penk", "--out", tmp_path / "out"), "found 'counts', 'other' in .*with --table"),
         ((store, "--table", "count", "--genes", "a=Penk", "--out", tmp_path / "out"), "found 'counts', 'other'"),
         ((store, "--table", "counts", "--genes", "a=Penk", "--out", store / "out"), "a folder outside the store"),
         (
