@@ -387,7 +387,7 @@ def test_coordinates_labels_and_groups_are_those_that_options_name(odd_files, tm
     assert done.returncode == 0, done.stderr[-3000:]
     assert list(pd.read_csv(tmp_path / "out" / "concept_map.csv", index_col="spot")) == ["left"]
     setup = ad.read_h5ad(tmp_path / "out" / "result.h5ad").uns["stcsm"]["setup"]
-    assert {k: str(v) for k, v in setup.items()} == {"spatial_key": "X_spatial", "layer": "counts"}
+    assert {k: str(setup[k]) for k in ("spatial_key", "layer")} == {"spatial_key": "X_spatial", "layer": "counts"}
 
 
 @pytest.mark.parametrize("given", ["folder", "files"])
