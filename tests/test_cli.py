@@ -378,6 +378,7 @@ def test_warnings_are_lines_in_the_words_of_the_shell(command_here, tmp_path, mo
     assert warnings.showwarning is before
 
 
+@pytest.mark.slow
 def test_coordinates_labels_and_groups_are_those_that_options_name(odd_files, tmp_path):
     done = stcsm_command(
         "run", odd_files / "elsewhere.h5ad", "--spatial-key", "X_spatial", "--layer", "counts", "--n-seeds", 1,
@@ -390,6 +391,7 @@ def test_coordinates_labels_and_groups_are_those_that_options_name(odd_files, tm
     assert {k: str(setup[k]) for k in ("spatial_key", "layer")} == {"spatial_key": "X_spatial", "layer": "counts"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["folder", "files"])
 def test_replicates_in_the_st_format_are_sections_of_one_analysis(tmp_path, given):
     """Two halves of the counts of one bulb, on a jittered array as ST files have it."""
