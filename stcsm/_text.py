@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "<na>", "nat", "none", "null"})
@@ -21,3 +23,8 @@ def as_text(value: object) -> str:
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def some_of(names: Iterable[object]) -> str:
+    """The first two of some names, for a message."""
+    return ", ".join(repr(str(name)) for name in list(names)[:2])

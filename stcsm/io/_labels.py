@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 
 from stcsm import _keys
 from stcsm._files import existing_file, text_lines
-from stcsm._text import as_text, is_missing
+from stcsm._text import as_text, is_missing, some_of
 from stcsm.io._table import (
     SEPARATORS,
     duplicated,
@@ -182,7 +182,7 @@ def add_labels(
         if joined is None:
             raise ValueError(
                 f"Expected labels of the same spots, found none in common: {len(series)} spots in {source} (such as "
-                f"{_some(series.index)}), {adata.n_obs} in the data (such as {_some(spots)}); "
+                f"{some_of(series.index)}), {adata.n_obs} in the data (such as {some_of(spots)}); "
                 "make the names agree."
             )
         series, how = joined
@@ -337,7 +337,3 @@ def _choose(candidates: list[str], column: str | None, path: Path) -> int:
     raise ValueError(
         f"Expected one column of labels, found {', '.join(candidates)} in {path}; choose one with column=."
     )
-
-
-def _some(names: Iterable[str]) -> str:
-    return ", ".join(repr(str(name)) for name in list(names)[:2])

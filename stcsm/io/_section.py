@@ -16,6 +16,7 @@ from scipy import sparse
 
 from stcsm import _keys
 from stcsm._features import background_spots, control_features
+from stcsm._text import some_of
 from stcsm.io._table import duplicated
 
 _GENERIC = re.compile(r"outs|spatial|binned_outputs|square_\d+um|.*feature_bc_matrix", re.IGNORECASE)
@@ -79,7 +80,7 @@ def place(counts: Counts, table: pd.DataFrame, xy: Sequence[str], path: Path, *,
     if not (at >= 0).any():
         raise ValueError(
             f"Expected coordinates of the same {what}, found none in common: {len(counts.spots)} in the counts (such "
-            f"as {_some(counts.spots)}), {len(table)} with coordinates (such as {_some(table.index)}) in {path}; "
+            f"as {some_of(counts.spots)}), {len(table)} with coordinates (such as {some_of(table.index)}) in {path}; "
             "the files come from different runs."
         )
     if unplaced := int((at < 0).sum()):
@@ -90,8 +91,8 @@ def place(counts: Counts, table: pd.DataFrame, xy: Sequence[str], path: Path, *,
     if n := int(control.sum()):
         named = [name for name, is_control in zip(counts.features, control, strict=True) if is_control]
         warnings.warn(
-            f"{n} of {len(control)} features are no genes (controls, antibodies or guides, such as {_some(named)}) and "
-            "are left out.",
+            f"{n} of {len(control)} features are no genes (controls, antibodies or guides, such as {some_of(named)}) "
+            "and are left out.",
             stacklevel=2,
         )
     genes = [name for name, is_control in zip(counts.features, control, strict=True) if not is_control]
@@ -215,7 +216,3 @@ def _numbered(genes: list[str]) -> pd.Index:
 
 def _stem(path: Path) -> str:
     return path.name.removesuffix(".gz").rsplit(".", 1)[0]
-
-
-def _some(names: Iterable[object]) -> str:
-    return ", ".join(repr(str(name)) for name in list(names)[:2])

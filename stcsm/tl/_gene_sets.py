@@ -15,7 +15,6 @@ import pandas as pd
 from anndata import AnnData
 
 from stcsm import _lazy
-from stcsm._files import existing_file
 from stcsm._text import as_text, is_missing
 from stcsm.concepts import (
     GeneIndex,
@@ -267,9 +266,7 @@ def _given_sets(adata: AnnData, genes: Any, index: GeneIndex) -> _Source:
                 f"Expected a column of adata.var or a GMT file, found {genes!r}, which is neither; there are the "
                 f"columns {sorted(map(str, adata.var))}"
             )
-        return _Source(
-            read_gmt(existing_file(genes, "a GMT file"), known_genes=filter(None, index.names)), "genes", False
-        )
+        return _Source(read_gmt(genes, known_genes=filter(None, index.names)), "genes", False)
     if isinstance(genes, pd.DataFrame):
         return _Source(_network(genes), "genes", False)
     hand_made = not isinstance(genes, GeneSet) and not (
