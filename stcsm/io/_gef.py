@@ -11,8 +11,8 @@ import pandas as pd
 from scipy import sparse
 
 from stcsm import _keys
+from stcsm._text import as_text
 from stcsm.io._section import Counts, place
-from stcsm.io._tenx import as_text
 
 DEFAULT_BIN = 50
 """Side of a square bin in DNBs, which lie 0.5 micrometres apart: 25 micrometres."""

@@ -19,7 +19,9 @@ from stcsm._features import background_spots, control_features
 from stcsm._text import some_of
 from stcsm.io._table import duplicated
 
-_GENERIC = re.compile(r"outs|spatial|binned_outputs|square_\d+um|.*feature_bc_matrix", re.IGNORECASE)
+_GENERIC = re.compile(
+    r"outs|spatial|binned_outputs|segmented_outputs|square_\d+um|.*feature_(bc|cell)_matrix", re.IGNORECASE
+)
 """Folder names that say nothing of the section."""
 
 

@@ -17,9 +17,10 @@ import pandas as pd
 
 from stcsm import _keys
 from stcsm._files import text_lines
+from stcsm._text import as_text
 from stcsm.io._section import place, section_name, without_background
 from stcsm.io._table import SEPARATORS, split_cells
-from stcsm.io._tenx import as_text, plain_bytes, read_parquet, read_tenx
+from stcsm.io._tenx import plain_bytes, read_parquet, read_tenx
 
 logger = logging.getLogger(__name__)
 
@@ -28,14 +29,20 @@ MATRICES = (
     r"filtered_feature_bc_matrix",
     r"filtered_gene_bc_matrices_h5\.h5",
     r"filtered_gene_bc_matrices",
+    r"filtered_feature_cell_matrix\.h5",
+    r"filtered_feature_cell_matrix",
     r"matrix\.mtx",
     r"raw_feature_bc_matrix\.h5",
     r"raw_feature_bc_matrix",
     r"raw_gene_bc_matrices_h5\.h5",
     r"raw_gene_bc_matrices",
+    r"raw_feature_cell_matrix\.h5",
+    r"raw_feature_cell_matrix",
 )
 """Names of the matrix, the one to be preferred first; without `.h5` they are folders."""
-POSITIONS = (r"tissue_positions\.parquet", r"tissue_positions\.csv", r"tissue_positions_list\.(csv|txt)")
+CELLS = r"cell_segmentations\.geojson"
+"""Outlines of segmented cells, of Space Ranger 4."""
+POSITIONS = (r"tissue_positions\.parquet", r"tissue_positions\.csv", r"tissue_positions_list\.(csv|txt)", CELLS)
 SCALES = (r"scalefactors_json\.json",)
 IMAGES = {
     "hires": (r"tissue_hires_image\.(png|jpe?g|tiff?)",),
@@ -45,8 +52,12 @@ COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres
 PIXELS = ("pxl_col_in_fullres", "pxl_row_in_fullres")
 DEFAULT_BIN = 8
 """Micrometres; what Space Ranger analyses and 10x recommends to begin with."""
+SEGMENTED = "segmented_outputs"
+"""Folder of the cells that Space Ranger 4 segments on Visium HD."""
 _BIN = re.compile(r"square_(\d+)um")
-_TRACE = re.compile(r"feature_bc_matrix|probe_bc_matrix|gene_bc_matri|tissue_positions|scalefactors_json|matrix\.mtx")
+_TRACE = re.compile(
+    r"feature_(bc|cell)_matrix|probe_bc_matrix|gene_bc_matri|tissue_positions|scalefactors_json|matrix\.mtx"
+)
 
 
 @dataclass
@@ -63,7 +74,10 @@ class _Files:
 def looks_like_spaceranger(folder: Path) -> bool:
     """Whether `folder`, or the `outs` folder in it, holds something that Space Ranger writes."""
     return any(
-        (outs / "spatial").is_dir() or _bins(outs) or any(_TRACE.search(path.name) for path in outs.iterdir())
+        (outs / "spatial").is_dir()
+        or (outs / SEGMENTED).is_dir()
+        or _bins(outs)
+        or any(_TRACE.search(path.name) for path in outs.iterdir())
         for outs in (folder, folder / "outs")
         if outs.is_dir()
     )
@@ -81,7 +95,8 @@ def read_spaceranger(
         positions (`.csv` with or without a header, or `.parquet`), scale factors and images. All but the matrix and
         the positions may be absent, every file may be gzipped, and a sample's name may stand before each name; files
         of several samples in one folder are read as several sections. Of Visium HD: the folder that holds
-        `binned_outputs`, or the folder of one bin size.
+        `binned_outputs`, the folder of one bin size, or `segmented_outputs` for the cells, which are also taken where
+        there are no bins.
     bin_size
         Side of the bins of Visium HD in micrometres; by default 8 if there, else the largest.
     keep_background
@@ -124,13 +139,20 @@ def _home(folder: Path, bin_size: int | None) -> Path:
             )
         if bin_size is None:
             there = ", ".join(map(str, sorted(bins)))
-            logger.info("Visium HD: bins of %d micrometres are read (there: %s); choose with bin_size=.", size, there)
+            cells = "; segmented_outputs holds cells, give it to read these" if (outs / SEGMENTED).is_dir() else ""
+            logger.info(
+                "Visium HD: bins of %d micrometres are read (there: %s); choose with bin_size=%s.", size, there, cells
+            )
         return bins[size]
     if bin_size is not None:
         raise ValueError(
             f"Expected Visium HD output (binned_outputs/square_*um) for bin_size={bin_size}, found "
             f"{f'bins of {int(own[1])} micrometres' if own else 'none'} in {folder}; leave bin_size out."
         )
+    for outs in (folder, folder / "outs"):
+        if (outs / SEGMENTED).is_dir():
+            logger.info("Visium HD: segmented cells are read; there are no bins.")
+            return outs / SEGMENTED
     outs = folder / "outs"
     return outs if outs.is_dir() and not any(_TRACE.search(path.name) for path in folder.iterdir()) else folder
 
@@ -189,6 +211,8 @@ def _of_sample(paths: dict[str, Path], sample: str, *, alone: bool) -> Path | No
 
 def _refuse_incomplete(folder: Path, matrices: dict[str, Path], positions: dict[str, Path]) -> None:
     there = ", ".join(sorted(str(path.relative_to(folder)) for path in folder.glob("*"))[:12]) or "nothing"
+    if packed := [path.name for path in folder.iterdir() if path.name.endswith((".tar.gz", ".tgz", ".tar", ".zip"))]:
+        there += f"; unpack {', '.join(packed[:3])} first"
     if not matrices:
         probes = any("probe_bc_matrix" in path.name for path in folder.iterdir())
         raise FileNotFoundError(
@@ -205,7 +229,8 @@ def _refuse_incomplete(folder: Path, matrices: dict[str, Path], positions: dict[
 
 
 def _read_section(files: _Files, folder: Path, keep_background: bool) -> ad.AnnData:
-    positions = read_positions(files.positions)
+    of_cells = files.positions.name.removesuffix(".gz").endswith(".geojson")
+    positions = read_centroids(files.positions) if of_cells else read_positions(files.positions)
     counts = read_tenx(files.matrix)
     unplaced = int((~pd.Index(counts.spots, dtype=object).isin(positions.index)).sum())
     if unplaced:
@@ -213,12 +238,38 @@ def _read_section(files: _Files, folder: Path, keep_background: bool) -> ad.AnnD
             f"Expected a position for every spot, found none for {unplaced} of {len(counts.spots)} spots of "
             f"{files.matrix} in {files.positions}; the matrix and the positions come from different runs."
         )
-    adata = place(counts, positions, PIXELS, folder, what="spots")
-    if not keep_background:
+    adata = place(counts, positions, PIXELS, folder, what="cells" if of_cells else "spots")
+    if not keep_background and not of_cells:
         adata = without_background(adata, folder)
     library = counts.about.pop("library_ids", "") or files.sample or section_name(folder)
     adata.uns[_keys.SPATIAL] = {library: _spatial(files, counts.about)}
     return adata
+
+
+def read_centroids(path: Path) -> pd.DataFrame:
+    """Centroids of segmented cells in pixels at full resolution, and their `area` in such pixels, indexed by barcode.
+
+    Raises
+    ------
+    ValueError
+        No GeoJSON of cells.
+    """
+    import shapely
+    from shapely.geometry import shape
+
+    try:
+        features = json.loads(plain_bytes(path))["features"]
+        names = [as_text(feature["properties"]["cell_id"]) for feature in features]
+        outlines = np.array([shape(feature["geometry"]) for feature in features], dtype=object)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"Expected outlines of cells as GeoJSON with a cell_id, found other content in {path} ({error!r}); copy it "
+            "again."
+        ) from error
+    # the matrix calls the cell 12 cellid_000000012-1
+    index = pd.Index([f"cellid_{int(name):09d}-1" if name.isdigit() else name for name in names], dtype=object)
+    centre = shapely.get_coordinates(shapely.centroid(outlines))
+    return pd.DataFrame(dict(zip(PIXELS, centre.T, strict=True)), index=index).assign(area=shapely.area(outlines))
 
 
 def read_positions(path: Path) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from scipy import sparse
 from scipy.io import mmread
 
 from stcsm._files import GZIP_MAGIC, text_lines
+from stcsm._text import as_text
 from stcsm.io._section import Counts
 from stcsm.io._table import split_cells
 
@@ -28,8 +30,8 @@ def read_tenx(path: Path) -> Counts:
     ----------
     path
         `.h5`, of Cell Ranger 2 (one group a genome) or later (`matrix`), plain or gzipped; `matrix.mtx`, beside it
-        `barcodes.tsv` and `features.tsv` (or `genes.tsv`), each plain or gzipped, under the same beginning of the
-        name; or a folder that holds these.
+        `barcodes.tsv` and `features.tsv` (or `genes.tsv`), each plain or gzipped, after a sample's name or none; or a
+        folder that holds these.
 
     Returns
     -------
@@ -42,7 +44,7 @@ def read_tenx(path: Path) -> Counts:
     FileNotFoundError
         A folder that lacks one of the three files.
     ValueError
-        A damaged file, or one whose names and counts do not fit.
+        A folder of several matrices, a damaged file, or one whose names and counts do not fit.
     """
     if path.is_dir():
         return _read_mtx(_mtx_in(path))
@@ -130,13 +132,24 @@ def _read_group(group: h5py.Group, name: str, path: Path) -> Counts:
 def _mtx_in(folder: Path) -> Path:
     # Cell Ranger 2 puts the files in a folder named by the genome
     for place in [folder, *sorted(p for p in folder.iterdir() if p.is_dir())]:
-        for path in sorted(place.iterdir()):
-            if path.name in ("matrix.mtx", "matrix.mtx.gz"):
-                return path
+        found = [path for path in sorted(place.iterdir()) if path.is_file() and _ends(path, "matrix.mtx")]
+        if len({path.name.removesuffix(".gz") for path in found}) > 1:
+            raise ValueError(
+                f"Expected one matrix, found {', '.join(path.name for path in found)} in {place}; put each sample's "
+                "three files in a folder of their own."
+            )
+        if found:
+            return found[0]
     raise FileNotFoundError(
         f"Expected matrix.mtx (or .gz), found {', '.join(sorted(p.name for p in folder.iterdir())) or 'nothing'} "
-        f"in {folder}; copy the whole folder."
+        f"in {folder}; copy it there."
     )
+
+
+def _ends(path: Path, name: str) -> bool:
+    """Whether a file is called `name`, gzipped or not, after a sample's name or none."""
+    stem = path.name.removesuffix(".gz")
+    return re.fullmatch(rf"(?:[^.].*[_.-])?{re.escape(name)}", stem) is not None
 
 
 def _read_mtx(path: Path) -> Counts:
@@ -158,11 +171,14 @@ def _read_mtx(path: Path) -> Counts:
 
 
 def _beside(path: Path, beginning: str, names: tuple[str, ...]) -> Path:
+    """The file of one of these names under the matrix's beginning of the name, else the only one of such a name."""
+    held = sorted(file for file in path.parent.iterdir() if file.is_file())
     for name in names:
-        for candidate in (path.parent / f"{beginning}{name}", path.parent / f"{beginning}{name}.gz"):
-            if candidate.is_file():
-                return candidate
-    there = ", ".join(sorted(p.name for p in path.parent.iterdir())[:12])
+        alike = [file for file in held if file.name.removesuffix(".gz") == f"{beginning}{name}"]
+        others = [file for file in held if _ends(file, name)]
+        if alike or len(others) == 1:
+            return (alike or others)[0]
+    there = ", ".join(file.name for file in held[:12])
     raise FileNotFoundError(
         f"Expected {' or '.join(beginning + name for name in names)} (or .gz) beside {path}, found {there}; "
         "copy the three files of the matrix together."
@@ -183,11 +199,6 @@ def _checked(
         )
     values.sum_duplicates()
     return Counts(values, barcodes, symbols, pd.DataFrame(columns))
-
-
-def as_text(value: object) -> str:
-    """Text of a name, which some files hold as bytes or as a number."""
-    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _texts(dataset: h5py.Dataset) -> list[str]:

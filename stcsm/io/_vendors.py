@@ -26,10 +26,11 @@ from scipy import sparse
 
 from stcsm import _keys
 from stcsm._files import GZIP_MAGIC, text_lines
+from stcsm._text import as_text
 from stcsm.io._gef import read_gef
 from stcsm.io._section import Counts, place, section_name, unique_names
 from stcsm.io._table import SEPARATORS, split_cells
-from stcsm.io._tenx import as_text, read_parquet, read_tenx
+from stcsm.io._tenx import read_parquet, read_tenx
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
-from shapely.geometry import MultiPolygon, Polygon, box, mapping
-from spatialdata.models import ShapesModel
+from shapely import affinity
+from shapely.geometry import MultiPolygon, Point, Polygon, box, mapping
+from spatialdata import SpatialData
+from spatialdata.models import Labels2DModel, PointsModel, ShapesModel
 from spatialdata.transformations import Scale, Sequence, Translation
 
 from stcsm.io import add_regions
@@ -27,7 +29,7 @@ def tissue() -> AnnData:
     return AnnData(np.ones((50, 2), np.float32), obsm={"spatial": XY.copy()})
 
 
-def inside(adata: AnnData, name: str, key: str = "region") -> set[tuple[float, float]]:
+def inside(adata: AnnData, name: str, key: str = "annotation") -> set[tuple[float, float]]:
     chosen = (adata.obs[key] == name).to_numpy()
     return {tuple(p) for p in adata.obsm["spatial"][chosen]}
 
@@ -65,11 +67,11 @@ def test_qupath_export(tissue, tmp_path, form):
     if form == "frame":
         shapes = gpd.read_file(shapes)
     add_regions(tissue, shapes)
-    assert tissue.obs["region"].dtype == "category"
-    assert list(tissue.obs["region"].cat.categories) == ["edge", "Tumor"]
+    assert tissue.obs["annotation"].dtype == "category"
+    assert list(tissue.obs["annotation"].cat.categories) == ["edge", "Tumor"]
     assert inside(tissue, "Tumor") == grid(0, 0, 2, 4)
     assert inside(tissue, "edge") == grid(7, 0, 9, 1)
-    assert tissue.obs["region"].isna().sum() == 50 - 15 - 6
+    assert tissue.obs["annotation"].isna().sum() == 50 - 15 - 6
 
 
 @pytest.mark.parametrize(
@@ -93,14 +95,14 @@ def test_names_in_every_shape_that_exports_give_them(tissue, tmp_path, propertie
 def test_names_may_be_chosen_or_given(tissue, tmp_path):
     path = write(tmp_path / "a.geojson", [feature(LEFT, "core 1", TUMOR), feature(RIGHT, "core 10", TUMOR)])
     add_regions(tissue, path, names="name")
-    assert list(tissue.obs["region"].cat.categories) == ["core 1", "core 10"]
+    assert list(tissue.obs["annotation"].cat.categories) == ["core 1", "core 10"]
     add_regions(tissue, path, "other", names=["A", "B"])
     assert inside(tissue, "B", "other") == grid(7, 0, 9, 1)
     with pytest.raises(ValueError, match=r"found objectType, name, classification in .*check names="):
         add_regions(tissue, path, "x", names="class")
     with pytest.raises(ValueError, match=r"a name for each of the 2 shapes of .*, found 1"):
         add_regions(tissue, path, "x", names=["A"])
-    assert list(tissue.obs) == ["region", "other"]
+    assert list(tissue.obs) == ["annotation", "other"]
 
 
 @pytest.mark.parametrize("swap", [False, True])
@@ -159,7 +161,7 @@ def test_shapes_without_name_or_area_are_left_out_and_counted(tissue, tmp_path, 
     nothing = {"type": "Feature", "geometry": None, "properties": {"name": "n"}}
     features = [feature(LEFT, classification=TUMOR), feature(RIGHT), line, nothing, feature(box(90, 90, 91, 91), "far")]
     add_regions(tissue, write(tmp_path / "a.geojson", features))
-    assert set(tissue.obs["region"].dropna()) == {"Tumor"}
+    assert set(tissue.obs["annotation"].dropna()) == {"Tumor"}
     assert "2 of 4 shapes of" in caplog.text
     assert "1 have no name, 1 no area" in caplog.text
     assert "no spot lies in the regions far of" in caplog.text
@@ -267,15 +269,15 @@ def test_shapes_of_spatialdata_in_a_coordinate_system(tissue):
 
 
 def test_columns_of_the_user_stay(tissue):
-    tissue.obs["region"] = "mine"
+    tissue.obs["annotation"] = "mine"
     shapes = gpd.GeoDataFrame({"name": ["a"]}, geometry=[LEFT])
-    with pytest.raises(ValueError, match=r"found 'region' in adata.obs; choose another key= or say overwrite=True"):
+    with pytest.raises(ValueError, match=r"found 'annotation' in adata.obs; choose another key= or say overwrite=True"):
         add_regions(tissue, shapes)
     add_regions(tissue, shapes, overwrite=True)
     assert inside(tissue, "a") == grid(0, 0, 2, 4)
     tissue.uns["spatialdata_attrs"] = {"region": "bins", "region_key": "region", "instance_key": "bin_id"}
     with pytest.raises(ValueError, match=r"what the rows of this SpatialData table annotate; .*'annotation'"):
-        add_regions(tissue, shapes, overwrite=True)
+        add_regions(tissue, shapes, "region", overwrite=True)
 
 
 def test_sections_have_regions_of_their_own(tissue):
@@ -298,8 +300,8 @@ def test_spots_without_coordinates_are_missing(tissue):
     tissue.obsm["spatial"] = np.c_[XY, np.zeros(50)]
     tissue.obsm["spatial"][0] = np.nan
     add_regions(tissue, gpd.GeoDataFrame({"name": ["a"]}, geometry=[LEFT]))
-    assert tissue.obs["region"].isna()[0]
-    assert (tissue.obs["region"] == "a").sum() == 14
+    assert tissue.obs["annotation"].isna()[0]
+    assert (tissue.obs["annotation"] == "a").sum() == 14
 
 
 def test_one_section_that_has_a_name_is_one_section(tissue):
@@ -307,3 +309,170 @@ def test_one_section_that_has_a_name_is_one_section(tissue):
     tissue.uns["stcsm"] = {"setup": {"batch_key": "sample"}}
     add_regions(tissue, gpd.GeoDataFrame({"name": ["left"]}, geometry=[LEFT]))
     assert inside(tissue, "left") == grid(0, 0, 2, 4)
+
+
+POLYGONS = {
+    "polygon": (mapping(LEFT), {"1": LEFT}),
+    "multipolygon": (mapping(MultiPolygon([LEFT, RIGHT])), {"1": LEFT.union(RIGHT)}),
+    "collection": (
+        {"type": "GeometryCollection", "geometries": [mapping(LEFT), mapping(RIGHT)]},
+        {"1": LEFT, "2": RIGHT},
+    ),
+    "feature of a collection": (
+        {
+            "type": "Feature",
+            "geometry": {"type": "GeometryCollection", "geometries": [mapping(LEFT), mapping(RIGHT)]},
+            "properties": {"name": "both"},
+        },
+        {"both": LEFT.union(RIGHT)},
+    ),
+    "list of geometries": ([mapping(LEFT), mapping(RIGHT)], {"1": LEFT, "2": RIGHT}),
+    "numbers beside null": (
+        [feature(LEFT, name=1.0), feature(RIGHT, name=None, kind="annotation"), feature(box(3.5, 3.5, 4.5, 4.5), 12.0)],
+        {"1": LEFT, "12": box(3.5, 3.5, 4.5, 4.5)},
+    ),
+    "old classification": (
+        [feature(LEFT, classification={"name": "Tumor", "colorRGB": -3670016}), feature(RIGHT, name="edge")],
+        {"Tumor": LEFT, "edge": RIGHT},
+    ),
+    "classes as a list": ([feature(LEFT, classification=["Tumor", "Ki67"])], {"Tumor: Ki67": LEFT}),
+    "flattened": (
+        [{"type": "Feature", "geometry": mapping(LEFT), "properties": {"classification.name": "Tumor"}}],
+        {"Tumor": LEFT},
+    ),
+}
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+@pytest.mark.parametrize(("content", "expected"), POLYGONS.values(), ids=POLYGONS.keys())
+def test_geojson_of_every_kind(tissue, tmp_path, content, expected, in_memory):
+    add_regions(tissue, content if in_memory else write(tmp_path / "a.geojson", content))
+    assert set(tissue.obs["annotation"].cat.categories) == set(expected)
+    for name, shape in expected.items():
+        assert inside(tissue, name) == {p for p in map(tuple, XY) if shape.intersects(Point(p))}
+
+
+GEO = gpd.GeoDataFrame({"name": ["Tumor", "edge"]}, geometry=[LEFT, RIGHT])
+FRAMES = {
+    "geometry first": GEO[["geometry", "name"]],
+    "geometry of another name": GEO.rename_geometry("outline"),
+    "two geometries": GEO.assign(middle=GEO.centroid)[["middle", "geometry", "name"]],
+    "names in the index": GEO.set_index("name"),
+    "index without a name": GEO.set_index("name").rename_axis(None),
+    "index of any order": GEO.set_index(pd.Index([7, 3])),
+    "series": GEO.set_index("name").geometry,
+    "categories": GEO.astype({"name": "category"}),
+    "names of QuPath, flattened": GEO.rename(columns={"name": "classification_name"}),
+    "a column radius": GEO.assign(radius=["", None]),
+    "numbers beside names": GEO.assign(classification=[np.nan, None]),
+}
+
+
+@pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES.keys())
+def test_geodataframes_in_any_arrangement(tissue, frame):
+    add_regions(tissue, frame)
+    assert list(tissue.obs["annotation"].cat.categories) == ["edge", "Tumor"]
+    assert inside(tissue, "Tumor") == grid(0, 0, 2, 4)
+    assert inside(tissue, "edge") == grid(7, 0, 9, 1)
+
+
+def test_a_frame_whose_geometry_is_not_set(tissue):
+    with pytest.raises(ValueError, match=r"found the columns outline; .*set_geometry"):
+        add_regions(tissue, gpd.GeoDataFrame({"outline": [LEFT]}))
+
+
+def test_identifiers_beside_missing_ones_keep_their_text(tissue):
+    frame = gpd.GeoDataFrame({"id": [1.0, np.nan, 12.0]}, geometry=[LEFT, RIGHT, box(3.5, 3.5, 4.5, 4.5)])
+    add_regions(tissue, frame, names="id")
+    assert list(tissue.obs["annotation"].cat.categories) == ["1", "12"]
+
+
+def test_polygons_of_shapely(tissue):
+    add_regions(tissue, [LEFT, RIGHT], names=["Tumor", "edge"])
+    assert inside(tissue, "Tumor") == grid(0, 0, 2, 4)
+    assert inside(tissue, "edge") == grid(7, 0, 9, 1)
+    add_regions(tissue, LEFT, "one")
+    assert inside(tissue, "1", "one") == grid(0, 0, 2, 4)
+    with pytest.raises(ValueError, match="one kind, found ndarray beside"):
+        add_regions(tissue, [LEFT, np.zeros((4, 2))], "x")
+
+
+def test_what_has_no_outline_is_refused_in_words(tissue):
+    points = PointsModel.parse(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    with pytest.raises(TypeError, match="found points; points have no area"):
+        add_regions(tissue, points)
+    with pytest.raises(TypeError, match="found points without a radius"):
+        add_regions(tissue, gpd.GeoDataFrame({"name": ["a"]}, geometry=[Point(1, 1)]))
+    with pytest.raises(TypeError, match=r"found an image or labels; .*spatialdata.to_polygons"):
+        add_regions(tissue, Labels2DModel.parse(np.ones((4, 4), int)))
+    whole = SpatialData(shapes={"drawn": ShapesModel.parse(GEO)}, points={"p": points})
+    with pytest.raises(TypeError, match=r"found SpatialData; give one of its shapes \(sdata\['drawn'\]\)"):
+        add_regions(tissue, whole)
+    assert not len(tissue.obs.columns)
+
+
+def test_spots_on_borders_and_in_holes(tissue):
+    """A spot on an edge is in the region; of two that touch there, in the smaller; in a hole, in what lies around."""
+    ring = Polygon(box(0, 0, 4, 4).exterior, [box(1, 1, 3, 3).exterior])
+    frame = gpd.GeoDataFrame({"name": ["tissue", "ring", "beside"]}, geometry=[box(0, 0, 9, 4), ring, box(4, 0, 5, 4)])
+    add_regions(tissue, frame)
+    assert inside(tissue, "beside") == grid(4, 0, 5, 4)
+    assert inside(tissue, "ring") == grid(0, 0, 3, 4) - {(2, 2)}
+    assert inside(tissue, "tissue") == grid(6, 0, 9, 4) | {(2, 2)}
+
+
+@pytest.fixture
+def library(tissue) -> AnnData:
+    """Spots over an image of 2000 x 1000 pixels, kept at 200 x 100 and at 50 x 25."""
+    tissue.obsm["spatial"] = 200 * XY + 50
+    tissue.uns["spatial"] = {
+        "s": {
+            "images": {"hires": np.zeros((100, 200, 3), np.uint8), "lowres": np.zeros((25, 50, 3), np.uint8)},
+            "scalefactors": {"tissue_hires_scalef": 0.1, "tissue_lowres_scalef": 0.025, "spot_diameter_fullres": 50.0},
+        }
+    }
+    return tissue
+
+
+def drawn(scale: float, *shapes) -> gpd.GeoDataFrame:
+    """Shapes of `XY`'s coordinates on the library's image, reduced."""
+    at = [
+        affinity.affine_transform(shape, [200 * scale, 0, 0, 200 * scale, 50 * scale, 50 * scale]) for shape in shapes
+    ]
+    return gpd.GeoDataFrame({"name": [f"r{i}" for i in range(len(at))]}, geometry=at)
+
+
+WHOLE = (box(-0.2, -0.2, 5.5, 4.4), box(5.6, -0.2, 9.4, 4.4))
+
+
+@pytest.mark.parametrize(("made", "said"), [(0.1, 1.0), (0.025, 0.1), (1.0, 0.1), (1.0, 0.025), (0.1, 0.025)])
+def test_a_scale_that_is_not_that_of_the_image_is_told(library, made, said):
+    """Regions over all of the tissue, drawn on one image, with the scale of another: a few spots lie inside."""
+    with pytest.warns(
+        UserWarning, match=rf"size of another image than scale={said:g} says: .* 50 with scale={made:g} \("
+    ):
+        add_regions(library, drawn(made, *WHOLE), scale=said)
+    assert library.obs["annotation"].notna().any()
+
+
+def test_a_scale_under_which_no_spot_lies_inside(library):
+    with pytest.raises(
+        ValueError, match=r"found none .*; there would be .*50 with scale=0.025 \(tissue_lowres_scalef\)"
+    ):
+        add_regions(library, drawn(0.025, *WHOLE))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale", [1.0, 0.1, 0.025])
+def test_the_right_scale_is_not_doubted(library, scale):
+    add_regions(library, drawn(scale, *WHOLE), scale=scale)
+    assert library.obs["annotation"].notna().all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_scale_is_not_doubted_without_reason(library):
+    """A region in a corner is one of full resolution where it is larger than the whole reduced image."""
+    add_regions(library, drawn(1.0, box(-0.2, -0.2, 1.4, 1.4)))
+    assert inside(library, "r0") == {(50, 50), (250, 50), (50, 250), (250, 250)}
+    del library.uns["spatial"]  # nothing is known of images
+    add_regions(library, drawn(0.1, *WHOLE), "small")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import re
@@ -13,6 +14,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from shapely.geometry import box, mapping
 
 from stcsm.io import read
 
@@ -72,6 +74,94 @@ def test_files_that_macos_puts_beside_others_are_ignored(tmp_path):
         if path.is_file():
             path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
     check(read(folder), images=Layout().images)
+
+
+@pytest.mark.parametrize("sample", ["GSM1_", "GSM1_slide-A.", "GSM1-A-", "filtered_"])
+@pytest.mark.parametrize("layout", ["mtx", "mtx.gz", "v2"])
+@pytest.mark.parametrize("outside", [False, True])
+def test_a_samples_name_before_the_files_within_the_matrix_folder(tmp_path, sample, layout, outside):
+    """As GEO keeps them: the folder's own name, and those of the other files, with or without it."""
+    folder = write_spaceranger(tmp_path / "brain" / "outs", matrix=layout, prefix=sample if outside else "")
+    for path in (folder / f"{sample if outside else ''}filtered_feature_bc_matrix").iterdir():
+        path.rename(path.with_name(f"{sample}{path.name}"))
+    check(read(folder))
+
+
+def test_matrices_of_several_samples_in_one_matrix_folder(tmp_path):
+    folder = write_spaceranger(tmp_path / "outs", matrix="mtx")
+    for path in list((folder / "filtered_feature_bc_matrix").iterdir()):
+        for sample in ("A_", "B_"):
+            shutil.copy(path, path.with_name(f"{sample}{path.name}"))
+        path.unlink()
+    with pytest.raises(ValueError, match=r"Expected one matrix, found A_matrix.mtx, B_matrix.mtx"):
+        read(folder)
+
+
+def test_archives_are_to_be_unpacked(tmp_path):
+    folder = write_spaceranger(tmp_path / "outs", flat=True)
+    (folder / "tissue_positions.csv").unlink()
+    (folder / "GSM1_spatial.tar.gz").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match=r"unpack GSM1_spatial.tar.gz first"):
+        read(folder)
+
+
+def segmented(outs, *, matrix="h5", gzipped=False):
+    """Cells of Space Ranger 4: squares of side 10 around the positions, named by number in the outlines."""
+    folder = write_spaceranger(outs / "segmented_outputs", matrix=matrix)
+    cells = [f"cellid_{i + 1:09d}-1" for i in range(3)]
+    for path in list(folder.glob("filtered_feature_bc_matrix*")):
+        there = path.rename(path.with_name(path.name.replace("_bc_", "_cell_")))
+        if path.suffix == ".h5":
+            with h5py.File(there, "r+") as file:
+                del file["matrix/barcodes"]
+                file["matrix/barcodes"] = np.array(cells[::-1], "S")
+        else:
+            (there / "barcodes.tsv").write_text("\n".join(cells[::-1]))
+    (folder / "spatial" / "tissue_positions.csv").unlink()
+    x, y = POSITIONS["pxl_col_in_fullres"], POSITIONS["pxl_row_in_fullres"]
+    features = [
+        {
+            "type": "Feature",
+            "properties": {"cell_id": i + 1},
+            "geometry": mapping(box(x[i] - 5, y[i] - 5, x[i] + 5, y[i] + 5)),
+        }
+        for i in range(4)
+    ]  # one more than has counts
+    text = json.dumps({"type": "FeatureCollection", "features": features}).encode()
+    name = "cell_segmentations.geojson" + (".gz" if gzipped else "")
+    (folder / name).write_bytes(gzip.compress(text) if gzipped else text)
+    (folder / "graphclust_annotated_cell_segmentations.geojson").write_bytes(text)
+    (folder / "nucleus_segmentations.geojson").write_bytes(text)
+    return folder
+
+
+@pytest.mark.parametrize(("matrix", "gzipped"), [("h5", False), ("mtx", True)])
+def test_cells_that_space_ranger_4_segments(hd, tmp_path, caplog, matrix, gzipped):
+    folder = segmented(hd, matrix=matrix, gzipped=gzipped)
+    shutil.rmtree(hd / "binned_outputs" / "square_002um")
+    with caplog.at_level(logging.INFO, "stcsm"):
+        assert read(hd).X.sum() == (COUNTS[:3] + 1).sum()  # bins of 8 micrometres
+    assert "segmented_outputs holds cells, give it to read these" in caplog.text
+    apart = tmp_path / "alone" / "outs"
+    apart.mkdir(parents=True)
+    shutil.copytree(folder, apart / "segmented_outputs")
+    for path in (folder, apart, apart.parent):
+        adata = read(path)
+        at = [int(name[7:16]) - 1 for name in adata.obs_names]
+        assert sorted(at) == [0, 1, 2]
+        np.testing.assert_array_equal(adata.X.toarray(), COUNTS[at])
+        np.testing.assert_array_equal(
+            adata.obsm["spatial"], POSITIONS.iloc[at][["pxl_col_in_fullres", "pxl_row_in_fullres"]]
+        )
+        assert list(adata.obs["area"]) == [100] * 3
+        (entry,) = adata.uns["spatial"].values()
+        assert set(entry["images"]) == {"hires", "lowres"}
+    assert list(read(folder).uns["spatial"]) == ["hd"]
+    with pytest.raises(ValueError, match="bin_size=8, found none"):
+        read(apart, bin_size=8)
+    (folder / "cell_segmentations.geojson").write_text("{}")
+    with pytest.raises(ValueError, match=r"outlines of cells as GeoJSON .*cell_segmentations.geojson"):
+        read(folder)
 
 
 @pytest.mark.parametrize("matrix", ["h5", "mtx", "flat"])
