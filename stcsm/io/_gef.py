@@ -68,16 +68,41 @@ def _squares(group: h5py.Group, size: int, path: Path) -> ad.AnnData:
             f"Expected {per_gene.sum()} values, as many as the genes say, found {len(dnbs)} in {path}; copy it again."
         )
     bins = np.column_stack([dnbs["x"] // size, dnbs["y"] // size]).astype(np.int64)
-    unique, of_bin = np.unique(bins, axis=0, return_inverse=True)
     of_gene = np.repeat(np.arange(len(genes)), per_gene)
-    counts = sparse.csr_matrix(
-        (dnbs["count"].astype(np.float32), (of_bin.ravel(), of_gene)), shape=(len(unique), len(genes))
-    )
+    return square_bins(bins, of_gene, dnbs["count"], *_genes(genes), size, path)
+
+
+def square_bins(
+    bins: np.ndarray,
+    of_gene: np.ndarray,
+    counts: np.ndarray,
+    genes: list[str],
+    var: pd.DataFrame,
+    size: int,
+    path: Path,
+) -> ad.AnnData:
+    """Counts added up in square bins.
+
+    Parameters
+    ----------
+    bins
+        Column and row of the bin of each count, integers (n, 2).
+    of_gene, counts
+        Its gene, as a number, and the count, (n,).
+    genes, var
+        Names of the genes, and what else the file says of them.
+    size
+        Side of the bins in DNBs.
+    path
+        Where the counts come from, for messages.
+    """
+    unique, of_bin = np.unique(bins, axis=0, return_inverse=True)
+    values = sparse.csr_matrix((counts.astype(np.float32), (of_bin.ravel(), of_gene)), shape=(len(unique), len(genes)))
     corner, centre = unique * size, (unique + 0.5) * size
     names = [f"{x}_{y}" for x, y in corner]
     table = pd.DataFrame({"x": centre[:, 0], "y": centre[:, 1]}, index=names)
     table[[_keys.ARRAY_COL, _keys.ARRAY_ROW]] = unique
-    return place(Counts(counts, names, *_genes(genes)), table, ("x", "y"), path, what="bins")
+    return place(Counts(values, names, genes, var), table, ("x", "y"), path, what="bins")
 
 
 def _cells(group: h5py.Group, path: Path) -> ad.AnnData:

@@ -11,6 +11,7 @@ import anndata as ad
 from stcsm import _keys
 from stcsm._files import existing_file
 from stcsm.io._gef import read_gef
+from stcsm.io._gem import is_gem, read_gem
 from stcsm.io._section import join_sections, section_name
 from stcsm.io._spaceranger import looks_like_spaceranger, read_spaceranger
 from stcsm.io._spatialdata import is_zarr, read_store
@@ -21,8 +22,8 @@ logger = logging.getLogger(__name__)
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 KNOWN = (
-    ".h5ad, a SpatialData store (.zarr), an ST text table (.tsv, .txt, .csv, plain or .gz), .gef, or a folder of ST "
-    "text tables, Space Ranger, " + ", ".join(vendor.name for vendor in VENDORS[:-1]) + f" or {VENDORS[-1].name}"
+    ".h5ad, a SpatialData store (.zarr), an ST text table (.tsv, .txt, .csv, plain or .gz), .gef, .gem, or a folder of "
+    "ST text tables, Space Ranger, " + ", ".join(vendor.name for vendor in VENDORS[:-1]) + f" or {VENDORS[-1].name}"
 )
 
 
@@ -42,15 +43,15 @@ def read(
     path
         `.h5ad`; a SpatialData store, or an AnnData kept as zarr; ST text (`.tsv`, `.txt`, `.csv`, plain or gzipped; see
         `read_st`); a Space Ranger `outs` folder of any version, of Visium HD too, or the folder that holds it; a folder
-        of Xenium, CosMx, MERSCOPE, STARmap PLUS, seqFISH, Stereo-seq (also a `.gef`) or Curio; a folder of ST text, in
-        which every table of counts is a section, with the transformation and image of the same name. A list of these is
-        read as one AnnData of several sections.
+        of Xenium, CosMx, MERSCOPE, STARmap PLUS, seqFISH, Stereo-seq (also a `.gef` or `.gem`) or Curio; a folder of ST
+        text, in which every table of counts is a section, with the transformation and image of the same name. A list of
+        these is read as one AnnData of several sections.
     layer
         Entry of ``adata.layers`` that must exist (the counts of a `.h5ad` are often in a layer), or ``"raw"`` for
         ``adata.raw``.
     bin_size
-        Side of the bins of Visium HD in micrometres (by default 8 if there, else the largest), or of a `.gef` in DNBs
-        (by default 50).
+        Side of the bins of Visium HD in micrometres (by default 8 if there, else the largest), or of a `.gef` or `.gem`
+        in DNBs (by default its cells, else 50).
     keep_background
         Keep the spots of Space Ranger that lie beside the tissue (``in_tissue`` 0).
     table
@@ -113,8 +114,9 @@ def _read_one(
     if path.is_dir():
         return _read_folder(path, bin_size, keep_background)
     path = existing_file(path, f"counts ({KNOWN})")
-    if path.suffix.lower() == ".gef":
-        return [(section_name(path), read_gef(path, bin_size=bin_size))], False
+    for reader, fits in ((read_gef, path.suffix.lower() == ".gef"), (read_gem, is_gem(path))):
+        if fits:
+            return [(section_name(path), reader(path, bin_size=bin_size))], False
     _refuse_bin_size(bin_size, path)
     return [(section_name(path), _read_file(path))], is_text(path)
 

@@ -6,18 +6,16 @@ copies of a bundle lack, so every platform has a reader of the tables alone. Bot
 
 from __future__ import annotations
 
-import gzip
 import importlib
 import importlib.util
 import logging
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -25,11 +23,12 @@ import pandas as pd
 from scipy import sparse
 
 from stcsm import _keys
-from stcsm._files import GZIP_MAGIC, text_lines
+from stcsm._files import text_lines
 from stcsm._text import as_text
 from stcsm.io._gef import read_gef
+from stcsm.io._gem import read_gem
 from stcsm.io._section import Counts, place, section_name, unique_names
-from stcsm.io._table import SEPARATORS, split_cells
+from stcsm.io._table import SEPARATORS, opened, split_cells
 from stcsm.io._tenx import read_parquet, read_tenx
 
 logger = logging.getLogger(__name__)
@@ -235,15 +234,17 @@ def _curio(folder: Path) -> ad.AnnData:
 
 
 def _stereoseq(folder: Path, *, bin_size: int | None) -> ad.AnnData:
-    held = sorted(folder.rglob("*.gef"))
-    for wanted in ("*.cellbin.gef", "*.tissue*.gef", "*.gef") if bin_size is None else ("*.tissue*.gef", "*.gef"):
+    held = sorted(path for pattern in ("*.gef", "*.gem", "*.gem.gz") for path in folder.rglob(pattern))
+    kinds = ("*.cellbin.gef", "*.tissue*.gef", "*.gef", "*.cellbin.gem*", "*.tissue*.gem*", "*.gem*")
+    for wanted in kinds:
         for path in held:
-            squares = not path.name.endswith(".cellbin.gef")
-            if fnmatch(path.name, wanted) and not path.name.endswith(".raw.gef") and (squares or bin_size is None):
+            cells, raw = ".cellbin." in path.name, ".raw." in path.name
+            if fnmatch(path.name, wanted) and not raw and not (cells and bin_size is not None):
                 logger.info("Stereo-seq: %s is read.", path)
-                return read_gef(path, bin_size=bin_size)
+                return (read_gem if ".gem" in path.name else read_gef)(path, bin_size=bin_size)
     raise FileNotFoundError(
-        f"Expected a .tissue.gef or .cellbin.gef, found {', '.join(path.name for path in held) or 'none'} in {folder}."
+        f"Expected a .tissue.gef, .cellbin.gef or .gem, found {', '.join(path.name for path in held) or 'none'} in "
+        f"{folder}."
     )
 
 
@@ -283,7 +284,12 @@ VENDORS = (
     # spatialdata-io 0.7 keeps the numbers of seqFISH cells in 16 bits, takes the table of Stereo-seq's clustering
     # (which need not hold counts), and its reader of Curio does not run with spatialdata 0.7
     Vendor("seqFISH", (("*CellxGene.csv*",), ("*CellCoordinates.csv*",)), _seqfish),
-    Vendor("Stereo-seq", (("*.gef", "041.cellcut", "04.tissuecut", "feature_expression"),), _stereoseq, binned=True),
+    Vendor(
+        "Stereo-seq",
+        (("*.gef", "*.gem", "*.gem.gz", "041.cellcut", "04.tissuecut", "feature_expression"),),
+        _stereoseq,
+        binned=True,
+    ),
     Vendor("Curio", (("*anndata.h5ad",), ("*cluster_assignment.txt",)), _curio),
 )
 """Every platform whose folders are known."""
@@ -305,14 +311,6 @@ def _need(table: pd.DataFrame, columns: Sequence[str], path: Path) -> None:
             f"Expected the columns {', '.join(columns)}, found no {', '.join(missing)} among "
             f"{', '.join(map(str, table.columns))} in {path}."
         )
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    with path.open("rb") as file:
-        zipped = file.read(2) == GZIP_MAGIC
-        file.seek(0)
-        yield gzip.GzipFile(fileobj=file) if zipped else file  # type: ignore[misc]
 
 
 def _header(path: Path) -> tuple[list[str], str]:
@@ -342,7 +340,7 @@ def _read_obs(path: Path, text: Sequence[str]) -> pd.DataFrame:
     names = unique_names(header)
     text = [*text, *names[:1]]
     try:
-        with _opened(path) as file:
+        with opened(path) as file:
             table = pd.read_csv(
                 file,
                 sep=separator,
@@ -375,7 +373,7 @@ def _read_counts(path: Path, keys: Sequence[str] = ()) -> Counts:
     rows: list[str] = []
     blocks = []
     try:
-        with _opened(path) as file:
+        with opened(path) as file:
             chunks = pd.read_csv(
                 file, sep=separator, header=None, skiprows=1, names=names, dtype=kinds,
                 chunksize=max(1, CELLS_AT_ONCE // len(names)),

@@ -243,6 +243,74 @@ def test_stereoseq_cells(tmp_path):
         read(tmp_path / "s", bin_size=50)
 
 
+def gem(path, *, cells=True, symbols=True, count="MIDCount", comment="#FileFormat=GEMv0.1\n#OffsetX=0\n", end=""):
+    """The counts of `gef_squares`, in another order, a DNB twice; cells 7 and 9, and DNBs in no cell."""
+    rows = [
+        ("ENS2", "Doc2g", 60, 0, 2, 1, 9),
+        ("ENS1", "Penk", 0, 0, 1, 1, 7),
+        ("ENS1", "Penk", 49, 49, 1, 0, 7),
+        ("ENS1", "Penk", 49, 49, 1, 0, 7),
+        ("ENS1", "Penk", 120, 10, 4, 0, 0),
+    ]
+    table = pd.DataFrame(rows, columns=["geneID", "geneName", "x", "y", count, "ExonCount", "CellID"])
+    if not symbols:
+        table = table.assign(geneID=table["geneName"]).drop(columns="geneName")
+    if not cells:
+        table = table.drop(columns=["ExonCount", "CellID"])
+    text = (comment + table.to_csv(sep="\t", index=False) + end).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
+    return path
+
+
+@pytest.mark.parametrize("lines", [10**7, 2])
+@pytest.mark.parametrize("name", ["s.tissue.gem.gz", "s.gem", "E16.5_GEM_bin1.tsv.gz"])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {},
+        {"cells": False},
+        {"cells": False, "symbols": False},
+        {"count": "UMICount", "cells": False, "comment": ""},
+        {"count": "MIDCounts"},
+    ],
+)
+def test_stereoseq_text(tmp_path, monkeypatch, lines, name, layout):
+    monkeypatch.setattr("stcsm.io._gem.LINES_AT_ONCE", lines)
+    path = gem(tmp_path / "s" / name, **layout)
+    for source in (path, *([tmp_path / "s"] if ".gem" in name else [])):
+        adata = read(source, bin_size=50)
+        assert list(adata.obs_names) == ["0_0", "50_0", "100_0"]
+        np.testing.assert_array_equal(adata[:, ["Penk", "Doc2g"]].X.toarray(), [[3, 0], [0, 2], [4, 0]])
+        np.testing.assert_array_equal(adata.obsm["spatial"], [[25, 25], [75, 25], [125, 25]])
+        assert read(source, bin_size=200).X.sum() == 9
+        if layout.get("cells", True):
+            cells = read(source)
+            assert list(cells.obs_names) == ["7", "9"]
+            np.testing.assert_array_equal(cells[:, ["Penk", "Doc2g"]].X.toarray(), [[3, 0], [0, 2]])
+            np.testing.assert_array_equal(cells.obsm["spatial"], [[24.5, 24.5], [60, 0]])
+        else:
+            assert read(source).shape == (3, 2)
+    if layout.get("symbols", True):
+        assert adata.var.loc["Penk", "gene_ids"] == "ENS1"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("geneID\tx\ty\n", "the columns geneID, x, y, MIDCount, found geneID, x, y in"),
+        ("geneID\tx\ty\tMIDCount\nPenk\t1\t2\tmany\n", "Expected numbers in x, y, MIDCount, found .*'many'"),
+        ("geneID\tx\ty\tMIDCount\nPenk\t1\t2\t3\nPenk\t1\t2\n", "found an empty cell in"),
+        ("geneID\tx\ty\tMIDCount\n", "found none in"),
+        ("geneID\tx\ty\tMIDCount\tCellID\nPenk\t1\t2\t3\t0\n", "Expected counts in cells, found none"),
+    ],
+)
+def test_gem_of_other_content(tmp_path, content, message):
+    (tmp_path / "s.gem").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path / "s.gem")
+
+
 def test_gef_of_other_content(tmp_path):
     (tmp_path / "a.gef").write_text("no")
     with pytest.raises(ValueError, match="whole GEF"):
