@@ -20,6 +20,7 @@ import pandas as pd
 from scipy import sparse
 
 from stcsm import _keys
+from stcsm.io._zarr import Writer
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -150,6 +151,7 @@ def write_table(adata: ad.AnnData, store: str | Path, table: str, *, overwrite: 
         advice = "choose another name" + (" or say overwrite=True" if taken == "tables" and held == table else "")
         raise FileExistsError(f"Expected a new name, found {held!r} among the {taken} of {path}; {advice}.")
     _check_table(adata, f"the table to be written as {table!r}")
+    plain, results = _without_results(adata)
     how = {}
     if root.metadata.zarr_format == 2:  # spatialdata writes format 3 where it is not told
         from spatialdata._io.format import SpatialDataContainerFormatV01  # where its documentation sends the user
@@ -159,7 +161,10 @@ def write_table(adata: ad.AnnData, store: str | Path, table: str, *, overwrite: 
     with tempfile.TemporaryDirectory(prefix=".stcsm-", dir=path, ignore_cleanup_errors=True) as scratch:
         new = Path(scratch) / "new.zarr"
         with _quiet():
-            sd.SpatialData(tables={table: adata}).write(new, **how)
+            sd.SpatialData(tables={table: plain}).write(new, **how)
+            writer = Writer(root.metadata.zarr_format)
+            for place, value in results.items():
+                writer.write(new / "tables" / table / place, value)
         _put(new / "tables" / table, path, table, Path(scratch) / "old")
 
 
@@ -288,6 +293,22 @@ class _Rows:
 def _same(stored: pd.Series, used: pd.Series) -> bool:
     """Whether a column holds the same text wherever the analysis has a row."""
     return bool((used.isna() | (stored.astype(str) == used.astype(str))).all())
+
+
+def _without_results(adata: ad.AnnData) -> tuple[ad.AnnData, dict[str, Any]]:
+    """The same table (no copy of its counts) without what has many small arrays, and that by its place in a store."""
+    layers = {name: adata.layers[name] for name in _keys.layer_names(adata.layers)}
+    plain = ad.AnnData(
+        adata.X, obs=adata.obs, var=adata.var, uns=dict(adata.uns), layers=layers,
+        obsm=dict(adata.obsm), varm=dict(adata.varm), obsp=dict(adata.obsp), varp=dict(adata.varp),
+    )  # fmt: skip
+    if adata.raw is not None:
+        plain.raw = adata.raw.to_adata()
+    results: dict[str, Any] = {}
+    for name, part in (("obsm", plain.obsm), ("varm", plain.varm), ("uns", plain.uns)):
+        for key in [key for key, value in part.items() if isinstance(value, pd.DataFrame) or key == _keys.UNS]:
+            results[f"{name}/{key}"] = part.pop(key)
+    return plain, results
 
 
 def _is_ours(key: str) -> bool:

@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import spatialdata as sd
 from PIL import Image
 
 import stcsm
 
 from .spaceranger import write_spaceranger
-from .test_vendors import curio, gef_cells, gef_squares, seqfish
+from .test_spaceranger import segmented
+from .test_spatialdata import store_of_bulb
+from .test_vendors import curio, gef_cells, gef_squares, gem, seqfish
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE, PLATFORMS = DOCS / "data.md", DOCS / "platforms.md"
@@ -75,6 +78,20 @@ def test_every_example_of_the_platforms_page_runs(tmp_path, monkeypatch, data_di
     curio(tmp_path / "curio")
     gef_squares(tmp_path / "stereoseq" / "04.tissuecut" / "A1.tissue.gef", named=True)
     gef_cells(tmp_path / "stereoseq" / "041.cellcut" / "A1.cellbin.gef")
+    segmented(tmp_path / "visium_hd" / "outs")
+    gem(tmp_path / "A1.tissue.gem.gz")
+    bulb = stcsm.datasets.simulated_bulb(60, 20, n_markers=2, image=False)
+    table = pd.DataFrame(bulb.X.toarray().astype(int), index=bulb.obs_names, columns=bulb.var_names)
+    table.to_csv(tmp_path / "counts.tsv.gz", sep="\t")
+    store_of_bulb(tmp_path / "other.zarr", 60, 20)
+    store = sd.read_zarr(tmp_path / "other.zarr")
+    sd.SpatialData(shapes=dict(store.shapes), tables={"counts": store["counts"]}).write(tmp_path / "section.zarr")
+    halves = store["annotations"]
+    halves.to_file(tmp_path / "slide.geojson", driver="GeoJSON")
+    corners = [np.array(half.exterior.coords)[:4, ::-1] for half in halves.geometry]
+    rows = [(i, "polygon", v, *rc) for i, shape in enumerate(corners) for v, rc in enumerate(shape)]
+    names_of_rows = ["index", "shape-type", "vertex-index", "axis-0", "axis-1"]
+    pd.DataFrame(rows, columns=names_of_rows).to_csv(tmp_path / "Shapes.csv", index=False)
     monkeypatch.chdir(tmp_path)
 
     shapes: dict[str, tuple[int, int]] = {}
@@ -87,6 +104,7 @@ def test_every_example_of_the_platforms_page_runs(tmp_path, monkeypatch, data_di
         "Visium": (3, 3),
         "From GEO and other repositories": (6, 3),
         "Visium HD": (3, 3),
+        "Segmented cells": (3, 3),
         "Several sections": (6, 3),
         "Xenium": (6, 4),
         "CosMx": (9, 8),
@@ -95,5 +113,11 @@ def test_every_example_of_the_platforms_page_runs(tmp_path, monkeypatch, data_di
         "seqFISH": (6, 2),
         "Stereo-seq": (3, 2),
         "Curio": (3, 2),
+        "Spatial Transcriptomics (ST)": (60, 20),
+        "SpatialData": (60, 20),
+        "Regions from QuPath and napari": (60, 20),
     }
     assert {heading: shapes.get(heading) for heading in expected} == expected
+    labels = names["adata"].obs
+    assert labels["annotation"].tolist() == labels["drawn"].tolist()
+    assert set(labels["annotation"]) == {"core", "rim"}

@@ -179,6 +179,8 @@ def curio(folder):
     adata.obsm["spatial"] = XY
     adata.obsm["X_spatial"] = XY
     adata.write_h5ad(folder / "s_anndata.h5ad")
+    for name in ("Metrics.csv", "variable_features_clusters.txt", "variable_features_spatial_moransi.txt"):
+        (folder / f"s_{name}").write_text("Category,x\nBead,1\n")  # beside these, in a whole bundle
     (folder / "s_cluster_assignment.txt").write_text("".join(f"{cell}\t{i}\n" for i, cell in enumerate(BEADS)))
     return folder
 
