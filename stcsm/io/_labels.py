@@ -33,6 +33,7 @@ _FLAGS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "tru
 """Cells, in lower case, of a table with a column of zeros and ones for each label."""
 _NAMES = frozenset({"none", "null"})
 """Texts of missing labels, in lower case, that might be the name of a label."""
+_NUMBERED = re.compile(r"([ACGTN]{8,})(-\d+)?")
 _BARCODE = re.compile(r"[ACGTN]{8,}([-_.]\w+)*")
 
 
@@ -147,12 +148,12 @@ def add_labels(
     adata
         Spots x genes.
     labels
-        File (see `read_labels`); a Series indexed by spot name; or a DataFrame of zeros and ones, indexed by spot name,
-        with a column for each label.
+        File (see `read_labels`); a Series indexed by spot name; or a DataFrame indexed by spot name, or with two
+        columns of coordinates: one column of labels, or zeros and ones with a column for each label.
     key
         Column of ``adata.obs`` to write.
     column
-        Label column of the file, where there are several.
+        Label column of the file or DataFrame, where there are several.
     overwrite
         Replace an existing ``adata.obs[key]``.
 
@@ -177,8 +178,11 @@ def add_labels(
     series = series.set_axis(pd.Index([as_text(name) for name in series.index], dtype=object))
     spots = pd.Index([as_text(name) for name in adata.obs_names], dtype=object)
     how = "name"
-    if not series.index.isin(spots).any():
-        joined = _by_position(adata, series)
+    # numbers that pandas gave the rows of a table are no names where it has coordinates
+    numbered = isinstance(labels, pd.DataFrame) and isinstance(labels.index, pd.RangeIndex)
+    by_place = _by_position(adata, _named_by_place(labels, series)) if numbered else None
+    if by_place is not None or not series.index.isin(spots).any():
+        joined = by_place or _by_barcode(spots, series) or _by_position(adata, _named_by_place(labels, series))
         if joined is None:
             raise ValueError(
                 f"Expected labels of the same spots, found none in common: {len(series)} spots in {source} (such as "
@@ -209,6 +213,10 @@ def _in_memory(labels: pd.Series | pd.DataFrame, column: str | None) -> pd.Serie
     if isinstance(labels, pd.DataFrame):
         if column is None and _is_one_hot(labels):
             return _from_one_hot(labels, [f"spot {name}" for name in labels.index], "the labels given")
+        if column is None:
+            places = {name for pair in COORDINATES for name in pair}
+            left = [name for name in labels if str(name).lower() not in places]
+            column = str(left[0]) if len(left) == 1 else None
         if column not in labels:
             raise ValueError(
                 f"Expected one column of labels, or one of zeros and ones for each label, found the columns "
@@ -273,6 +281,35 @@ def _from_one_hot(table: pd.DataFrame, where: list[str], source: str) -> pd.Seri
         raise ValueError(f"Expected a label, found only zeros in the columns {', '.join(names)} of {source}.")
     labels = np.where(flags.any(axis=1), np.array(names, dtype=object)[flags.argmax(axis=1)], None)
     return pd.Series(labels, index=table.index, name=_keys.LAYER, dtype=object)
+
+
+def _by_barcode(spots: pd.Index, series: pd.Series) -> tuple[pd.Series, str] | None:
+    """Labels under the names of the spots of the same barcode, where only one side has the number (-1) after it.
+
+    Different numbers are different sections, whose barcodes are the same.
+    """
+    sides = [[_NUMBERED.fullmatch(name) for name in names] for names in (spots, series.index)]
+    ours, theirs = ([(match[1], match[2]) for match in side if match is not None] for side in sides)
+    if len(ours) < len(spots) or len(theirs) < len(series):
+        return None
+    if all(number for _, number in ours) == all(number for _, number in theirs):
+        return None
+    named = dict(zip((barcode for barcode, _ in ours), spots, strict=True))
+    barcodes = [barcode for barcode, _ in theirs]
+    if len(named) < len(spots) or len(set(barcodes)) < len(barcodes) or not named.keys() & set(barcodes):
+        return None
+    names = [named.get(barcode, name) for barcode, name in zip(barcodes, series.index, strict=True)]
+    return series.set_axis(pd.Index(names, dtype=object)), "barcode, without the number after it,"
+
+
+def _named_by_place(labels: object, series: pd.Series) -> pd.Series:
+    """Labels named by the two columns of coordinates that a table in memory has, else as they are."""
+    columns = {str(name).lower(): name for name in labels} if isinstance(labels, pd.DataFrame) else {}
+    pair = next(([columns[name] for name in both] for both in COORDINATES if set(both) <= set(columns)), None)
+    if pair is None or not isinstance(labels, pd.DataFrame):
+        return series
+    across, down = (labels[name] for name in pair)
+    return series.set_axis(pd.Index([f"{x}x{y}" for x, y in zip(across, down, strict=True)], dtype=object))
 
 
 def _by_position(adata: ad.AnnData, series: pd.Series) -> tuple[pd.Series, str] | None:

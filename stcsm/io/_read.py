@@ -136,9 +136,17 @@ def _read_folder(
         _refuse_bin_size(bin_size, folder)
         return read_st_folder(tables), True
     there = ", ".join(sorted(path.name for path in folder.iterdir())[:12]) or "nothing"
+    within = [path for path in sorted(folder.iterdir()) if path.is_dir() and _is_section(path)]
+    advice = f"; give the folders of its sections: {', '.join(str(path) for path in within[:4])}" if within else ""
     raise FileNotFoundError(
-        f"Expected {KNOWN}, found a folder of no platform that is known: {folder} (there: {there})."
+        f"Expected {KNOWN}, found a folder of no platform that is known: {folder} (there: {there}){advice}."
     )
+
+
+def _is_section(folder: Path) -> bool:
+    places = [place for place in (folder, folder / "outs") if place.is_dir()]
+    tables = any(is_text(path) for path in folder.iterdir())
+    return tables or looks_like_spaceranger(folder) or any(not v.missing(place) for place in places for v in VENDORS)
 
 
 def _refuse_bin_size(bin_size: int | None, path: Path) -> None:

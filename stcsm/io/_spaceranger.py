@@ -124,6 +124,8 @@ def read_spaceranger(
 
 def _home(folder: Path, bin_size: int | None) -> Path:
     """Folder of the matrix: `folder`, `outs` in it, or the folder of a bin size."""
+    if folder.resolve().name == "spatial" and not any("matri" in path.name for path in folder.iterdir()):
+        folder = folder.resolve().parent
     own = _BIN.fullmatch(folder.resolve().name)
     if own and bin_size in (None, int(own[1])):
         return folder
@@ -282,6 +284,8 @@ def read_positions(path: Path) -> pd.DataFrame:
     """
     if path.name.removesuffix(".gz").endswith(".parquet"):
         table = read_parquet(path)
+        if table.index.name == "barcode":
+            table = table.reset_index()
     else:
         lines = list(text_lines(path))
         separator = next((s for s in SEPARATORS if lines and s in lines[0][1]), ",")

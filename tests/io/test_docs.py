@@ -80,10 +80,10 @@ def test_every_example_of_the_platforms_page_runs(tmp_path, monkeypatch, data_di
     gef_cells(tmp_path / "stereoseq" / "041.cellcut" / "A1.cellbin.gef")
     segmented(tmp_path / "visium_hd" / "outs")
     gem(tmp_path / "A1.tissue.gem.gz")
-    bulb = stcsm.datasets.simulated_bulb(60, 20, n_markers=2, image=False)
+    bulb = stcsm.datasets.simulated_bulb(60, 200, n_markers=2, image=False)
     table = pd.DataFrame(bulb.X.toarray().astype(int), index=bulb.obs_names, columns=bulb.var_names)
     table.to_csv(tmp_path / "counts.tsv.gz", sep="\t")
-    store_of_bulb(tmp_path / "other.zarr", 60, 20)
+    store_of_bulb(tmp_path / "other.zarr", 60, 200)
     store = sd.read_zarr(tmp_path / "other.zarr")
     sd.SpatialData(shapes=dict(store.shapes), tables={"counts": store["counts"]}).write(tmp_path / "section.zarr")
     halves = store["annotations"]
@@ -113,9 +113,9 @@ def test_every_example_of_the_platforms_page_runs(tmp_path, monkeypatch, data_di
         "seqFISH": (6, 2),
         "Stereo-seq": (3, 2),
         "Curio": (3, 2),
-        "Spatial Transcriptomics (ST)": (60, 20),
-        "SpatialData": (60, 20),
-        "Regions from QuPath and napari": (60, 20),
+        "Spatial Transcriptomics (ST)": (60, 200),
+        "SpatialData": (60, 200),
+        "Regions from QuPath and napari": (60, 200),
     }
     assert {heading: shapes.get(heading) for heading in expected} == expected
     labels = names["adata"].obs

@@ -288,3 +288,45 @@ def test_spots_of_any_type_are_joined_by_their_text(dtype):
         adata = ad.AnnData(np.ones((3, 2), np.float32), obs=obs)
     add_labels(adata, pd.Series(["b", "a", "c"], index=[12.0, 7.0, 30.0]))
     assert adata.obs["layer"].tolist() == ["a", "b", "c"]
+
+
+BARCODES = ["AAACAAGTATCTCCCA", "CAACACCAATAACTGC", "GAACAGAGCGACTCCT"]
+
+
+@pytest.mark.parametrize("ours", ["", "-1"])
+@pytest.mark.parametrize("theirs", ["", "-1"])
+def test_barcodes_are_joined_with_and_without_their_number(ours, theirs):
+    adata = ad.AnnData(np.ones((3, 1)), obs=pd.DataFrame(index=[f"{name}{ours}" for name in BARCODES]))
+    labels = pd.Series(list("bca"), index=[f"{BARCODES[i]}{theirs}" for i in (1, 2, 0)])
+    if ours == theirs:
+        add_labels(adata, labels)
+    else:
+        with pytest.warns(UserWarning, match=r"joined by barcode, without the number after it, for 3 of 3 spots"):
+            add_labels(adata, labels)
+    assert adata.obs["layer"].tolist() == ["a", "b", "c"]
+
+
+def test_barcodes_of_several_sections_are_not_joined_without_their_number():
+    names = [f"{BARCODES[0]}-1", f"{BARCODES[0]}-2"]
+    adata = ad.AnnData(np.ones((2, 1)), obs=pd.DataFrame(index=names))
+    with pytest.raises(ValueError, match="found none in common"):
+        add_labels(adata, pd.Series(["a"], index=[BARCODES[0]]))
+    with pytest.raises(ValueError, match="found none in common"):  # another section's
+        add_labels(adata[:1].copy(), pd.Series(["a"], index=[f"{BARCODES[0]}-2"]))
+
+
+@pytest.mark.parametrize("columns", [("x", "y"), ("pixel_x", "pixel_y"), ("Y", "X")])
+def test_a_table_in_memory_is_joined_by_its_coordinates(columns):
+    adata = ad.AnnData(np.ones((3, 1)), obsm={"spatial": np.array([[10.0, 20], [110, 20], [10, 120]])})
+    across, down = [110, 10, 10], [20, 120, 20]
+    values = (down, across) if columns[0] == "Y" else (across, down)
+    table = pd.DataFrame(dict(zip(columns, values, strict=True)) | {"domain": list("bca")})
+    with pytest.warns(UserWarning, match="joined by pixel"):
+        add_labels(adata, table)
+    assert adata.obs["layer"].tolist() == ["a", "b", "c"]
+
+
+def test_a_table_in_memory_of_one_column_needs_no_name():
+    adata = ad.AnnData(np.ones((2, 1)), obs=pd.DataFrame(index=["s0", "s1"]))
+    add_labels(adata, pd.DataFrame({"cluster": ["y", "x"]}, index=["s1", "s0"]))
+    assert adata.obs["layer"].tolist() == ["x", "y"]

@@ -87,6 +87,20 @@ def test_a_samples_name_before_the_files_within_the_matrix_folder(tmp_path, samp
     check(read(folder))
 
 
+def test_the_spatial_folder_and_positions_indexed_by_barcode(tmp_path):
+    folder = write_spaceranger(tmp_path / "outs", positions="tissue_positions.parquet")
+    check(read(folder / "spatial"))
+    POSITIONS.set_index("barcode").to_parquet(folder / "spatial" / "tissue_positions.parquet")
+    check(read(folder))
+
+
+def test_a_folder_of_sections_says_which_to_give(tmp_path):
+    for name in ("A/outs", "B"):
+        write_spaceranger(tmp_path / "run" / name)
+    with pytest.raises(FileNotFoundError, match=r"give the folders of its sections: .*run/A, .*run/B"):
+        read(tmp_path / "run")
+
+
 def test_matrices_of_several_samples_in_one_matrix_folder(tmp_path):
     folder = write_spaceranger(tmp_path / "outs", matrix="mtx")
     for path in list((folder / "filtered_feature_bc_matrix").iterdir()):
