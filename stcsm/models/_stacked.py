@@ -22,7 +22,7 @@ from scipy.stats import poisson
 from stcsm import _keys
 from stcsm._lazy import column
 from stcsm._text import as_text
-from stcsm.space import whole_positions
+from stcsm.space import shared_lattice_positions, whole_positions
 
 LOOKED_AT = 2000
 """Spots whose neighbourhoods are looked at, and (``AROUND``) their neighbours."""
@@ -116,7 +116,9 @@ def check_one_section(adata: AnnData, coordinates: np.ndarray) -> None:
         if positions is not None and _shared(positions).mean() >= SOME:
             separating = _separating(separating, positions)
         if shared.mean() >= SHARED or any(split.of_sections for split in separating):
-            _refuse(adata, f"{shared.sum()} of {len(shared)} spots have the coordinates of another", separating)
+            _refuse(
+                adata, coordinates, f"{shared.sum()} of {len(shared)} spots have the coordinates of another", separating
+            )
     if coordinates.shape[1] == 3 and np.ptp(coordinates[:, 2]) > 0:
         return
     around = _neighbours(coordinates[:, :2])
@@ -125,25 +127,30 @@ def check_one_section(adata: AnnData, coordinates: np.ndarray) -> None:
         said = f"{shared.sum()} of {len(shared)} spots have the array position (array_row, array_col) of another"
         separating = [split for split in _separating(splits, positions) if _over_one_another(around, split)]
         if any(split.of_sections for split in separating) or (separating and shared.mean() >= SHARED):
-            _refuse(adata, said, separating)
+            _refuse(adata, coordinates, said, separating)
         arrays = _Split(None, "", _arrays(positions, coordinates[:, :2]).astype(str))
         if shared.mean() >= SHARED and _over_one_another(around, arrays):
-            _refuse(adata, said, [])
+            _refuse(adata, coordinates, said, [])
     telling = [split for split in (*splits, _in_order(around)) if _tells(around, split)]
     if telling:
         # A label that happens to halve the spots of each section leaves more of the closest pairs in one set.
         best = max(telling, key=lambda split: (split.named, -_paired(around, split), _preference(split)))
         names = ", ".join(map(repr, np.unique(best.sets)[:3].tolist()))
-        _refuse(adata, f"the spots of the sets in {best.what} ({names}, ...) lie in between one another", [best])
+        _refuse(
+            adata,
+            coordinates,
+            f"the spots of the sets in {best.what} ({names}, ...) lie in between one another",
+            [best],
+        )
 
 
-def _refuse(adata: AnnData, found: str, splits: list[_Split]) -> None:
+def _refuse(adata: AnnData, coordinates: np.ndarray, found: str, splits: list[_Split]) -> None:
     images = list(dict(adata.uns.get(_keys.SPATIAL, {})))
     if len(images) > 1:
         found += f"; adata.uns['spatial'] holds {len(images)} of them ({', '.join(map(repr, images[:3]))})"
     best = max(splits, key=_preference, default=None)
     if best is not None and best.column is not None:
-        fix = f"name the column that tells them apart: batch_key={best.column!r}"
+        fix = f"name the column that tells them apart: batch_key={best.column!r}" + _first(adata, best, coordinates)
     elif best is not None:
         fix = (
             f"no column of adata.obs tells them apart, but {best.what} does: make one, "
@@ -157,6 +164,24 @@ def _refuse(adata: AnnData, found: str, splits: list[_Split]) -> None:
     raise ValueError(
         f"Expected the spots of one section, found several sections that lie over one another ({found}); {fix}, or "
         "take one section alone. If they are one section all the same, pass one_section=True"
+    )
+
+
+def _first(adata: AnnData, split: _Split, coordinates: np.ndarray) -> str:
+    """What is to be done before sections that share no array positions can be those of one analysis."""
+    codes = pd.factorize(split.sets)[0]
+    positions = _array_positions(adata)
+    keys = coordinates if positions is None else positions
+    _, position = np.unique(keys, axis=0, return_inverse=True)
+    n_sections = np.bincount(pd.DataFrame({"at": position.ravel(), "of": codes}).drop_duplicates()["at"])
+    if pd.Series((n_sections > 1)[position.ravel()]).groupby(codes).mean().min() >= SHARED:
+        return ""
+    if shared_lattice_positions(coordinates[:, :2], codes) is not None:
+        return f", after stcsm.pp.to_grid(adata, batch_key={split.column!r})"
+    n_bins = max(1, round((len(codes) / (codes.max() + 1) / 4) ** 0.5))
+    return (
+        f", after stcsm.pp.to_grid(adata, n_bins={n_bins}, batch_key={split.column!r}) and "
+        "adata = stcsm.pp.bin_spots(adata), since cells have no positions in common"
     )
 
 
@@ -385,8 +410,8 @@ def _more_regular(around: _Around, found: _Sets, sets: np.ndarray) -> bool:
     """
     size = np.bincount(pd.factorize(sets)[0])
     overlapped, judged = 0, 0
-    nearest_own = np.where(found.own.any(axis=1), _first(around.distance, found.own), np.inf)
-    nearest_other = np.where((~found.own).any(axis=1), _first(around.distance, ~found.own), np.inf)
+    nearest_own = np.where(found.own.any(axis=1), _first_of(around.distance, found.own), np.inf)
+    nearest_other = np.where((~found.own).any(axis=1), _first_of(around.distance, ~found.own), np.inf)
     together = around.distance[:, min(OWN, around.distance.shape[1]) - 1]
     factor = 2 * np.sqrt(OWN / np.pi)
     for code in np.unique(found.codes):
@@ -402,5 +427,5 @@ def _more_regular(around: _Around, found: _Sets, sets: np.ndarray) -> bool:
     return judged >= 0.5 * len(sets) and overlapped >= 0.9 * judged > 0
 
 
-def _first(distance: np.ndarray, which: np.ndarray) -> np.ndarray:
+def _first_of(distance: np.ndarray, which: np.ndarray) -> np.ndarray:
     return distance[np.arange(len(distance)), which.argmax(axis=1)]
