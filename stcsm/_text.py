@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+import pandas as pd
 
 MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "<na>", "nat", "none", "null"})
 """Texts, in lower case, that say there is no label or name: those of R, pandas, numpy, Python, Excel and databases."""
@@ -28,3 +29,30 @@ def as_text(value: object) -> str:
 def some_of(names: Iterable[object]) -> str:
     """The first two of some names, for a message."""
     return ", ".join(repr(str(name)) for name in list(names)[:2])
+
+
+def section_names(labels: pd.Series, where: str, spots: pd.Index) -> np.ndarray:
+    """Name of each spot's section as text, (S,).
+
+    Parameters
+    ----------
+    labels, where
+        A column of sections, and what messages call it.
+    spots
+        Names of the spots.
+
+    Raises
+    ------
+    ValueError
+        If a spot has no section: a missing value, or a text that says so.
+    """
+    text, of_each = np.unique(labels.astype(str).to_numpy(dtype=str), return_inverse=True)
+    without = labels.isna().to_numpy() | np.array([is_missing(name) for name in text], dtype=bool)[of_each]
+    if without.any():
+        said = some_of(text[np.unique(of_each[without & ~labels.isna().to_numpy()])])
+        raise ValueError(
+            f"Expected a section for every spot, found {without.sum()} of {len(without)} spots without one in {where} "
+            f"(first: {str(spots[without.argmax()])!r}{f'; {said} stands for none' if said else ''}); drop them or "
+            "fill it in"
+        )
+    return text[of_each]

@@ -227,6 +227,19 @@ SHELL_WORDS = {
     ", put it in a folder and name the folder with path= or the environment variable STCSM_DATA_DIR": " and give it to "
     "stcsm run",
     "(stcsm.io.read_st reads any file)": "(stcsm run reads any file)",
+    "put an array (n_spots, 2) there or pass spatial_key=": "name one of them with --spatial-key, or write an array "
+    "(n_spots, 2) there into the .h5ad",
+    "adata = stcsm.io.from_spatialdata(sdata)": "give the SpatialData store (.zarr) itself",
+    "write it there or pass batch_key=None": "name one of them with --batch-key, or leave it out",
+    "make one, adata.obs['section'] = [...], and pass batch_key='section'": "give a file for each section "
+    "(stcsm run A B)",
+    "write the section of each spot into one, such as anndata.concat({'a': a, 'b': b}, label='section', "
+    "index_unique='-'), and pass batch_key='section'": "give a file for each section (stcsm run A B)",
+    "in a folder of its own and give stcsm.io.read the list of folders": "in a folder of its own and give all of the "
+    "folders",
+    "name the image of these spots: library_id=, one of": "draw it in Python, "
+    "stcsm.pl.concept_map(adata, library_id=...), of",
+    "lower batch_size, n_hidden or n_seeds, or bin": "lower n_seeds=, or bin",
     "choose another or pass overwrite=True": "choose another",
     "pass overwrite=True": "remove it",
 }
@@ -273,10 +286,14 @@ _WORD = re.compile(rf"""(?<![\w.'"/-])({"|".join(name for name in OPTIONS if "_"
 _LEFT_OUT = re.compile(rf"leave ({_NAMES}) out")
 _CALL = re.compile(r"(?:stcsm\.models\.)?(?:GeneVAE|(?:GeneVAE\.)?setup_anndata)\((?:adata|\.\.\.), ([^()]*)\)")
 _CODE = re.compile(r"(stcsm\.(?:pp|tl|pl)\.\w+\([^()]*\))")
+_PYTHON = re.compile(
+    r"\bstcsm\.(?:pp|io)\.\w+|\banndata\.\w+|\badata\.\w+(?:\.\w+)*\(|\badata(?:\.\w+\[[^\]]*\])? = |\badata\["
+)
+"""Code that is to be run on the data."""
 
 
 def in_shell(text: str, command: str = "") -> str:
-    """A message on one line, in the words of the command line; code that runs in Python alone stays as it is."""
+    """A message on one line, in the words of the command line; code stays, with the way back from Python."""
     text = " ".join(text.split())
     for python, shell in {**IN_COMMAND.get(command, {}), **SHELL_WORDS}.items():
         text = text.replace(python, shell)
@@ -286,7 +303,10 @@ def in_shell(text: str, command: str = "") -> str:
         part = _LEFT_OUT.sub(lambda found: f"leave {_option(found[1])} out", parts[k])
         part = _ARGUMENT.sub(lambda found: _as_option(found[1], found[2]), part)
         parts[k] = _WORD.sub(lambda found: _option(found[1]), part)
-    return "".join(parts)
+    text = "".join(parts)
+    if _PYTHON.search(text) and "write an .h5ad" not in text:
+        text += " (in Python; then write an .h5ad and give it to stcsm run)"
+    return text
 
 
 def _option(name: str) -> str:

@@ -301,7 +301,7 @@ def odd_files(tmp_path_factory):
     [
         (["tissue.h5ad", "--layer", "absent"], "check --layer, or leave it out"),
         (["no_x.h5ad"], "name the layer that holds them: --layer NAME"),
-        (["elsewhere.h5ad"], "pass --spatial-key"),
+        (["elsewhere.h5ad"], "name one of them with --spatial-key"),
         (["tissue.h5ad", "--batch-key", "absent"], "adata.obs['absent'], found the columns ['"),
         (["tissue.h5ad", "--bin-size", "8"], "for --bin-size 8, found neither"),
         (["tissue.h5ad", "--bin-size", "8"], "leave --bin-size out"),
@@ -332,7 +332,7 @@ def test_advice_works_in_the_shell(odd_files, command_here, tmp_path, args, says
     ("said", "shell"),
     [
         ("pass batch_key='section'", "pass --batch-key section"),
-        ("write it there or pass batch_key=None", "write it there or pass no --batch-key"),
+        ("write it there or pass batch_key=None", "name one of them with --batch-key, or leave it out"),
         ('pass batch_key="my section", or', "pass --batch-key 'my section', or"),
         ("name it: GeneVAE.setup_anndata(adata, batch_key=...)", "name it: --batch-key COLUMN"),
         ("say stcsm.models.GeneVAE.setup_anndata(adata, one_section=True) if", "say --one-section if"),
@@ -353,7 +353,21 @@ def test_advice_works_in_the_shell(odd_files, command_here, tmp_path, args, says
             "in adata.obs['batch_key'] of /data/bin_size/n_seeds.csv",
             "in adata.obs['batch_key'] of /data/bin_size/n_seeds.csv",
         ),
-        ("run stcsm.pp.to_grid(adata, bin_size=...) first", "run stcsm.pp.to_grid(adata, bin_size=...) first"),
+        (
+            "run stcsm.pp.to_grid(adata, bin_size=...) first",
+            "run stcsm.pp.to_grid(adata, bin_size=...) first (in Python; then write an .h5ad and give it to stcsm run)",
+        ),
+        (
+            "make them unique: adata.obs_names_make_unique()",
+            "make them unique: adata.obs_names_make_unique() (in Python; then write an .h5ad and give it to stcsm run)",
+        ),
+        (
+            "no column of adata.obs tells them apart, but their order does: make one, adata.obs['section'] = [...], "
+            "and pass batch_key='section'",
+            "no column of adata.obs tells them apart, but their order does: give a file for each section "
+            "(stcsm run A B)",
+        ),
+        ("adata.raw holds counts: take them with layer='raw'", "adata.raw holds counts: take them with --layer raw"),
         ("two\n lines", "two lines"),
     ],
 )

@@ -302,6 +302,8 @@ class GeneSetMatch:
         Name -> reason, of sets that cannot be a concept (``unusable="skip"``).
     ambiguous
         Genes, of any of the sets, that stand for several rows (:meth:`GeneIndex.rows`); the first is taken.
+    n_ambiguous
+        (K,) number of these in each set.
     """
 
     names: tuple[str, ...]
@@ -311,7 +313,8 @@ class GeneSetMatch:
     n_usable: NDArray[np.intp]
     missing: tuple[tuple[str, ...], ...]
     skipped: dict[str, str]
-    ambiguous: tuple[str, ...] = ()
+    ambiguous: tuple[str, ...]
+    n_ambiguous: NDArray[np.intp]
 
     @property
     def fraction(self) -> FloatArray:
@@ -360,7 +363,7 @@ def match_gene_sets(
         raise ValueError(f"Expected one entry of usable for each of the {len(index)} genes, found {can_use.shape}.")
     rows: list[NDArray[np.intp]] = []
     data: list[FloatArray] = []
-    kept: list[tuple[str, int, int, int, tuple[str, ...]]] = []
+    kept: list[tuple[str, int, int, int, int, tuple[str, ...]]] = []
     skipped: dict[str, str] = {}
     ambiguous: dict[str, None] = {}
     hint = ""
@@ -380,11 +383,12 @@ def match_gene_sets(
             skipped[s.name] = reason
             continue
         several = [g for g in given.genes if ignore_case and s is not given and len(index.rows(g)) > 1]
-        ambiguous |= dict.fromkeys([*several, *match.ambiguous])
+        of_several = dict.fromkeys([*several, *match.ambiguous])
+        ambiguous |= of_several
         weight = dict(zip(s.genes, s.weights, strict=True))
         rows.append(match.index)
         data.append(np.fromiter((weight[name] for name in match.found), float, len(match.found)))
-        kept.append((s.name, len(weight), match.index.size, n_usable, match.missing))
+        kept.append((s.name, len(weight), match.index.size, n_usable, len(of_several), match.missing))
     if not kept:
         first = "; ".join(f"{name!r}: {reason}" for name, reason in list(skipped.items())[:1])
         raise ValueError(
@@ -394,8 +398,10 @@ def match_gene_sets(
     weights = sparse.csr_array((np.concatenate(data), np.concatenate(rows), indptr), shape=(len(kept), len(index)))
     weights.sort_indices()
     columns = list(zip(*kept, strict=True))
-    counts = [np.array(column, dtype=np.intp) for column in columns[1:4]]
-    return GeneSetMatch(columns[0], weights, counts[0], counts[1], counts[2], columns[4], skipped, tuple(ambiguous))
+    n_given, n_found, n_can_use, n_several = (np.array(column, dtype=np.intp) for column in columns[1:5])
+    return GeneSetMatch(
+        columns[0], weights, n_given, n_found, n_can_use, columns[5], skipped, tuple(ambiguous), n_several
+    )
 
 
 def _reason(s: GeneSet, n_found: int, n_usable: int, n_all: int) -> str:

@@ -21,6 +21,7 @@ from stcsm import _keys
 from stcsm._features import features_taken, spots_taken
 from stcsm._layers import RAW, counts_matrix
 from stcsm._lazy import check_writable, column
+from stcsm._text import section_names
 from stcsm.models._module import LIKELIHOODS
 from stcsm.models._stacked import check_one_section
 from stcsm.space import check_counts
@@ -103,13 +104,7 @@ def section_labels(adata: AnnData, setup: Setup) -> np.ndarray | None:
             f"{sorted(map(str, adata.obs))}; write it there or pass batch_key=None"
         )
     labels = column(adata.obs, setup.batch_key)
-    without = labels.isna().to_numpy()
-    if without.any():
-        raise ValueError(
-            f"Expected a section for every spot, found {without.sum()} of {len(labels)} spots without one in "
-            f"adata.obs[{setup.batch_key!r}] (first: {adata.obs_names[without.argmax()]!r}); drop them or fill it in"
-        )
-    return labels.astype(str).to_numpy(dtype=str)
+    return section_names(labels, f"adata.obs[{setup.batch_key!r}]", adata.obs_names)
 
 
 def spots_on_tissue(adata: AnnData, setup: Setup) -> np.ndarray:
@@ -157,7 +152,7 @@ def say_what_is_left_out(adata: AnnData, setup: Setup) -> None:
         warnings.warn("; ".join(said), UserWarning, stacklevel=3)
 
 
-_RAW_HINT = "; adata.raw holds counts: take them with layer='raw' (in the shell: --layer raw)"
+_RAW_HINT = "; adata.raw holds counts: take them with layer='raw'"
 
 
 def _raw_holds_counts(adata: AnnData) -> bool:
@@ -219,7 +214,7 @@ def check_coordinates(adata: AnnData, spatial_key: str) -> np.ndarray:
     if spatial_key not in adata.obsm:
         raise ValueError(
             f"Expected the coordinates of the spots in adata.obsm[{spatial_key!r}], found the keys "
-            f"{sorted(map(str, adata.obsm))}; put an array (n_spots, 2) there or pass spatial_key="
+            f"{sorted(map(str, adata.obsm))}; " + _spatial_fix(adata)
         )
     coordinates = np.asarray(adata.obsm[spatial_key])
     if coordinates.ndim != 2 or coordinates.shape[1] not in (2, 3):
@@ -237,6 +232,15 @@ def check_coordinates(adata: AnnData, spatial_key: str) -> np.ndarray:
             f"adata.obsm[{spatial_key!r}] (first: {adata.obs_names[bad.argmax()]!r}); drop them or fill them in"
         )
     return coordinates
+
+
+def _spatial_fix(adata: AnnData) -> str:
+    if _keys.SPATIALDATA in adata.uns:
+        return (
+            "this is a table of a SpatialData object, whose shapes or labels have them: "
+            "adata = stcsm.io.from_spatialdata(sdata)"
+        )
+    return "put an array (n_spots, 2) there or pass spatial_key="
 
 
 @contextmanager

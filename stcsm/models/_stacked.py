@@ -3,7 +3,8 @@
 One array position has one spot, and spots (or cells) of one section keep their distance. Spots of two sections do not:
 they share array positions or coordinates, or come nearer to one another than to those of their own section. A label of
 one section (a cell type) also splits the spots into sets that overlap, but each set is then patchier by itself than all
-spots together; a section is more regular.
+spots together; a section is more regular. And cells of one section keep their distance from one another, whatever their
+types; cells of two sections do not, so that the closest pairs are of two sections.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy.spatial import KDTree
+from scipy.stats import poisson
 
 from stcsm import _keys
 from stcsm._lazy import column
-from stcsm.space import whole_positions
+from stcsm._text import as_text
+from stcsm.space import shared_lattice_positions, whole_positions
 
 LOOKED_AT = 2000
 """Spots whose neighbourhoods are looked at, and (``AROUND``) their neighbours."""
@@ -33,9 +36,16 @@ FEWEST = 20
 MOST_SETS = 100
 """Values of a column that may be sections."""
 SHARED = 0.5
-"""Share of spots at a shared position that one section never has."""
+"""Share of spots at a shared position, or among those of another set, that one section never has."""
 SOME = 0.05
-"""Share that is enough where a column separates them."""
+"""Share at a shared position that is enough where a column separates them."""
+PART = 0.1
+"""Share among those of another set that is enough where the column is called as columns of sections are."""
+QUARTER = 0.25
+"""Share that is enough where the sets lie as those of sections do."""
+CLOSEST, NEAR, FEW_OF_ONE, BY_CHANCE = 0.1, 24, 0.35, 1e-5
+"""Closest pairs of neighbours that are looked at (share of all); neighbours that say how the sets are mixed there;
+pairs of one set among the closest, of those expected in that mixture, at most; how likely so few are by chance."""
 NAMES = re.compile(
     r"(orig[._]?ident|(sample|batch|library|section|slide|slice|replicate|rep|donor|patient|subject|individual|"
     r"specimen|animal|mouse|embryo|puck|chip|capture[._ ]?area|data[._ ]?set)([._ -]?(id|ids|name|key|no|nr|num|"
@@ -51,21 +61,25 @@ class _Split(NamedTuple):
     Attributes
     ----------
     column
-        Column of ``adata.obs``; None: the endings of the spots' names.
+        Column of ``adata.obs``; None: their names or order.
+    what
+        The same, in words.
     sets
         Set of each spot, as text.
     named
         Whether the column is called as columns of sections are.
+    of_sections
+        Whether nothing but sections is told apart like this, where two spots are at one place.
+    numbers
+        Whether the values are numbers, which may count or measure anything.
     """
 
     column: str | None
+    what: str
     sets: np.ndarray
-    named: bool
-
-    @property
-    def of_sections(self) -> bool:
-        """Whether nothing but sections is told apart like this, where two spots are at one place."""
-        return self.named or self.column is None
+    named: bool = False
+    of_sections: bool = False
+    numbers: bool = False
 
 
 class _Around(NamedTuple):
@@ -102,40 +116,44 @@ def check_one_section(adata: AnnData, coordinates: np.ndarray) -> None:
         if positions is not None and _shared(positions).mean() >= SOME:
             separating = _separating(separating, positions)
         if shared.mean() >= SHARED or any(split.of_sections for split in separating):
-            _refuse(adata, f"{shared.sum()} of {len(shared)} spots have the coordinates of another", separating)
+            _refuse(
+                adata, coordinates, f"{shared.sum()} of {len(shared)} spots have the coordinates of another", separating
+            )
     if coordinates.shape[1] == 3 and np.ptp(coordinates[:, 2]) > 0:
         return
     around = _neighbours(coordinates[:, :2])
     shared = np.zeros(len(coordinates), dtype=bool) if positions is None else _shared(positions)
     if positions is not None and shared.mean() >= SOME:
         said = f"{shared.sum()} of {len(shared)} spots have the array position (array_row, array_col) of another"
-        separating = [split for split in _separating(splits, positions) if _over_one_another(around, split.sets)]
+        separating = [split for split in _separating(splits, positions) if _over_one_another(around, split)]
         if any(split.of_sections for split in separating) or (separating and shared.mean() >= SHARED):
-            _refuse(adata, said, separating)
-        if shared.mean() >= SHARED and _over_one_another(around, _arrays(positions, coordinates[:, :2])):
-            _refuse(adata, said, [])
-    regularity = {
-        i: _regularity(around, split.sets) for i, split in enumerate(splits) if _over_one_another(around, split.sets)
-    }
-    telling = [i for i, found in regularity.items() if found > 0 or splits[i].of_sections]
+            _refuse(adata, coordinates, said, separating)
+        arrays = _Split(None, "", _arrays(positions, coordinates[:, :2]).astype(str))
+        if shared.mean() >= SHARED and _over_one_another(around, arrays):
+            _refuse(adata, coordinates, said, [])
+    telling = [split for split in (*splits, _in_order(around)) if _tells(around, split)]
     if telling:
-        # A label that happens to halve the spots of each section is less regular than the sections are.
-        best = splits[max(telling, key=lambda i: (splits[i].named, regularity[i]))]
-        what = f"adata.obs[{best.column!r}]" if best.column is not None else "the ending of their names"
+        # A label that happens to halve the spots of each section leaves more of the closest pairs in one set.
+        best = max(telling, key=lambda split: (split.named, -_paired(around, split), _preference(split)))
         names = ", ".join(map(repr, np.unique(best.sets)[:3].tolist()))
-        _refuse(adata, f"the spots of the sets in {what} ({names}, ...) lie in between one another", [best])
+        _refuse(
+            adata,
+            coordinates,
+            f"the spots of the sets in {best.what} ({names}, ...) lie in between one another",
+            [best],
+        )
 
 
-def _refuse(adata: AnnData, found: str, splits: list[_Split]) -> None:
+def _refuse(adata: AnnData, coordinates: np.ndarray, found: str, splits: list[_Split]) -> None:
     images = list(dict(adata.uns.get(_keys.SPATIAL, {})))
     if len(images) > 1:
         found += f"; adata.uns['spatial'] holds {len(images)} of them ({', '.join(map(repr, images[:3]))})"
-    best = _best(splits) if splits else None
+    best = max(splits, key=_preference, default=None)
     if best is not None and best.column is not None:
-        fix = f"name the column that tells them apart: batch_key={best.column!r}"
+        fix = f"name the column that tells them apart: batch_key={best.column!r}" + _first(adata, best, coordinates)
     elif best is not None:
         fix = (
-            "no column of adata.obs tells them apart, but the ending of their names does: make one, "
+            f"no column of adata.obs tells them apart, but {best.what} does: make one, "
             "adata.obs['section'] = [...], and pass batch_key='section'"
         )
     else:
@@ -149,9 +167,32 @@ def _refuse(adata: AnnData, found: str, splits: list[_Split]) -> None:
     )
 
 
-def _best(splits: list[_Split]) -> _Split:
-    """The split that is most likely that of the sections: a column called so, another column, names; of few values."""
-    return min(splits, key=lambda s: (not s.named, s.column is None, len(np.unique(s.sets))))
+def _first(adata: AnnData, split: _Split, coordinates: np.ndarray) -> str:
+    """What is to be done before sections that share no array positions can be those of one analysis."""
+    codes = pd.factorize(split.sets)[0]
+    positions = _array_positions(adata)
+    keys = coordinates if positions is None else positions
+    _, position = np.unique(keys, axis=0, return_inverse=True)
+    n_sections = np.bincount(pd.DataFrame({"at": position.ravel(), "of": codes}).drop_duplicates()["at"])
+    if pd.Series((n_sections > 1)[position.ravel()]).groupby(codes).mean().min() >= SHARED:
+        return ""
+    if shared_lattice_positions(coordinates[:, :2], codes) is not None:
+        return f", after stcsm.pp.to_grid(adata, batch_key={split.column!r})"
+    n_bins = max(1, round((len(codes) / (codes.max() + 1) / 4) ** 0.5))
+    return (
+        f", after stcsm.pp.to_grid(adata, n_bins={n_bins}, batch_key={split.column!r}) and "
+        "adata = stcsm.pp.bin_spots(adata), since cells have no positions in common"
+    )
+
+
+def _preference(split: _Split) -> tuple[bool, bool, int, bool]:
+    """How likely a split is that of the sections: a column called so, one of text, others; of few values."""
+    return (
+        split.named,
+        not (split.numbers or split.column is None),
+        -len(np.unique(split.sets)),
+        split.column is not None,
+    )
 
 
 # ---- What may tell sections apart
@@ -170,39 +211,51 @@ def _splits(adata: AnnData) -> Iterator[_Split]:
     images = {str(name) for name in dict(adata.uns.get(_keys.SPATIAL, {}))}
     for name in adata.obs.columns:
         values = column(adata.obs, name)
+        if values.dtype.kind in "mMc" or name in (_keys.ARRAY_ROW, _keys.ARRAY_COL):
+            continue
         named = NAMES.fullmatch(str(name)) is not None
-        # Numbers are labels only where the column's name says so.
-        if values.dtype.kind in "fiu" and not (named and (values.dropna() % 1 == 0).all()):
-            continue
-        if values.dtype.kind in "mMc":
-            continue
         codes, known = pd.factorize(values.astype(object), use_na_sentinel=True)
         if not 2 <= len(known) <= MOST_SETS:
             continue
-        text = np.append(np.array([str(value) for value in known], dtype=object), "missing").astype(str)
+        numbers = values.dtype.kind in "fiu"
+        # Few spots of a value: it counts or measures something.
+        if numbers and not named and np.bincount(codes[codes >= 0]).min() < FEWEST:
+            continue
+        text = np.append(np.array([as_text(value) for value in known], dtype=object), "missing").astype(str)
         named = named or (len(images) > 1 and set(text[:-1]) <= images)
-        yield _Split(str(name), text[codes], named)
-    ends = _endings(adata.obs_names)
-    if ends is not None:
-        yield _Split(None, ends, named=False)
+        yield _Split(str(name), f"adata.obs[{str(name)!r}]", text[codes], named, named, numbers)
+    yield from _in_names(adata.obs_names)
 
 
-def _endings(names: pd.Index) -> np.ndarray | None:
-    """What follows the last separator of each name, if it tells apart names that are equal without it; else None."""
-    parts = pd.Series(names.astype(str)).str.extract(r"^(.*)[-_.:]([^-_.:]*)$")
-    whole = set(names)
-    numbered = parts[0].isin(whole)  # obs_names_make_unique: "s1" and "s1-1"
+def _in_names(names: pd.Index) -> Iterator[_Split]:
+    """What follows the last separator of each name, and what comes before the first one.
+
+    Of sections for sure if it tells apart names that are equal without it, as those of joined sections are.
+    """
+    text = pd.Series(names.astype(str))
+    last = text.str.extract(r"^(?P<base>.*)[-_.:](?P<part>[^-_.:]*)$")
+    numbered = last["base"].isin(set(text))  # obs_names_make_unique: "s1" and "s1-1"
     if numbered.any():
-        base = parts[0].where(numbered, pd.Series(names.astype(str)))
-        end = parts[1].where(numbered, "")
-    else:
-        base, end = parts[0], parts[1]
-    if base.isna().any() or not 2 <= end.nunique() <= MOST_SETS:
-        return None
-    twice = base.duplicated(keep=False)
-    if twice.mean() < SOME or pd.DataFrame({"base": base, "end": end}).duplicated().any():
-        return None
-    return np.asarray(end, dtype=str)
+        last = last.where(numbered, pd.DataFrame({"base": text, "part": ""}))
+    first = text.str.extract(r"^(?P<part>[^-_.:]*)[-_.:](?P<base>.*)$")
+    for what, parts in (("the ending of their names", last), ("the beginning of their names", first)):
+        if parts["base"].isna().any() or not 2 <= parts["part"].nunique() <= MOST_SETS:
+            continue
+        twice = parts["base"].duplicated(keep=False).mean() >= SOME and not parts.duplicated().any()
+        if twice or parts["part"].value_counts().min() >= FEWEST:
+            yield _Split(None, what, parts["part"].to_numpy(dtype=str), of_sections=bool(twice))
+
+
+def _in_order(around: _Around) -> _Split:
+    """First and last spots, as a join leaves them: cut where most of the closest pairs are of both."""
+    n = len(around.places)
+    nearest = around.distance[:, 0]
+    pairs = nearest <= np.quantile(nearest, CLOSEST)
+    ends = np.sort(np.column_stack([around.spots[pairs], around.neighbours[pairs, 0]]), axis=1)
+    over = np.cumsum(np.bincount(ends[:, 0] + 1, minlength=n + 1) - np.bincount(ends[:, 1] + 1, minlength=n + 1))
+    cut = FEWEST // 2 + int(over[FEWEST // 2 : n - FEWEST // 2 + 1].argmax())
+    sets = np.where(np.arange(n) < cut, f"the first {cut}", f"the last {n - cut}")
+    return _Split(None, "their order", sets)
 
 
 def _shared(keys: np.ndarray) -> np.ndarray:
@@ -299,33 +352,66 @@ def _sets(around: _Around, sets: np.ndarray) -> _Sets:
     return _Sets(of, among & np.isfinite(reach), reach, within, own)
 
 
-def _judged(found: _Sets, sets: np.ndarray, around: _Around) -> list[int]:
-    """Sets with enough spots, most of which lie among those of other sets."""
-    size = np.bincount(pd.factorize(sets)[0])
-    good = []
-    for code in np.unique(found.codes):
-        mine = found.codes == code
-        if size[code] >= FEWEST and mine.sum() >= OWN and found.around[mine].mean() >= SHARED:
-            good.append(int(code))
-    return good
-
-
-def _over_one_another(around: _Around, sets: np.ndarray) -> bool:
+def _over_one_another(around: _Around, split: _Split) -> bool:
     """Whether sets lie over one another: most spots of a set are surrounded by those of others, as dense."""
-    found = _sets(around, sets)
-    return bool(_judged(found, sets, around))
+    return _overlap(_sets(around, split.sets), split.sets) >= (PART if split.named else SHARED)
 
 
-def _regularity(around: _Around, sets: np.ndarray) -> float:
-    """How regular the sets are, each by itself, if they are more so than all spots together where they overlap; else 0.
-
-    Of Clark and Evans' index, computed locally: 1 for spots at random, 2 and more for an array.
-    """
-    found = _sets(around, sets)
+def _overlap(found: _Sets, sets: np.ndarray) -> float:
+    """Share of the spots that lie among those of other sets, of the set with the largest share; of spots enough."""
     size = np.bincount(pd.factorize(sets)[0])
-    overlapped, judged, least = 0, 0, np.inf
-    nearest_own = np.where(found.own.any(axis=1), _first(around.distance, found.own), np.inf)
-    nearest_other = np.where((~found.own).any(axis=1), _first(around.distance, ~found.own), np.inf)
+    of = [found.around[found.codes == code] for code in np.unique(found.codes) if size[code] >= FEWEST]
+    return max((float(mine.mean()) for mine in of if mine.sum() >= OWN), default=0.0)
+
+
+def _tells(around: _Around, split: _Split) -> bool:
+    """Whether the sets of a split are sections that lie over one another."""
+    found = _sets(around, split.sets)
+    share = _overlap(found, split.sets)
+    if split.named or share < QUARTER:
+        return split.named and share >= PART
+    return split.of_sections or _more_regular(around, found, split.sets) or _independent(around, found)
+
+
+def _paired(around: _Around, split: _Split) -> float:
+    """Closest pairs of one set, as a share of those expected in the mixture around, to one decimal."""
+    close = around.distance[:, 0] <= np.quantile(around.distance[:, 0], CLOSEST)
+    same = split.sets[around.neighbours[close, :NEAR]] == split.sets[around.spots[close], None]
+    return round(float(same[:, 0].sum() / max(same.mean(axis=1).sum(), 1)), 1)
+
+
+def _independent(around: _Around, found: _Sets) -> bool:
+    """Whether spots of two sets lie as close as chance has it, while those of one set keep their distance.
+
+    Spots of one section keep their distance whatever their labels, and like cells lie side by side: the closest pairs
+    are of one set as often as the mixture around has it, or more often. Where cells of one type sit upon those of
+    another, they are closer than by chance.
+    """
+    k = min(NEAR, around.distance.shape[1])
+    distance, own = around.distance[:, :k], found.own[:, :k]
+    if k <= OWN:
+        return False
+    scale = np.maximum(distance[:, OWN - 1], np.finfo(float).tiny)
+    closest = np.quantile(distance[:, 0] / scale, CLOSEST)
+    pairs = (distance[:, 0] <= closest * scale) & found.around
+    same, expected = int(own[pairs, 0].sum()), float(own[pairs].mean(axis=1).sum())
+    if same > FEW_OF_ONE * expected or poisson.cdf(same, expected) > BY_CHANCE:
+        return False
+    reach = (closest * scale)[found.around, None]
+    others, near = ~own[found.around], distance[found.around]
+    by_chance = (others.sum(axis=1) * (reach[:, 0] / np.maximum(near[:, -1], reach[:, 0])) ** 2).sum()
+    return bool(0.5 * by_chance <= ((near <= reach) & others).sum() <= 2 * by_chance)
+
+
+def _more_regular(around: _Around, found: _Sets, sets: np.ndarray) -> bool:
+    """Whether the sets are more regular, each by itself, than all spots together where they overlap.
+
+    By Clark and Evans' index, computed locally: 1 for spots at random, 2 and more for an array.
+    """
+    size = np.bincount(pd.factorize(sets)[0])
+    overlapped, judged = 0, 0
+    nearest_own = np.where(found.own.any(axis=1), _first_of(around.distance, found.own), np.inf)
+    nearest_other = np.where((~found.own).any(axis=1), _first_of(around.distance, ~found.own), np.inf)
     together = around.distance[:, min(OWN, around.distance.shape[1]) - 1]
     factor = 2 * np.sqrt(OWN / np.pi)
     for code in np.unique(found.codes):
@@ -338,9 +424,8 @@ def _regularity(around: _Around, sets: np.ndarray) -> float:
         nearer = np.median(nearest_other[mine]) < 0.85 * np.median(nearest_own[mine])
         if nearer and (alone - pooled >= MORE_REGULAR or alone >= ARRAY_LIKE):
             overlapped += int(size[code])
-            least = min(least, float(alone))
-    return least if overlapped and judged >= 0.5 * len(sets) and overlapped >= 0.9 * judged else 0.0
+    return judged >= 0.5 * len(sets) and overlapped >= 0.9 * judged > 0
 
 
-def _first(distance: np.ndarray, which: np.ndarray) -> np.ndarray:
+def _first_of(distance: np.ndarray, which: np.ndarray) -> np.ndarray:
     return distance[np.arange(len(distance)), which.argmax(axis=1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterable, Mapping
 from itertools import combinations
@@ -20,6 +21,7 @@ from scipy.spatial import cKDTree
 
 from stcsm import _keys
 from stcsm._lazy import column, in_memory
+from stcsm._text import as_text
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +31,12 @@ PANEL, BAR = 3.4, 0.7
 """Width of a panel, and what its colour bar takes of it, in inches."""
 ON_IMAGE = 0.95
 """Share of the spots that lie on the image of their section, at least; a few may lie beside its edge."""
-OF_LIBRARIES = ("library_id", _keys.SECTION)
-"""Columns of ``.obs`` that name the section of a spot, as squidpy and :func:`stcsm.io.read` call it."""
+OF_LIBRARIES = re.compile(
+    r"(library|section|sample|batch|slide|slice)([._ -]?(id|key|name|no|nr|number|label))?", re.IGNORECASE
+)
+"""Names of columns of ``.obs`` that name the section of a spot, as squidpy, scanpy, users and ours call it."""
+BARCODE = r"[ACGTN]{10,}(?:-1(?!\d))?"
+"""10x's name of a spot; a number other than 1 at its end is that of a section (``spaceranger aggr``)."""
 
 
 def draw_panels(
@@ -199,8 +205,9 @@ def find_image(
     An image counts where the scale factors say how to put spots on it, as Space Ranger and :func:`stcsm.io.read_st`
     write them. The blank canvas that ``read_st`` stores in place of an image does not count. Of several images, as a
     join of sections leaves them, the one counts whose name the spots bear: in the column of sections, in any column of
-    ``.obs`` whose values are names of images, or as a part of the spot names that ``anndata.concat`` adds. Without a
-    name, it is the only one that the spots lie on. Where that cannot be known, there is none.
+    ``.obs`` whose values are names of images, or as a part of the spot names that ``anndata.concat`` adds. Where these
+    name a section that has no image, there is none. Without a name, it is the only one that the spots lie on. Where
+    that cannot be known, there is none.
 
     Parameters
     ----------
@@ -266,27 +273,55 @@ def _resolution(library: Any) -> str | None:
 def _named_sections(adata: AnnData, libraries: set[str]) -> tuple[set[str], str]:
     """Names of the sections of the spots, and where they stand; no name where nothing says it.
 
-    A column counts if all its values are names of libraries; a column of sections, whatever its values are.
+    A column counts if a value of it is the name of a library; a column of sections, and what is added to the names of
+    all spots, whatever it is: a section may have no image.
     """
-    sections = [c for c in dict.fromkeys((_keys.sections_key(adata), *OF_LIBRARIES)) if c in adata.obs]
+    key = _keys.sections_key(adata)
+    sections = [c for c in adata.obs.columns if c == key or OF_LIBRARIES.fullmatch(str(c))]
+    sections.sort(key=lambda c: (c != key, str(c) not in ("library_id", _keys.SECTION)))
     held = {c: column(adata.obs, c) for c in (*sections, *(c for c in adata.obs.columns if c not in sections))}
     values = {  # a spot without a name may be of any section
-        name: set(labels.astype(str).unique())
+        f"adata.obs[{name!r}]": (name in sections, set(labels[~labels.isna()].map(as_text)) | _missing(labels))
         for name, labels in held.items()
-        if (name in sections or _is_text(labels)) and (name in sections or not labels.isna().any())
+        if name in sections or _is_text(labels)
     }
-    for name in (*(c for c in values if values[c] <= libraries), *sections):
-        if values[name]:
-            return values[name], f"adata.obs[{name!r}]"
-    names = adata.obs_names.astype(str)
+    values["the names of the spots"] = (True, _added_to_names(adata.obs_names.astype(str), libraries))
+    for fits in (
+        lambda _, found: found <= libraries,
+        lambda _, found: found & libraries,
+        lambda of_sections, found: of_sections and found - {MISSING_NAME},
+    ):
+        for where, (of_sections, found) in values.items():
+            if found and fits(of_sections, found):
+                return found, where
+    return set(), ""
+
+
+MISSING_NAME = "no name"
+"""Stands for the section of spots that have none."""
+
+
+def _missing(labels: pd.Series) -> set[str]:
+    return {MISSING_NAME} if labels.isna().any() else set()
+
+
+def _added_to_names(names: pd.Index, libraries: set[str]) -> set[str]:
+    """What a join added to the names of the spots: the name of a library, or all that there is beside barcodes."""
     added = {
         name: names.str.endswith((f"-{name}", f"_{name}")) | names.str.startswith((f"{name}-", f"{name}_"))
         for name in libraries
         if not name.isdigit()  # the number at the end of a 10x barcode is no section
     }
-    if np.logical_or.reduce(list(added.values())).all():
-        return {name for name, there in added.items() if there.any()}, "the names of the spots"
-    return set(), ""
+    of_none = ~np.logical_or.reduce([np.zeros(len(names), dtype=bool), *added.values()])
+    found = {name for name, there in added.items() if there.any()}
+    if not of_none.any():
+        return found
+    text = pd.Series(names[of_none])
+    beside = text.str.extract(rf"^(?P<first>.*?)[-_]?{BARCODE}[-_]?(?P<last>.*)$")
+    if beside.isna().any(axis=None):
+        ends = text.str.extract(r"[-_]([^-_]+)$")[0]  # one ending of all, if any; Xenium and Visium HD end in 1
+        return found | set(ends) - {"1"} if ends.notna().all() and ends.nunique() == 1 else set()
+    return found | set(beside["first"] + beside["last"]) - {""}
 
 
 def _is_text(labels: pd.Series) -> bool:

@@ -6,6 +6,7 @@ import numpy as np
 from anndata import AnnData
 
 from stcsm._lazy import column
+from stcsm._text import section_names as name_sections
 
 
 def section_names(adata: AnnData, batch_key: str | None) -> np.ndarray | None:
@@ -23,14 +24,7 @@ def section_names(adata: AnnData, batch_key: str | None) -> np.ndarray | None:
             f"Expected the section of each spot in adata.obs[{batch_key!r}], found the columns "
             f"{sorted(map(str, adata.obs))}"
         )
-    labels = column(adata.obs, batch_key)
-    without = labels.isna().to_numpy()
-    if without.any():
-        raise ValueError(
-            f"Expected a section for every spot, found {without.sum()} of {len(without)} without one in "
-            f"adata.obs[{batch_key!r}]; drop them or fill it in"
-        )
-    return labels.astype(str).to_numpy(dtype=str)
+    return name_sections(column(adata.obs, batch_key), f"adata.obs[{batch_key!r}]", adata.obs_names)
 
 
 def section_codes(adata: AnnData, batch_key: str | None) -> np.ndarray | None:

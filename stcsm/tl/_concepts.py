@@ -230,6 +230,7 @@ def _from_genes(
                     "n_given": int(found.n_given[k]),
                     "n_found": int(found.n_found[k]),
                     "n_usable": int(found.n_usable[k]),
+                    "n_ambiguous": int(found.n_ambiguous[k]),
                     **{name: float(np.mean([r[name] for r in own_reports])) for name in own_reports[0]},
                 },
             )

@@ -176,8 +176,9 @@ def concept_table(adata: AnnData, *, key: str = _keys.CONCEPT_SALIENCY) -> pd.Da
     Returns
     -------
     DataFrame with a row for each concept, in the user's order, indexed by key: ``label``, ``source``, ``estimator``;
-    genes ``n_given``, ``n_found``, ``n_usable`` and the ``fraction`` found; ``cv_accuracy`` and ``cv_auroc`` of
-    ``"cav"`` concepts (0.5 is chance); and, after :func:`significance`, the columns of its table.
+    genes ``n_given``, ``n_found``, ``n_usable``, ``n_ambiguous`` (several rows are called so; the one with most counts
+    is taken) and the ``fraction`` found; ``cv_accuracy`` and ``cv_auroc`` of ``"cav"`` concepts (0.5 is chance); and,
+    after :func:`significance`, the columns of its table.
 
     Raises
     ------

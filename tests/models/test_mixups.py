@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -152,6 +153,109 @@ def test_cells_of_two_sections_over_one_another():
     with pytest.raises(ValueError, match="batch_key='run'"):
         GeneVAE.setup_anndata(a)
     GeneVAE.setup_anndata(a[: len(grid)].copy())
+
+
+def cells(n: int = 900, seed: int = 0) -> AnnData:
+    """Cells that keep their distance, no array; two types that lie in domains, two at random."""
+    rng = np.random.default_rng(seed)
+    taken: list[np.ndarray] = []
+    while len(taken) < n:
+        at = rng.random(2) * 100
+        if not taken or np.linalg.norm(np.array(taken) - at, axis=1).min() > 1.6:
+            taken.append(at)
+    a = AnnData(sparse.csr_matrix(3 * rng.poisson(2.0, (n, 8)).astype(np.float32)))
+    a.obsm["spatial"] = np.array(taken)
+    a.obs["domain"] = pd.Categorical(np.where(a.obsm["spatial"][:, 0] > 50 + rng.normal(0, 5, n), "right", "left"))
+    a.obs["cell_type"] = rng.choice(["a", "b"], n)
+    a.obs_names = [f"cell{i}" for i in range(n)]
+    return a
+
+
+@pytest.fixture(scope="module")
+def two_of_cells() -> tuple[AnnData, AnnData]:
+    return cells(seed=0), cells(seed=1)
+
+
+def joined(two: tuple[AnnData, AnnData], overlap: float = 1.0) -> AnnData:
+    """Two sections of cells in one frame, of which a share lies over one another."""
+    a, b = (part.copy() for part in two)
+    b.obsm["spatial"][:, 0] += 100 * (1 - overlap)
+    both = ad.concat([a, b])
+    both.obs_names = [f"c{i}" for i in range(both.n_obs)]
+    return both
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("Schnitt", ["one", "two"]),
+        ("condition", pd.Categorical(["one", "two"])),
+        ("Bregma", [-0.14, 0.26]),
+        ("experiment", [3, 4]),
+        ("fov", pd.array([1, 2], dtype="Int64")),
+    ],
+)
+def test_cells_without_an_array_are_told_apart_by_a_column_of_any_name(two_of_cells, name, values):
+    both = joined(two_of_cells)
+    both.obs[name] = pd.Series(values).repeat(900).array
+    both.obs["type"] = np.random.default_rng(0).integers(0, 4, both.n_obs)
+    with pytest.raises(ValueError, match=f"batch_key='{name}'"):
+        GeneVAE.setup_anndata(both)
+    for part in two_of_cells:
+        part.obs["type"] = np.random.default_rng(0).integers(0, 4, part.n_obs)
+        GeneVAE.setup_anndata(part.copy())
+
+
+def test_cells_without_a_column_are_told_apart_by_names_or_order(two_of_cells):
+    both = joined(two_of_cells)
+    with pytest.raises(ValueError, match="but their order does"):
+        GeneVAE.setup_anndata(both)
+    both.obs_names = [f"c{i}-{'ab'[i // 900]}" for i in range(both.n_obs)]
+    with pytest.raises(ValueError, match="but the ending of their names does"):
+        GeneVAE.setup_anndata(both)
+
+
+def test_the_advice_for_cells_works_as_it_is_written(two_of_cells):
+    adata = joined(two_of_cells)
+    adata.obs["run"] = np.repeat(["x", "y"], 900)
+    with pytest.raises(ValueError, match="batch_key='run', after") as error:
+        GeneVAE.setup_anndata(adata)
+    code = re.search(r"after (.*) and (adata = .*), since", str(error.value))
+    held = {"stcsm": stcsm, "adata": adata}
+    exec("\n".join(code.groups()), held)
+    GeneVAE.setup_anndata(held["adata"], batch_key="run")
+    assert GeneVAE(held["adata"], smoothing=0, n_latent=4, n_hidden=8).section_names == ("x", "y")
+
+
+@pytest.mark.parametrize("overlap", [0.15, 0.3])
+def test_sections_that_overlap_in_part_need_a_column_named_like_theirs(two_of_cells, overlap):
+    both = joined(two_of_cells, overlap)
+    for name in ("sample", "mouse_id"):
+        both.obs[name] = np.repeat([1, 2], 900)
+        with pytest.raises(ValueError, match=f"batch_key='{name}'"):
+            GeneVAE.setup_anndata(both)
+        both.obs = both.obs.drop(columns=name)
+    side_by_side = joined(two_of_cells, 0.0)
+    side_by_side.obs["sample"] = np.repeat([1, 2], 900)
+    GeneVAE.setup_anndata(side_by_side)
+
+
+@pytest.mark.parametrize("text", ["nan", "NA", "None", "", np.nan, None])
+def test_text_that_stands_for_no_section_is_none(text):
+    a = section()
+    a.obs["sample"] = ["x"] * 60 + ["y"] * 57 + [text] * 3
+    with pytest.raises(ValueError, match=r"found 3 of 120 spots without one in adata.obs\['sample'\] \(first: 's117'"):
+        GeneVAE.setup_anndata(a, batch_key="sample")
+    with pytest.raises(ValueError, match="found 3 of 120 spots without one"):
+        stcsm.pp.to_grid(a, batch_key="sample")
+
+
+def test_a_table_of_a_spatialdata_object_is_pointed_to_the_reader():
+    a = section()
+    del a.obsm["spatial"]
+    a.uns["spatialdata_attrs"] = {"region": "cells", "region_key": "region", "instance_key": "id"}
+    with pytest.raises(ValueError, match=r"adata = stcsm.io.from_spatialdata\(sdata\)"):
+        GeneVAE.setup_anndata(a)
 
 
 def test_against_the_refusal_there_is_an_argument_that_stays():
@@ -306,9 +410,7 @@ def test_counts_in_raw_are_pointed_to_and_taken():
     sc.pp.normalize_total(a)
     sc.pp.log1p(a)
     a = a[:, [5, 3, *range(10, 30)]].copy()
-    with pytest.raises(
-        ValueError, match=r"adata.raw holds counts: take them with layer='raw' \(in the shell: --layer raw"
-    ):
+    with pytest.raises(ValueError, match=r"adata.raw holds counts: take them with layer='raw'$"):
         GeneVAE.setup_anndata(a)
     model = model_of(a, layer="raw")
     np.testing.assert_array_equal(counts_of(a, "raw").toarray(), counts[:, [5, 3, *range(10, 30)]])

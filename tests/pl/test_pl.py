@@ -219,3 +219,34 @@ def test_the_image_of_a_section_that_has_none_is_not_replaced(of_b, caplog):
     of_b.obs["library_id"] = ["A"] * 10 + ["B"] * 10
     assert _drawn(of_b) is None
     assert "the spots are of several sections, 'A', 'B'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "say",
+    [
+        lambda a: setattr(a, "obs_names", [f"s{i}-B" for i in range(20)]),
+        lambda a: setattr(a, "obs_names", [f"s{i}-{'AB'[i // 10]}" for i in range(20)]),
+        lambda a: setattr(a, "obs_names", [f"{'ACGT' * 4}{'ACGT'[i % 4] * (i + 1)}-1-1" for i in range(20)]),
+        lambda a: setattr(a, "obs_names", [f"{'ACGT' * 4}{'ACGT'[i % 4] * (i + 1)}-2" for i in range(20)]),
+        lambda a: setattr(a, "obs_names", [f"B_{'ACGT' * 4}{'ACGT'[i % 4] * (i + 1)}-1" for i in range(20)]),
+        lambda a: _said_in(a, "Schnitt", ["A"] * 10 + ["B"] * 10),
+        lambda a: _said_in(a, "sample", "B"),
+        lambda a: _said_in(a, "library_id", ["A"] * 19 + [None]),
+    ],
+    ids=["ending", "mixed endings", "of a join", "of aggr", "beginning", "mixed column", "sample", "missing"],
+)
+def test_an_image_is_not_drawn_where_spots_may_be_of_a_section_without_one(of_b, say, caplog):
+    """The image of A alone is there, which all spots lie on; its own spots still get it."""
+    of_b.uns["spatial"] = {"A": _picture(GREEN)}
+    assert _drawn(of_b) == GREEN
+    say(of_b)
+    assert _drawn(of_b) is None
+    assert "no image is drawn" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["{barcode}-1", "s_016um_00{i}_00{i}-1", "aaaa{i}-1", "spot_{i}", "{i}.5x{i}"])
+def test_names_of_one_section_say_nothing_of_its_image(of_b, name):
+    of_b.uns["spatial"] = {"V1_Brain": _picture(GREEN)}
+    of_b.obs_names = [name.format(i=i, barcode="ACGT" * 4 + "ACGT"[i % 4] * (i + 1)) for i in range(20)]
+    of_b.obs["patient"] = "P1"
+    assert _drawn(of_b) == GREEN
