@@ -460,7 +460,7 @@ class Watch:
         for node in path:
             function = getattr(type(node), "_forward_cls", None)
             if function is not None:
-                ours = function.__module__.startswith(("torch.", "stcsm.attribution."))
+                ours = function.__module__.startswith(("torch.", "stcsm.attribution.", "stcsm.nets."))
                 if not ours and function.__name__ not in (self._allow or ()):
                     raise ValueError(
                         f"Expected calls that a rule has a hold on, found the autograd function {function.__name__}, "

@@ -19,6 +19,7 @@ from stcsm.models._batches import GeneDataModule, gain_over_depth, most_counted
 from stcsm.models._module import GeneVAEModule
 from stcsm.models._setup import EARLIER, Setup, check_anndata, check_settings, read_setup
 from stcsm.models._tissue import Frame, Sections, Tissue, find_on_frame, open_reader
+from stcsm.nets import SpatialFilter
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +37,14 @@ def hash_weights(module: nn.Module) -> str:
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    # Filters are made from the coordinates, and cells are among the settings: they are not in the state.
-    for name, tensor in sorted(module.named_buffers()):
-        if "_filter" in name or name == "grid.cells":
+    # Cells are among the settings, and filters are made from the coordinates: they are not in the state.
+    for name, tensor in module.named_buffers():
+        if name == "grid.cells":
             digest.update(tensor.detach().cpu().numpy().tobytes())
+    for _, layer in sorted(module.named_modules(), key=lambda named: named[0]):
+        if isinstance(layer, SpatialFilter):
+            entries = layer.matrix().tocoo()
+            digest.update(np.stack([entries.row, entries.col]).astype(np.int64).tobytes() + entries.data.tobytes())
     return digest.hexdigest()[:16]
 
 

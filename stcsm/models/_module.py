@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from stcsm.models import _likelihood
 from stcsm.models._likelihood import StoredCounts, negative_binomial, stored_counts
 from stcsm.nets import GridDecoder, GridEncoder, SpatialFilter, SpotDecoder, SpotEncoder, SpotGrid
-from stcsm.space import spatial_filter
+from stcsm.space import spatial_filter, spatial_order
 
 T = TypeVar("T")
 LIKELIHOODS = ("nb", "multinomial", "bernoulli")
@@ -38,7 +38,8 @@ class GeneMember(nn.Module):
     Parameters
     ----------
     encoder
-        Has ``posterior(inputs)``, mean and log-variance (N, L) each; its ``forward`` gives the mean.
+        Has ``posterior(inputs)``, mean and log-variance (N, L) each, in two halves: ``filtered``, which has no weights,
+        and ``posterior_of_filtered``. Its ``forward`` gives the mean.
     decoder
         Latents (N, L) to f, (N, S).
     n_dispersions
@@ -178,11 +179,12 @@ class GeneVAEModule(BaseModuleClass):
     @auto_move_data
     def inference(self, counts: Tensor, totals: Tensor, section: Tensor | None = None) -> dict[str, list[Tensor]]:
         """Posterior of every member, and one draw from it: lists of (N, L)."""
-        u = self.transform(counts, totals, section)
+        # Members share one fixed filter, so it is applied once for all.
+        u = self.member(0).encoder.filtered(self.transform(counts, totals, section))
 
         def of_member(m: int) -> tuple[Tensor, Tensor, Tensor]:
             # Under autocast an encoder may give bfloat16; what follows wants all its digits.
-            mean, log_var = (t.float() for t in self.member(m).encoder.posterior(u))
+            mean, log_var = (t.float() for t in self.member(m).encoder.posterior_of_filtered(u))
             return mean, log_var, self.draw(m, mean, log_var) if self.training else mean
 
         mean, log_var, z = zip(*self.of_members(of_member, u), strict=True)
@@ -292,7 +294,9 @@ def member_maker(settings: dict[str, Any], coordinates: np.ndarray, grid: SpotGr
     n_spots, n_hidden, n_latent = len(coordinates), settings["n_hidden"], settings["n_latent"]
     n_dispersions = n_spots if settings["likelihood"] == "nb" else 0
     width = 0.0 if settings["smoothing"] == "auto" else settings["smoothing"]
-    over_spots = SpatialFilter(spatial_filter(coordinates, width)) if width else None
+    over_spots = None
+    if width:
+        over_spots = SpatialFilter(spatial_filter(coordinates, width, dtype=np.float32), spatial_order(coordinates))
     if grid is None:
         return lambda: GeneMember(
             SpotEncoder(n_spots, n_hidden, n_latent, over_spots),

@@ -76,13 +76,19 @@ class GridEncoder(nn.Module):
         self.mean = nn.Linear(n_hidden, n_latent)
         self.log_var = nn.Linear(n_hidden, n_latent)
 
-    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance, (N, L) each, of images (N, 1, H, W)."""
-        if self.cell_filter is not None:
-            images = self.cell_filter(images.flatten(1)).reshape(images.shape)
+    def filtered(self, images: Tensor) -> Tensor:
+        """Images (N, 1, H, W) after the filter."""
+        return images if self.cell_filter is None else self.cell_filter(images.flatten(1)).reshape(images.shape)
+
+    def posterior_of_filtered(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance, (N, L) each, of filtered images (N, 1, H, W)."""
         x = torch.cat([images, self.tissue.expand_as(images)], dim=1)
         h = softplus(self.norm(self.hidden(self.blocks(x).flatten(1))))
         return self.mean(h), self.log_var(h)
+
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance, (N, L) each, of images (N, 1, H, W)."""
+        return self.posterior_of_filtered(self.filtered(images))
 
     def forward(self, images: Tensor) -> Tensor:
         """Posterior mean (N, L)."""
@@ -118,7 +124,7 @@ class GridDecoder(nn.Module):
         h = softplus(self.norm(self.hidden(z)))
         images = self.out(self.blocks(self.inner(h).reshape(len(z), *self.inner_shape)))
         f = self.grid.spots(images[:, 0]) + self.offset
-        return f if self.spatial_filter is None else self.spatial_filter(f)
+        return f if self.spatial_filter is None else self.spatial_filter(f).contiguous()
 
 
 class _Block(nn.Module):

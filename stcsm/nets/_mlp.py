@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from scipy import sparse
@@ -11,36 +13,83 @@ from torch import Tensor, nn
 class SpatialFilter(nn.Module):
     """Multiply each row of the input by a fixed sparse matrix.
 
+    A spot's value is the weighted sum of a bag of spots, which is what ``embedding_bag`` computes, many times faster
+    than torch's sparse products; the gradient is the same with the transposed matrix.
+
     Parameters
     ----------
     weights
         Filter (S, S): output spot ``i`` is the sum of ``weights[i, j]`` times input spot ``j``.
+    order
+        Order (S,) in which the output spots are computed; the result does not depend on it. Where spots that follow one
+        another share their neighbours (:func:`stcsm.space.spatial_order`), these are in the processor's cache.
     """
 
-    indices: Tensor
+    columns: Tensor
+    pointers: Tensor
     values: Tensor
+    back_columns: Tensor
+    back_pointers: Tensor
+    back_values: Tensor
+    back_to_place: Tensor
 
-    def __init__(self, weights: sparse.csr_array):
+    def __init__(self, weights: sparse.csr_array, order: np.ndarray | None = None):
         super().__init__()
-        coo = weights.tocoo()
-        self.shape = coo.shape
-        indices = np.stack([coo.row, coo.col]).astype(np.int64)
-        self.register_buffer("indices", torch.from_numpy(indices), persistent=False)
-        self.register_buffer("values", torch.from_numpy(coo.data.astype(np.float32)), persistent=False)
+        order = np.arange(weights.shape[0]) if order is None else order
+        there, back = (_bags(matrix, order) for matrix in (weights, weights.T))
+        if all(np.array_equal(a, b) for a, b in zip(there[:2], back[:2], strict=True)):
+            back = (*there[:2], back[2])  # a symmetric neighbourhood is held once
+        names = ("columns", "pointers", "values")
+        for name, array in zip([*names, *(f"back_{n}" for n in names)], [*there, *back], strict=True):
+            self.register_buffer(name, torch.from_numpy(array), persistent=False)
+        self.register_buffer("back_to_place", torch.from_numpy(np.argsort(order)), persistent=False)
+
+    def matrix(self) -> sparse.csr_array:
+        """Return the filter (S, S)."""
+        n = len(self.back_to_place)
+        parts = (t.cpu().numpy() for t in (self.values, self.columns, self.pointers))
+        return sparse.csr_array(tuple(parts), shape=(n, n))[self.back_to_place.cpu().numpy()]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Filter a batch (N, S) to (N, S); in float32 at least, since sparse products know no bfloat16."""
+        """Filter a batch (N, S) to (N, S), of which each spot lies together in memory; in float32 at least."""
         with torch.autocast(x.device.type, enabled=False):
-            x = x.to(torch.promote_types(x.dtype, torch.float32))
-            matrix = torch.sparse_coo_tensor(
-                self.indices,
-                self.values.to(x.dtype),
-                self.shape,
-                device=x.device,
-                is_coalesced=True,
-                check_invariants=False,
-            )
-            return torch.sparse.mm(matrix, x.T).T
+            return _Filtered.apply(x.to(torch.promote_types(x.dtype, torch.float32)), self, False)
+
+    def product(self, x: Tensor, transposed: bool) -> Tensor:
+        """Product of the filter, or of its transpose, with each row of ``x``, (N, S)."""
+        columns, pointers, values = (
+            (self.back_columns, self.back_pointers, self.back_values)
+            if transposed
+            else (self.columns, self.pointers, self.values)
+        )
+        bags = nn.functional.embedding_bag(
+            columns,
+            x.T.contiguous(),
+            pointers,
+            mode="sum",
+            per_sample_weights=values.to(x.dtype),
+            include_last_offset=True,
+        )
+        return bags.index_select(0, self.back_to_place).T
+
+
+class _Filtered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: SpatialFilter, transposed: bool) -> Tensor:
+        ctx.layer, ctx.transposed = layer, transposed
+        return layer.product(x, transposed)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _Filtered.apply(grad, ctx.layer, not ctx.transposed), None, None
+
+
+def _bags(matrix: Any, order: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Columns, pointers and values of the rows of a sparse matrix, in this order."""
+    rows = sparse.csr_array(sparse.csr_array(matrix)[order])
+    rows.sort_indices()
+    index = np.int32 if rows.nnz <= np.iinfo(np.int32).max else np.int64
+    return rows.indices.astype(index), rows.indptr.astype(index), rows.data.astype(np.float32)
 
 
 class SpotEncoder(nn.Module):
@@ -64,12 +113,18 @@ class SpotEncoder(nn.Module):
         self.mean = nn.Linear(n_hidden, n_latent)
         self.log_var = nn.Linear(n_hidden, n_latent)
 
-    def posterior(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance, (N, L) each, of inputs (N, S)."""
-        if self.spatial_filter is not None:
-            u = self.spatial_filter(u)
+    def filtered(self, u: Tensor) -> Tensor:
+        """Inputs (N, S) after the filter."""
+        return u if self.spatial_filter is None else self.spatial_filter(u)
+
+    def posterior_of_filtered(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance, (N, L) each, of filtered inputs (N, S)."""
         h = nn.functional.softplus(self.norm(self.hidden(u)))
         return self.mean(h), self.log_var(h)
+
+    def posterior(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance, (N, L) each, of inputs (N, S)."""
+        return self.posterior_of_filtered(self.filtered(u))
 
     def forward(self, u: Tensor) -> Tensor:
         """Posterior mean (N, L) of inputs (N, S)."""
@@ -88,5 +143,9 @@ class SpotDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Decode latents."""
-        f = self.out(nn.functional.softplus(self.norm(self.hidden(z))))
-        return f if self.spatial_filter is None else self.spatial_filter(f)
+        h = nn.functional.softplus(self.norm(self.hidden(z)))
+        if self.spatial_filter is None:
+            return self.out(h)
+        # The filter wants each spot's values together in memory, so the product is made that way round.
+        f = torch.addmm(self.out.bias[:, None], self.out.weight, h.T).T
+        return self.spatial_filter(f).contiguous()

@@ -47,10 +47,18 @@ class PublishedEncoder(nn.Module):
         self.mean = nn.Linear(width, n_latent)
         self.log_var = nn.Linear(width, n_latent)
 
-    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def filtered(self, images: Tensor) -> Tensor:
+        """Images as they are: the published model has no filter."""
+        return images
+
+    def posterior_of_filtered(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance, (N, L) each; the published model draws with standard deviation exp(log-variance)."""
         h = self.trunk(images)
         return self.mean(h), self.log_var(h)
+
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The same."""
+        return self.posterior_of_filtered(images)
 
     def forward(self, images: Tensor) -> Tensor:
         """Posterior mean (N, L)."""

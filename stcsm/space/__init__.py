@@ -11,7 +11,7 @@ from stcsm.space._counts import (
     stored_by_columns,
     thin_counts,
 )
-from stcsm.space._filter import check_coords, nearest_neighbour_distance, spatial_filter
+from stcsm.space._filter import check_coords, nearest_neighbour_distance, spatial_filter, spatial_order
 from stcsm.space._graph import (
     NEIGHBOURS,
     SPOT_WIDTHS,
@@ -82,6 +82,7 @@ __all__ = [
     "similarity_graph",
     "some_spots",
     "spatial_filter",
+    "spatial_order",
     "spot_components",
     "stored_blocks",
     "stored_by_columns",

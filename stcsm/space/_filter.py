@@ -10,6 +10,7 @@ from scipy.spatial import cKDTree
 from stcsm.space._memory import require_memory
 
 _ROWS = 65_536  # rows searched at once: bounds the memory of the search, not the result
+_BITS = 20  # of a coordinate on the curve
 
 
 def check_coords(coords: ArrayLike, *, at_least: int = 2) -> NDArray[np.float64]:
@@ -159,6 +160,24 @@ def spatial_filter(
     if pointers[-1] <= np.iinfo(index).max:
         pointers = pointers.astype(index)
     return csr_array((np.concatenate(weights), np.concatenate(columns), pointers), shape=(spots, spots))
+
+
+def spatial_order(coords: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Order (S,) of spots along a Z-order curve: spots near one another in the tissue are mostly so in the order.
+
+    Parameters
+    ----------
+    coords
+        Coordinates of the spots, (S, 2 or 3).
+    """
+    low, side = coords.min(axis=0), np.ptp(coords, axis=0).max()
+    cell = ((coords - low) * ((2**_BITS - 1) / max(side, 1e-300))).astype(np.int64)
+    code = np.zeros(len(coords), dtype=np.int64)
+    dimensions = coords.shape[1]
+    for bit in range(_BITS):
+        for axis in range(dimensions):
+            code |= (cell[:, axis] >> bit & 1) << (dimensions * bit + axis)
+    return np.argsort(code, kind="stable")
 
 
 def _refuse_if_too_large(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+
+import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
 from stcsm import pp
 from stcsm.models import GeneVAE, _io
+from stcsm.nets import SpatialFilter, SpotEncoder
 from stcsm.space import _counts
 
 SMALL = {"smoothing": 0.0, "n_latent": 4, "n_hidden": 8}
@@ -66,3 +71,15 @@ def test_counts_are_validated_once_by_all_who_read_them(counts, monkeypatch):
     counts.X.data *= 0.5
     with pytest.raises(ValueError, match="fractional"):
         GeneVAE(counts, **SMALL)
+
+
+def test_the_filter_is_hashed_by_its_entries_row_by_row():
+    """As by earlier versions, whose results name their model by this hash, however the filter is held."""
+    weights = sparse.random_array((6, 6), density=0.5, rng=0, dtype=np.float32).tocsr()
+    encoder = SpotEncoder(6, 8, 3, SpatialFilter(weights, np.array([3, 0, 5, 1, 2, 4])))
+    digest = hashlib.sha256()
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    entries = weights.tocoo()
+    digest.update(np.stack(entries.coords).astype(np.int64).tobytes() + entries.data.tobytes())
+    assert _io.hash_weights(encoder) == digest.hexdigest()[:16]

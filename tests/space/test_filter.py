@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stcsm.space import _filter, _memory, nearest_neighbour_distance, spatial_filter
+from stcsm.space import _filter, _memory, nearest_neighbour_distance, spatial_filter, spatial_order
 
 
 def lattice(rows: int, columns: int, step: float = 1.0) -> np.ndarray:
@@ -126,3 +126,14 @@ def test_a_filter_larger_than_memory_is_refused_with_the_arithmetic(monkeypatch:
     monkeypatch.setattr(_memory, "available_memory", lambda: 1000)
     with pytest.raises(MemoryError, match=r"400 spots x \d+ neighbours .* bytes"):
         spatial_filter(lattice(20, 20), 5.0)
+
+
+def test_order_on_the_curve_keeps_neighbours_together():
+    xy = np.random.default_rng(0).permutation(lattice(32, 32))
+    placed = xy[spatial_order(xy)]
+    # Each quarter of the curve is a quarter of the square.
+    quarters = np.floor(placed / 15.5001).astype(int).reshape(4, 256, 2)
+    assert (quarters == quarters[:, :1]).all()
+    assert len(np.unique(quarters[:, 0], axis=0)) == 4
+    solid = np.column_stack([xy, np.zeros(len(xy))])
+    np.testing.assert_array_equal(np.sort(spatial_order(solid)), np.arange(len(xy)))
