@@ -56,20 +56,20 @@ def test_infidelity_is_the_mean_squared_error_of_what_the_map_foretells():
     np.testing.assert_allclose(found, 0.5 * 3**2, rtol=0.1)  # the first feature goes in half of the perturbations
 
 
-@pytest.mark.parametrize("batch_size", [1, 33, 10_000])
+@pytest.mark.parametrize("batch_size", [1, 7, 10_000])
 def test_batches_change_neither(batch_size):
     encoder, x, v = deep(2), samples(5, 60), vectors(2, 6)
     maps = attribute(encoder, x, v, "input_x_gradient")
-    settings = {"n_perturbations": 8}
+    settings = {"n_perturbations": 3}  # 7 are the perturbations of two samples, and one at the end
     np.testing.assert_allclose(
         infidelity(encoder, x, v, maps, multiply_by_input=True, batch_size=batch_size, **settings),
         infidelity(encoder, x, v, maps, multiply_by_input=True, **settings),
         rtol=1e-8,
     )
-    for method in ("guided_backprop", "smoothgrad"):
+    for method, params in (("guided_backprop", {}), ("smoothgrad", {"samples": 4})):
         np.testing.assert_allclose(
-            sensitivity_max(encoder, x, v, method, batch_size=batch_size, **settings),
-            sensitivity_max(encoder, x, v, method, **settings),
+            sensitivity_max(encoder, x, v, method, batch_size=batch_size, **settings, **params),
+            sensitivity_max(encoder, x, v, method, **settings, **params),
             rtol=1e-8,
             atol=1e-12,
         )

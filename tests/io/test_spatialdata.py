@@ -97,10 +97,16 @@ def files(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("written") / "section.zarr"
+    section().write(path)
+    return path
+
+
 @pytest.fixture
-def store(tmp_path) -> Path:
-    section().write(tmp_path / "section.zarr")
-    return tmp_path / "section.zarr"
+def store(written, tmp_path) -> Path:
+    return shutil.copytree(written, tmp_path / "section.zarr")
 
 
 @pytest.fixture(scope="module")

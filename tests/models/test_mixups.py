@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 
 import anndata as ad
@@ -458,29 +459,38 @@ class _Device:
         torch.set_default_device(None)
 
 
+def analysed(encoder: str, folder: Path) -> list[np.ndarray]:
+    a = section(n_rows=8, n_cols=16)
+    GeneVAE.setup_anndata(a)
+    model = GeneVAE(a, encoder=encoder, n_latent=4, n_hidden=8, n_seeds=2, smoothing=1 if encoder == "mlp" else 0)
+    model.train(max_epochs=1, progress=False)
+    stcsm.tl.concepts(a, model, genes={"right": ["g1", "g2"]})
+    stcsm.tl.saliency(a, model, method="integrated_gradients")
+    stcsm.tl.decoded(a, model)
+    model.save(folder / "m", overwrite=True)
+    again = GeneVAE.load(folder / "m", a)
+    assert again.fingerprint() == model.fingerprint()
+    maps = [a.obsm[key].to_numpy() for key in ("concept_saliency", "concept_decoded")]
+    return [np.asarray(a.varm["X_stcsm"]), again.decode(np.ones((1, 4))), np.array(model.get_elbo()), *maps]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Callable[[str], list[np.ndarray]]:
+    """The numbers of each encoder under torch's own settings, computed once."""
+    return cache(lambda encoder: analysed(encoder, tmp_path_factory.mktemp(encoder)))
+
+
 @pytest.mark.parametrize(
     "setting",
     [_Float64, torch.inference_mode, torch.no_grad, lambda: _Device("meta"), lambda: _Device("cpu")],
     ids=["float64", "inference mode", "no_grad", "meta", "cpu"],
 )
 @pytest.mark.parametrize("encoder", ["mlp", "conv"])
-def test_settings_of_torch_change_nothing(tmp_path, setting: Callable[[], AbstractContextManager], encoder: str):
-    def numbers() -> list[np.ndarray]:
-        a = section(n_rows=8, n_cols=16)
-        GeneVAE.setup_anndata(a)
-        model = GeneVAE(a, encoder=encoder, n_latent=4, n_hidden=8, n_seeds=2, smoothing=1 if encoder == "mlp" else 0)
-        model.train(max_epochs=1, progress=False)
-        stcsm.tl.concepts(a, model, genes={"right": ["g1", "g2"]})
-        stcsm.tl.saliency(a, model, method="integrated_gradients")
-        stcsm.tl.decoded(a, model)
-        model.save(tmp_path / "m", overwrite=True)
-        again = GeneVAE.load(tmp_path / "m", a)
-        assert again.fingerprint() == model.fingerprint()
-        maps = [a.obsm[key].to_numpy() for key in ("concept_saliency", "concept_decoded")]
-        return [np.asarray(a.varm["X_stcsm"]), again.decode(np.ones((1, 4))), np.array(model.get_elbo()), *maps]
-
-    expected = numbers()
+def test_settings_of_torch_change_nothing(
+    tmp_path, undisturbed, setting: Callable[[], AbstractContextManager], encoder: str
+):
+    expected = undisturbed(encoder)
     with setting():
-        found = numbers()
+        found = analysed(encoder, tmp_path)
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)

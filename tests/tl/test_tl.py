@@ -403,7 +403,7 @@ def test_graph_of_other_spots_is_recomputed(tissue, model):
 def test_a_map_is_the_mean_over_genes_whatever_the_batches(tissue, model, method, monkeypatch):
     """Noise too is that of a gene's number among all, not among those of a batch."""
     tl.concepts(tissue, model, genes={"left": ["a0"]})
-    monkeypatch.setattr("stcsm.tl._maps.BLOCK", 7)
+    monkeypatch.setattr("stcsm.tl._maps.BLOCK", 30)
     tl.saliency(tissue, model, method=method)
     vector = tissue.uns["stcsm"]["concepts"]["left"]["vectors"][0].astype(np.float32)
     every = attribute(model.encoder, model.inputs(model.trained_genes), vector, method)
