@@ -4,9 +4,9 @@
 
 Simulates sections on a square array, in random order as barcodes are, 10% of the values non-zero, and times epochs of
 two members without a filter and with each width of the menu: as models train, and with torch's sparse product in its
-place (``torch``: COO, for every member before the encoder, as earlier versions had it). All of them take turns, an epoch
-each, so that a busy machine slows all; the least of the rounds is printed, in seconds of processor time and of wall time,
-and its ratio to the epoch without a filter.
+place (``torch``: COO, for every member before the encoder, as earlier versions had it). All of them take turns, an
+epoch each, so that a busy machine slows all; the least of the rounds is printed, in seconds of processor time and of
+wall time, and its ratio to the epoch without a filter.
 """
 
 from __future__ import annotations
