@@ -6,12 +6,12 @@ from stcsm.attribution._attribute import (
     TABLE,
     attribute,
     make_method,
-    mean_attribution,
     method_class,
     methods_table,
 )
 from stcsm.attribution._evaluating import evaluation_mode
 from stcsm.attribution._forward import Site
+from stcsm.attribution._mean import mean_attribution
 from stcsm.attribution._methods import Method
 from stcsm.attribution._rectgrad import percentile_threshold
 from stcsm.attribution._rules import RuleMethod

@@ -1,17 +1,14 @@
-"""The entry: attributions of concepts to an encoder's inputs, sample by sample or their mean; the table of methods."""
+"""The entry: attributions of concepts to an encoder's inputs, sample by sample; the table of methods."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from stcsm.attribution._arguments import Arguments, check_positive_integer, open_result, read_concepts
+from stcsm.attribution._arguments import Arguments, open_result
 from stcsm.attribution._evaluating import evaluation_mode, sealed_generators
 from stcsm.attribution._forward import Encoder
 from stcsm.attribution._methods import (
@@ -26,10 +23,16 @@ from stcsm.attribution._methods import (
 from stcsm.attribution._rectgrad import RectGrad, RectGradConstant, RectGradModified, RectGradRedistributing
 from stcsm.attribution._rules import Deconvolution, DeepLift, EpsilonLRP, GuidedBackprop, RuleMethod
 
-__all__ = ["METHODS", "TABLE", "attribute", "make_method", "mean_attribution", "method_class", "methods_table"]
-
-CHUNK_VALUES = 2**25
-"""Attributions that a mean holds at once."""
+__all__ = [
+    "METHODS",
+    "TABLE",
+    "attribute",
+    "directions_of",
+    "make_method",
+    "maps_of_concepts",
+    "method_class",
+    "methods_table",
+]
 
 #: Every method by its name, in order. A new method is a class and a line here.
 TABLE: dict[str, type[Method]] = {
@@ -180,7 +183,7 @@ def _run(
 ) -> None:
     """Fill ``result``, (N, K, ...), batch by batch."""
     vectors = given.vectors.to(given.device)
-    directions = _directions(method, vectors)
+    directions = directions_of(method, vectors)
     starts = range(0, len(given.x), given.batch_size)
     variants = method.variants(tuple(given.x.shape[1:]))
     with tqdm(total=len(starts) * variants, desc=type(method).__name__, unit="pass", disable=not progress) as shown:
@@ -201,14 +204,14 @@ def _run(
                 # The product of some concepts at a time takes no more memory than the maps.
                 for some in range(0, len(vectors), len(directions)):
                     part = slice(some, some + len(directions))
-                    of_some = maps if directions is vectors else _of_concepts(vectors[part], maps)
+                    of_some = maps if directions is vectors else maps_of_concepts(vectors[part], maps)
                     result[start:stop, part].copy_(of_some)
             else:
                 method.fill(encoder, batch, directions, result[start:stop])
             shown.update(number * variants - shown.n)
 
 
-def _directions(method: Method | type[Method], vectors: Tensor) -> Tensor:
+def directions_of(method: Method | type[Method], vectors: Tensor) -> Tensor:
     """What to attribute: the concepts, or the latents where these are fewer and the method is linear."""
     latents = vectors.shape[1]
     if method.linear and len(vectors) > latents:
@@ -216,76 +219,6 @@ def _directions(method: Method | type[Method], vectors: Tensor) -> Tensor:
     return vectors
 
 
-def _of_concepts(vectors: Tensor, latent_maps: Tensor) -> Tensor:
+def maps_of_concepts(vectors: Tensor, latent_maps: Tensor) -> Tensor:
     """Maps of concepts, (n, K, ...), from those of the latents, (n, L, ...)."""
     return (vectors @ latent_maps.flatten(2)).unflatten(2, latent_maps.shape[2:])
-
-
-def mean_attribution(
-    encoder: nn.Module,
-    batches: Any,
-    concepts: Any,
-    method: str = "saliency",
-    *,
-    batch_size: int = 256,
-    progress: bool = False,
-    **params: Any,
-) -> np.ndarray:
-    """Mean over samples of the attributions of each concept, in bounded memory.
-
-    A method that is linear in the concept attributes the latents once, however many concepts there are. So the maps of
-    the latents themselves, ``concepts=torch.eye(L)``, give those of any concepts as ``concepts @ maps``.
-
-    Parameters
-    ----------
-    encoder, concepts, method, **params
-        As for :func:`attribute`, but without parameters that hold a value for each sample (a baseline for each input,
-        given noise). SmoothGrad's ``published=True`` takes the range of the samples that go through together.
-    batches
-        Samples, (N, ...), or an iterable of batches (n_i, ...), which is read one batch at a time. Batches may be on
-        any device.
-    batch_size
-        Most samples in one pass of the encoder. Fewer go through together where their attributions are many.
-    progress
-        Whether to show a progress bar over passes.
-
-    Returns
-    -------
-    numpy.ndarray
-        float64, (...) for one concept (L,), (K, ...) for (K, L). A sample's attributions have the inputs' precision;
-        sums and products are in float64. The noise of a stochastic method depends on a sample's number over all
-        batches.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`attribute`; or there is no sample.
-    """
-    check_positive_integer(batch_size, "batch_size")
-    cls = method_class(method)
-    vectors, single = read_concepts(concepts, torch.empty(0, dtype=torch.float64, device="cpu"))
-    vectors = vectors.cpu()
-    directions = _directions(cls, vectors)
-    first, seen = params.pop("first", 0) if cls.stochastic else 0, 0
-    total: Any = 0.0
-    with tqdm(desc=method, unit="batch", disable=not progress, leave=False) as shown:
-        for rows in _chunks(batches, len(directions), int(batch_size)):
-            own = {"first": first + seen, **params} if cls.stochastic else params
-            maps = attribute(encoder, rows, directions, method, batch_size=len(rows), **own)
-            total = total + torch.as_tensor(maps, device="cpu").double().sum(dim=0)
-            seen += len(rows)
-            shown.update()
-    if not seen:
-        raise ValueError("Expected at least one sample to average over, found none.")
-    mean = total / seen if directions is vectors else _of_concepts(vectors, total[None] / seen)[0]
-    return (mean[0] if single else mean).numpy()
-
-
-def _chunks(batches: Any, concepts: int, most: int) -> Iterator[Any]:
-    """Samples a few at a time, so that their attributions stay below :data:`CHUNK_VALUES`."""
-    given: Iterable[Any] = [batches] if isinstance(batches, (Tensor, np.ndarray)) else batches
-    for batch in given:
-        if not isinstance(batch, (Tensor, np.ndarray)):
-            raise TypeError(f"Expected batches of samples as tensors or arrays (n, ...), found {type(batch).__name__}.")
-        step = int(np.clip(CHUNK_VALUES // max(1, concepts * math.prod(batch.shape[1:])), 1, most))
-        yield from (batch[start : start + step] for start in range(0, len(batch), step))

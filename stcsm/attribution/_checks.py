@@ -33,7 +33,7 @@ from stcsm.attribution._calls import (
 )
 from stcsm.attribution._evaluating import sealed_generators
 
-__all__ = ["Trial", "Watch", "inside_function", "no_gradient", "read_latents", "warn_user"]
+__all__ = ["Dependence", "Trial", "Watch", "inside_function", "no_gradient", "parents", "read_latents", "warn_user"]
 
 
 def warn_user(message: str) -> None:
@@ -270,16 +270,16 @@ class Dependence:
             if variable is not None:
                 self._known[top] = variable is self._leaf
                 continue
-            parents = list(_parents(top))
-            unknown = [p for p in parents if p not in self._known]
+            before = list(parents(top))
+            unknown = [p for p in before if p not in self._known]
             if unknown:
                 stack.extend(unknown)
             else:
-                self._known[top] = any(self._known[p] for p in parents)
+                self._known[top] = any(self._known[p] for p in before)
         return self._known[node]
 
 
-def _parents(node: Node) -> Iterator[Node]:
+def parents(node: Node) -> Iterator[Node]:
     return (parent for parent, _ in node.next_functions if parent is not None)
 
 
@@ -402,7 +402,7 @@ class Watch:
                 return False
             if node not in known and node not in self._reductions:
                 known.add(node)
-                stack.extend(p for p in _parents(node) if self._dependence.of_node(p))
+                stack.extend(p for p in parents(node) if self._dependence.of_node(p))
         return True
 
     def _note_cut(self, func: Any) -> None:
@@ -426,7 +426,7 @@ class Watch:
             if node is None or node in stops or node in self._seen:
                 continue
             self._seen.add(node)
-            stack.extend(_parents(node))
+            stack.extend(parents(node))
 
     def check_path(self, latents: Tensor) -> None:
         """Refuse what lies between inputs and latents and is neither under the rule nor passes its plain gradient.
@@ -486,7 +486,7 @@ class Watch:
                 known.add(node)
                 yield node
                 skipped = () if through_scales else self._scales.get(node, ())
-                stack.extend(parent for parent in _parents(node) if parent not in skipped)
+                stack.extend(parent for parent in parents(node) if parent not in skipped)
 
 
 def _version(tensor: Tensor) -> int:

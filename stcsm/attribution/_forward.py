@@ -359,14 +359,14 @@ class Encoder:
         leaf = rows.detach().clone().requires_grad_()
         first = self._sites is None
         if not first and rule is None:
-            return leaf, self._checked(self._call(leaf), leaf)
+            return leaf, self.checked(self.call(leaf), leaf)
         at_baseline = None
         if rule is not None and baseline is not None:
             at_baseline = self._record(baseline, rule.allow, lambda x: x.detach().clone())[1]
         mode = _Forward(self.module, leaf, rule, self._sites, at_baseline)
         with mode:
-            latents = self._call(leaf)
-        latents = self._checked(latents, leaf, () if mode.watch is None else mode.watch.cuts)
+            latents = self.call(leaf)
+        latents = self.checked(latents, leaf, () if mode.watch is None else mode.watch.cuts)
         if mode.watch is not None:
             self._first_pass(mode, mode.watch, rows, leaf, latents)
             self._sites = [dataclasses.replace(site, at_baseline=None) for site in mode.sites]
@@ -382,7 +382,7 @@ class Encoder:
         if self._sites is None:
             return self(rows)[1].detach()
         with torch.no_grad():
-            return self._checked(self._call(rows), rows, with_gradient=False)
+            return self.checked(self.call(rows), rows, with_gradient=False)
 
     @staticmethod
     def backward(leaf: Tensor, latents: Tensor, directions: Tensor) -> Iterator[Tensor]:
@@ -445,7 +445,8 @@ class Encoder:
             self.advance(many)
             done += many
 
-    def _call(self, rows: Tensor) -> Any:
+    def call(self, rows: Tensor) -> Any:
+        """Whatever the module returns, (n, L) if all is well."""
         # A copy, because an encoder may begin with an operation in place, which autograd refuses on a leaf.
         return self.module(rows.clone())
 
@@ -456,10 +457,11 @@ class Encoder:
         # With autograd, because what a call is may hang on whether an operand carries a gradient.
         leaf = rows.detach().clone().requires_grad_()
         with _Recorder(allow, keep) as recorder:
-            latents = self._call(leaf)
-        return self._checked(latents, leaf).detach(), recorder.entered
+            latents = self.call(leaf)
+        return self.checked(latents, leaf).detach(), recorder.entered
 
-    def _checked(self, latents: Any, leaf: Tensor, cuts: Sequence[str] = (), *, with_gradient: bool = True) -> Tensor:
+    def checked(self, latents: Any, leaf: Tensor, cuts: Sequence[str] = (), *, with_gradient: bool = True) -> Tensor:
+        """Latents of a pass, or say what is wrong with them."""
         latents = read_latents(latents, leaf.shape[0], self.latent_dim, leaf.dtype)
         if with_gradient and not latents.requires_grad:
             raise ValueError(no_gradient("its latents carry no gradient" + (f" ({cuts[0]})" if cuts else "")))

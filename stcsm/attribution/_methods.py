@@ -58,12 +58,15 @@ class Method:
         Whether a map is a contribution (a slope times the input), so that it has the score's units, and not a slope.
     stochastic
         Whether attributions depend on a draw; such a method has a parameter ``first``, the number of the first sample.
+    is_gradient
+        Whether an attribution is the gradient itself, so that a sum of them is the gradient of a sum.
     published_name
         Name in the published code; empty where it has no such method.
     """
 
     published: bool = False
     linear: ClassVar[bool] = False
+    is_gradient: ClassVar[bool] = False
     times_input: ClassVar[bool] = False
     stochastic: ClassVar[bool] = False
     published_name: ClassVar[str] = ""
@@ -114,6 +117,7 @@ class Saliency(Method):
     """Gradient of the concept score, signed (Simonyan et al. 2014)."""
 
     linear: ClassVar[bool] = True
+    is_gradient: ClassVar[bool] = True
     published_name: ClassVar[str] = "saliency"
 
     def fill(self, encoder: Encoder, batch: Batch, directions: Tensor, into: Tensor) -> None:
@@ -128,6 +132,7 @@ class InputXGradient(Saliency):
     """Input times gradient (Shrikumar et al. 2016)."""
 
     times_input: ClassVar[bool] = True
+    is_gradient: ClassVar[bool] = False
     published_name: ClassVar[str] = "grad*input"
 
     def fill(self, encoder: Encoder, batch: Batch, directions: Tensor, into: Tensor) -> None:

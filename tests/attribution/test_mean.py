@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from stcsm.attribution import METHODS, TABLE, attribute, mean_attribution, method_class
 from tests.attribution.networks import inputs, mlp, seeded
@@ -67,3 +68,48 @@ def test_classes_say_what_their_methods_are():
     assert method_class("smoothgrad").stochastic
     assert not method_class("rectgrad").linear
     assert method_class("rectgrad").times_input
+
+
+class Narrow(nn.Module):
+    """A layer of fewer units than there are inputs, reached in one of several ways."""
+
+    def __init__(self, way: str):
+        super().__init__()
+        self.way, self.hidden, self.latents = way, nn.Linear(10, 6), nn.Linear(6, 4)
+        self.around = nn.Linear(10, 4)
+
+    def forward(self, x):
+        if self.way == "activation first":
+            return self.latents(nn.functional.softplus(self.hidden(x.tanh())))
+        if self.way == "columns":
+            return self.latents((self.hidden.weight @ x.T).T.tanh())
+        if self.way == "activation in place":
+            return self.latents(self.hidden(x).tanh_())
+        h = self.latents(self.hidden(x + 1).tanh())
+        return h + self.around(x).tanh() if self.way == "a way around" else h
+
+
+@pytest.mark.parametrize(
+    ("way", "rows", "passes"),
+    [
+        ("dense layer first", 6, 1 + 4),  # one to see that rows are samples, one for each direction of the last sample
+        ("columns", 5, 1 + 4),
+        ("columns", 6, 1 + 5 * 4),  # rows could be hidden units: the plain gradient of every direction, batch by batch
+        ("activation first", 6, 5 * 4),
+        ("activation in place", 6, 5 * 4),
+        ("a way around", 6, 5 * 4),
+    ],
+)
+def test_gradients_go_back_through_an_affine_layer_once(way, rows, passes, monkeypatch):
+    encoder, x = seeded(lambda: Narrow(way)), inputs(4 * rows + 1, 10)
+    expected = attribute(encoder, x, torch.eye(4), "saliency").mean(dim=0)
+    to_inputs, grad = [], torch.autograd.grad
+
+    def counted(outputs, wrt, *args, **kwargs):
+        to_inputs.append(wrt.ndim == 2 and wrt.shape[1] == 10)
+        return grad(outputs, wrt, *args, **kwargs)
+
+    monkeypatch.setattr(torch.autograd, "grad", counted)
+    found = mean_attribution(encoder, x.split(rows), torch.eye(4), "saliency")
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert sum(to_inputs) == passes

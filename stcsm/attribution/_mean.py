@@ -1,0 +1,247 @@
+"""The mean of attributions over samples, in bounded memory."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from tqdm.auto import tqdm
+
+from stcsm.attribution._arguments import Arguments, check_positive_integer, read_concepts
+from stcsm.attribution._attribute import attribute, directions_of, make_method, maps_of_concepts, method_class
+from stcsm.attribution._checks import Dependence, parents
+from stcsm.attribution._evaluating import evaluation_mode, sealed_generators
+from stcsm.attribution._forward import Encoder
+
+__all__ = ["mean_attribution"]
+
+CHUNK_VALUES = 2**25
+"""Values, of attributions or of what a pass makes of its inputs, that a mean holds at once."""
+HELD = 4
+"""Arrays of the inputs' size that a pass holds where gradients are summed behind the first network layer."""
+
+
+def mean_attribution(
+    encoder: nn.Module,
+    batches: Any,
+    concepts: Any,
+    method: str = "saliency",
+    *,
+    batch_size: int = 256,
+    progress: bool = False,
+    **params: Any,
+) -> np.ndarray:
+    """Mean over samples of the attributions of each concept, in bounded memory.
+
+    A method that is linear in the concept attributes the latents once, however many concepts there are. So the maps of
+    the latents themselves, ``concepts=torch.eye(L)``, give those of any concepts as ``concepts @ maps``.
+
+    Parameters
+    ----------
+    encoder, concepts, method, **params
+        As for :func:`attribute`, but without parameters that hold a value for each sample (a baseline for each input,
+        given noise). SmoothGrad's ``published=True`` takes the range of the samples that go through together.
+    batches
+        Samples, (N, ...), or an iterable of batches (n_i, ...), which is read one batch at a time. Batches may be on
+        any device.
+    batch_size
+        Most samples in one pass of the encoder. Fewer go through together where their attributions are many.
+    progress
+        Whether to show a progress bar over passes.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64, (...) for one concept (L,), (K, ...) for (K, L). A sample's attributions have the inputs' precision;
+        sums and products are in float64. The noise of a stochastic method depends on a sample's number over all
+        batches.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`attribute`; or there is no sample.
+    """
+    check_positive_integer(batch_size, "batch_size")
+    cls = method_class(method)
+    vectors, single = read_concepts(concepts, torch.empty(0, dtype=torch.float64, device="cpu"))
+    vectors = vectors.cpu()
+    directions = directions_of(cls, vectors)
+    first, seen = params.pop("first", 0) if cls.stochastic else 0, 0
+    gradients = None
+    if cls.is_gradient:
+        make_method(method, params)  # checks the parameters, which change nothing
+        gradients = _GradientSums(encoder, directions)
+    total: Any = 0.0
+
+    def held() -> int:
+        return HELD if gradients is not None and gradients.are_narrow else len(directions)
+
+    with tqdm(desc=method, unit="batch", disable=not progress, leave=False) as shown:
+        for rows in _chunks(batches, held, int(batch_size)):
+            if gradients is not None:
+                gradients.add(rows)
+            else:
+                own = {"first": first + seen, **params} if cls.stochastic else params
+                maps = attribute(encoder, rows, directions, method, batch_size=len(rows), **own)
+                total = total + torch.as_tensor(maps, device="cpu").double().sum(dim=0)
+            seen += len(rows)
+            shown.update()
+    if not seen:
+        raise ValueError("Expected at least one sample to average over, found none.")
+    if gradients is not None:
+        total = gradients.total()
+    mean = total / seen if directions is vectors else maps_of_concepts(vectors, total[None] / seen)[0]
+    return (mean[0] if single else mean).numpy()
+
+
+def _chunks(batches: Any, held: Callable[[], int], most: int) -> Iterator[Any]:
+    """Samples a few at a time, so that the ``held()`` values for each of theirs stay below :data:`CHUNK_VALUES`."""
+    given: Iterable[Any] = [batches] if isinstance(batches, (Tensor, np.ndarray)) else batches
+    for batch in given:
+        if not isinstance(batch, (Tensor, np.ndarray)):
+            raise TypeError(f"Expected batches of samples as tensors or arrays (n, ...), found {type(batch).__name__}.")
+        start = 0
+        while start < len(batch):
+            step = int(np.clip(CHUNK_VALUES // max(1, held() * math.prod(batch.shape[1:])), 1, most))
+            yield batch[start : start + step]
+            start += step
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Sums of gradients
+
+# fmt: off
+AFFINE = frozenset({
+    "clone", "alias", "to_copy", "add", "sub", "mm", "addmm", "sparse_addmm", "t", "transpose", "permute", "view",
+    "unsafe_view", "reshape_alias", "convolution", "constant_pad_nd", "squeeze", "unsqueeze",
+})
+# fmt: on
+"""Nodes of the autograd graph whose backward pass is the same for every sample, whatever the samples are."""
+
+
+class _GradientSums:
+    """Sums over samples of the gradients of the scores of D directions.
+
+    Where an encoder begins with an affine layer that narrows a sample down, such as a dense network layer, gradients
+    are summed behind that layer, a few numbers each, and go back through it once: its backward pass is the same for
+    every sample. What the sums cost is then little more than the passes forwards.
+
+    Parameters
+    ----------
+    encoder
+        The user's module.
+    directions
+        (D, L), float64.
+    """
+
+    def __init__(self, encoder: nn.Module, directions: Tensor) -> None:
+        self.encoder, self.directions = encoder, directions
+        self._wide: Any = 0.0
+        self._narrow: Any = None
+        self._way: tuple[str, ...] | None = None
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def are_narrow(self) -> bool:
+        """Whether the gradients are summed behind the first network layer."""
+        return bool(self._way)
+
+    def add(self, rows: Any) -> None:
+        """Add the gradients of some samples, (n, ...)."""
+        with torch.inference_mode(False):
+            given = Arguments.read(self.encoder, rows, self.directions, len(rows))
+            vectors = given.vectors.to(given.device)
+            with evaluation_mode(self.encoder, given.device), sealed_generators(given.device) as seal:
+                run = Encoder(self.encoder, vectors.shape[1], len(rows), seal)
+                x = given.x.to(given.device).contiguous()
+                run(x[:2])  # what the engine cannot explain is refused
+                leaf = x.clone().requires_grad_()
+                with _Neck(leaf) as neck:
+                    latents = run.call(leaf)
+                latents = run.checked(latents, leaf)
+                way = () if neck.found is None else _way(neck.found, leaf, latents)
+                if self._way is None:
+                    self._way = way if way and _is_row_wise(neck.found, leaf) else ()
+                if self._way and way == self._way and neck.found is not None:
+                    sums = [g.double().sum(dim=0).cpu() for g in run.backward(neck.found, latents, vectors)]
+                    self._narrow = torch.stack(sums) + (0.0 if self._narrow is None else self._narrow)
+                    self._last = neck.found, leaf
+                else:
+                    sums = [g.double().sum(dim=0).cpu() for g in run.backward(leaf, latents, vectors)]
+                    self._wide = self._wide + torch.stack(sums)
+
+    def total(self) -> Tensor:
+        """The sums, (D, ...), float64 on the CPU."""
+        if self._last is None:
+            return self._wide
+        neck, leaf = self._last
+        parts = []
+        for some in self._narrow.split(len(leaf)):
+            signal = torch.zeros_like(neck)
+            signal[: len(some)] = some.to(signal)
+            (back,) = torch.autograd.grad(neck, leaf, signal, retain_graph=True)
+            parts.append(back[: len(some)].double().cpu())
+        self._last = None
+        return torch.cat(parts) + self._wide
+
+
+class _Neck(TorchFunctionMode):
+    """Finds the first tensor of a pass that has a row for each sample and fewer values than the inputs."""
+
+    def __init__(self, leaf: Tensor) -> None:
+        super().__init__()
+        self._leaf, self._dependence = leaf, Dependence(leaf)
+        self.found: Tensor | None = None
+
+    def __torch_function__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Let a call through, and look at its result."""
+        result = func(*args, **(kwargs or {}))
+        if (
+            self.found is None
+            and isinstance(result, Tensor)
+            and result.ndim > 1
+            and len(result) == len(self._leaf)
+            and result.numel() < self._leaf.numel()
+            and self._dependence.through_autograd(result)
+        ):
+            self.found = result
+        return result
+
+
+def _way(neck: Tensor, leaf: Tensor, latents: Tensor) -> tuple[str, ...]:
+    """Operations between the inputs and a tensor; none where they are not affine, or the latents know a way around."""
+    dependence, way = Dependence(leaf), []
+    node = neck.grad_fn
+    while node is not None and not hasattr(node, "variable"):
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", re.sub(r"Backward\d*$", "", node.name())).lower()
+        before = [parent for parent in parents(node) if dependence.of_node(parent)]
+        if name not in AFFINE or len(before) != 1:
+            return ()
+        way.append(name)
+        node = before[0]
+    stack, known = [latents.grad_fn], {neck.grad_fn}
+    while stack:
+        node = stack.pop()
+        if node is None or node in known or not dependence.of_node(node):
+            continue
+        if hasattr(node, "variable"):
+            return ()
+        known.add(node)
+        stack.extend(parents(node))
+    return tuple(way)
+
+
+def _is_row_wise(neck: Any, leaf: Tensor) -> bool:
+    """Whether what is sent back from the first row arrives in the first row alone."""
+    signal = torch.zeros_like(neck)
+    signal[0] = 1
+    (back,) = torch.autograd.grad(neck, leaf, signal, retain_graph=True)
+    return not bool(back[1:].any())
