@@ -98,21 +98,29 @@ class GeneReader:
 
     def profiles(self, genes: np.ndarray) -> np.ndarray:
         """Counts of ``genes`` at the spots of the model, dense (n, S'), float32."""
+        some = self._known(genes)
+        rows = np.zeros((len(genes), self.n_spots), dtype=np.float32)
+        rows[some.owner, some.rows] = some.values
+        return rows
+
+    def sparse_profiles(self, genes: np.ndarray) -> sparse.csr_array:
+        """:meth:`profiles`, sparse (n, S')."""
+        some = self._known(genes)
+        return sparse.csr_array((some.values, some.rows, some.indptr), shape=(len(genes), self.n_spots))
+
+    def _known(self, genes: np.ndarray) -> Columns:
+        """Counts of ``genes``; rows are the spots of the model."""
         some = self._store.columns(np.asarray(genes))
-        gene, column, values = some.owner, self._column[some.rows], some.values
+        column, values, counts = self._column[some.rows], some.values, np.diff(some.indptr)
         if self.n_spots < self.n_all_spots:
             known = column >= 0
-            gene, column, values = gene[known], column[known], values[known]
-        rows = np.zeros((len(genes), self.n_spots), dtype=np.float32)
-        rows[gene, column] = values
-        return rows
+            counts = np.bincount(some.owner[known], minlength=len(counts))
+            column, values = column[known], values[known]
+        return Columns(_pointers(counts), column, values.astype(np.float32, copy=False))
 
     def counts(self, genes: np.ndarray, spots: np.ndarray) -> sparse.csr_array:
         """Counts of ``genes`` at some of the model's spots, sparse (n_spots, n_genes), read block by block."""
-        blocks = [
-            sparse.csr_array(self.profiles(genes[start : start + BLOCK])[:, spots])
-            for start in range(0, len(genes), BLOCK)
-        ]
+        blocks = [self.sparse_profiles(genes[start : start + BLOCK])[:, spots] for start in range(0, len(genes), BLOCK)]
         return sparse.csr_array(sparse.vstack(blocks).T)
 
     def part(self, genes: np.ndarray, spots: np.ndarray) -> GeneReader:

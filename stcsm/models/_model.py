@@ -547,9 +547,12 @@ class GeneVAE(BaseModelClass):
         """Counts of each gene (G,) in a section; None is all sections together."""
         return self._tissue.section_totals(section)
 
-    def expected_counts(self, genes: np.ndarray) -> np.ndarray:
-        """Counts (n, S') that genes would have if they followed depth alone: n_g d_s, within each section."""
-        return self._tissue.expected_counts(genes)
+    def expected_counts(self, genes: np.ndarray, spots: np.ndarray | None = None) -> np.ndarray:
+        """Counts (n, S') that genes would have if they followed depth alone: n_g d_s, within each section.
+
+        With ``spots`` (n,) among the model's, those of each gene at its spot, (n,).
+        """
+        return self._tissue.expected_counts(genes, spots)
 
     @own_settings()
     def inputs(self, genes: Any = None, section: str | None = None) -> Tensor:

@@ -165,8 +165,17 @@ class Tissue:
         b = self.section_index(section)
         return self.reader.gene_totals if b is None else self.samples.gene_totals[self.samples_of(b)]
 
-    def expected_counts(self, genes: np.ndarray) -> np.ndarray:
-        """Counts (n, S') of genes that follow depth alone: n_g d_s, within each section."""
+    def expected_counts(self, genes: np.ndarray, spots: np.ndarray | None = None) -> np.ndarray:
+        """Counts (n, S') of genes that follow depth alone: n_g d_s, within each section.
+
+        With ``spots`` (n,), those of each gene at its spot, (n,).
+        """
+        if spots is not None:
+            if self.sections is None:
+                return (self.reader.gene_totals[genes] * self.reader.depth[spots]).astype(np.float32)
+            b = self.sections.section[spots]
+            totals = self.samples.gene_totals[genes + b * self.reader.n_genes]
+            return (totals * self.samples.depth[b, self.sections.position[spots]]).astype(np.float32)
         if self.sections is None:
             return np.outer(self.reader.gene_totals[genes], self.reader.depth).astype(np.float32)
         out = np.empty((len(genes), self.reader.n_spots), dtype=np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,18 +159,17 @@ def _leading(
     return (basis @ inner)[:, :n], size[:n], right[:n]
 
 
-def principal_axes(
-    blocks: Callable[[], Iterable[np.ndarray]], n: int, *, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Leading principal axes of samples, in passes over blocks of them.
+def principal_axes(samples: csr_array | ScratchMatrix, n: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Leading principal axes of samples.
 
-    Block Krylov iteration (Musco & Musco 2015, arXiv 1504.05477): axes are sought among the directions of all passes.
-    The last ones stand little above the noise, and the newest directions alone would need many times the passes.
+    Block Krylov iteration (Musco & Musco 2015, arXiv 1504.05477) on the smaller side, samples or features: axes are
+    sought among the directions of all passes. The last ones stand little above the noise, and the newest directions
+    alone would need many times the passes. Centring is linear, so the samples stay sparse.
 
     Parameters
     ----------
-    blocks
-        Returns the blocks (n_i, F) of samples, the same ones whenever it is called.
+    samples
+        Shape (N, F), in memory or in a scratch file.
     n
         Number of axes; fewer come back where there are fewer samples or features.
     seed
@@ -185,33 +184,38 @@ def principal_axes(
     ValueError
         If there is no sample.
     """
-    count, total = 0, None
-    for block in blocks():
-        own = block.sum(axis=0, dtype=np.float64)
-        count, total = count + len(block), own if total is None else total + own
-    if total is None or not count:
+    count, features = samples.shape
+    if not count:
         raise ValueError("Expected samples to find the axes of, found none.")
-    centre, features = total / count, len(total)
-    width = min(n + _EXTRA, features, count)
-    newest = np.linalg.qr(np.random.default_rng(seed).normal(size=(features, width)))[0]
+    whole = samples if isinstance(samples, ScratchMatrix) else samples.astype(np.float64)
+    transposed = whole.transposed_product if isinstance(whole, ScratchMatrix) else whole.T.__matmul__
+    centre = transposed(np.full(count, 1 / count))
+
+    def scores(v: np.ndarray) -> np.ndarray:
+        return np.asarray(whole @ v) - centre @ v
+
+    def loadings(u: np.ndarray) -> np.ndarray:
+        return np.asarray(transposed(u)) - np.outer(centre, u.sum(axis=0))
+
+    def there_and_back(x: np.ndarray) -> np.ndarray:
+        return loadings(scores(x)) if features <= count else scores(loadings(x))
+
+    side = min(features, count)
+    width = min(n + _EXTRA, side)
+    newest = np.linalg.qr(np.random.default_rng(seed).normal(size=(side, width)))[0]
     basis = newest
     for _ in range(_PASSES):
-        room = features - basis.shape[1]
+        room = side - basis.shape[1]
         if room < 1:
             break
-        image = np.zeros_like(newest)
-        for block in blocks():
-            u = block - centre
-            image += u.T @ (u @ newest)
+        image = there_and_back(newest)
         for _again in range(2):  # once leaves rounding errors behind that grow from pass to pass
             image -= basis @ (basis.T @ image)
         # Beyond what the samples span the new directions are arbitrary: they do no harm, and weigh nothing.
         newest = np.linalg.qr(image)[0][:, :room]
         basis = np.hstack([basis, newest])
     basis = np.linalg.qr(basis)[0]
-    inner = np.zeros((basis.shape[1],) * 2)
-    for block in blocks():
-        scores = (block - centre) @ basis
-        inner += scores.T @ scores
+    inner = np.hstack([basis.T @ there_and_back(basis[:, i : i + width]) for i in range(0, basis.shape[1], width)])
     _, rotation = np.linalg.eigh(inner)
-    return basis @ rotation[:, ::-1][:, :n], centre
+    leading = basis @ rotation[:, ::-1][:, :n]
+    return leading if features <= count else np.linalg.qr(loadings(leading))[0], centre

@@ -23,7 +23,7 @@ from torch import Tensor
 from stcsm.attribution import make_method, mean_attribution, method_class
 from stcsm.concepts import concept_vectors, match_genes, standardise
 from stcsm.models import GeneVAE
-from stcsm.space import HeldOutCounts, choose_components, principal_axes, some_spots, stored_blocks
+from stcsm.space import HeldOutCounts, choose_components, gather, principal_axes, some_spots, stored_blocks
 from stcsm.tl._state import CONCEPTS_AT_ONCE, Concept, average_members, embedding, gene_rows, score_genes
 
 N_RANDOM_GENES = 1500
@@ -34,6 +34,8 @@ PCA_GENES, PCA_SPOTS = 4000, 5000
 """The number of principal components is chosen on at most so many genes and spots."""
 BLOCK, VALUES = 256, 2**22
 """At most BLOCK genes are dense at once, fewer where they would hold more than VALUES values."""
+STORED = 2**27
+"""Values, counted as if they were dense, that are read together where they stay sparse."""
 KEPT = 4
 """Sets of latents' maps that are kept of one model."""
 KEPT_VALUES = 2**26
@@ -369,16 +371,12 @@ def linear_maps(adata: AnnData, model: GeneVAE, concepts: list[Concept]) -> np.n
     """
     seed = int(model.settings["seed"])
     genes = np.flatnonzero(model.reader.gene_totals > 0)
-    axes, centre = principal_axes(
-        lambda: (_depth_corrected(model, genes[start : start + BLOCK]) for start in range(0, len(genes), BLOCK)),
-        _number_of_components(model, seed),
-        seed=seed,
-    )
-    share = _gene_shares(model, concepts)
-    latents = np.zeros((len(concepts), axes.shape[1]))
-    for block in _gene_blocks(share, len(model.spots)):
-        latents += share[:, block] @ ((_depth_corrected(model, block) - centre) @ axes)
-    return latents @ axes.T
+    step = int(np.clip(STORED // max(len(model.spots), 1), 1, BLOCK))
+    blocks = ((start, 0, _depth_corrected(model, genes[start : start + step])) for start in range(0, len(genes), step))
+    profiles = gather(blocks, (len(genes), len(model.spots)))
+    axes, centre = principal_axes(profiles, _number_of_components(model, seed), seed=seed)
+    latents = np.asarray(profiles @ axes) - centre @ axes
+    return np.asarray(_gene_shares(model, concepts)[:, genes] @ latents @ axes.T)
 
 
 def _number_of_components(model: GeneVAE, seed: int) -> int:
@@ -390,10 +388,12 @@ def _number_of_components(model: GeneVAE, seed: int) -> int:
     return choose_components(HeldOutCounts(model.reader.counts(genes, spots), seed=seed), seed=seed)
 
 
-def _depth_corrected(model: GeneVAE, genes: np.ndarray) -> np.ndarray:
-    """Depth-corrected profiles u (n, S') of genes, whatever form the model's own encoder takes them in."""
-    counts = model.reader.profiles(genes)
-    return np.log1p(counts / (model.expected_counts(genes) + np.float32(0.5)))
+def _depth_corrected(model: GeneVAE, genes: np.ndarray) -> sparse.csr_array:
+    """Depth-corrected profiles u (n, S') of genes, as sparse as their counts."""
+    u = model.reader.sparse_profiles(genes)
+    owner = np.repeat(genes, np.diff(u.indptr))
+    u.data = np.log1p(u.data / (model.expected_counts(owner, u.indices) + np.float32(0.5)))
+    return u
 
 
 # ---- Expression

@@ -177,6 +177,7 @@ def _neighbours(coords: np.ndarray, spots: np.ndarray) -> tuple[np.ndarray, np.n
     if k < 1:
         return spots[:0], spots[:0]
     near = np.asarray(cKDTree(coords).query(coords, k=k + 1)[1])
-    # Among spots of equal coordinates, the spot itself need not come first.
-    others = np.array([[t for t in row if t != s][:k] for s, row in enumerate(near)])
+    # Among spots of equal coordinates, the spot itself need not come first, or be there at all.
+    itself = near == np.arange(len(near))[:, None]
+    others = np.take_along_axis(near, np.argsort(itself, axis=1, kind="stable")[:, :k], axis=1)
     return np.repeat(spots, k), spots[others.ravel()]

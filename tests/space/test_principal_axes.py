@@ -1,19 +1,18 @@
-"""Principal axes of samples that are read in blocks, against the exact ones."""
+"""Principal axes of samples, in memory or in a file, against the exact ones."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 from sklearn.decomposition import PCA
 
-from stcsm.space import principal_axes
+from stcsm.space import gather, principal_axes
 
 
-def axes_of(profiles, n, block=17):
-    """Axes of samples (n, F), read in blocks, and the exact ones."""
-    axes, centre = principal_axes(
-        lambda: (profiles[start : start + block] for start in range(0, len(profiles), block)), n
-    )
+def axes_of(profiles, n):
+    """Axes of samples (n, F), and the exact ones."""
+    axes, centre = principal_axes(csr_array(profiles), n)
     np.testing.assert_allclose(centre, profiles.mean(axis=0), atol=1e-10)
     exact = np.linalg.svd(profiles - profiles.mean(axis=0), full_matrices=False)[2][: axes.shape[1]]
     return axes, exact
@@ -28,9 +27,21 @@ def test_axes_are_those_of_principal_component_analysis():
     assert angles.min() > 0.9999
 
 
+@pytest.mark.parametrize("shape", [(90, 64), (64, 90)])
+def test_axes_are_the_same_from_a_scratch_file(shape):
+    u = np.random.default_rng(4).normal(size=shape)
+    blocks = ((start, 0, csr_array(u[start : start + 17])) for start in range(0, len(u), 17))
+    for found, expected in zip(
+        principal_axes(gather(blocks, shape, limit=0), 3),
+        principal_axes(csr_array(u.astype(np.float32)), 3),
+        strict=True,
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
 def test_samples_are_needed():
     with pytest.raises(ValueError, match="found none"):
-        principal_axes(lambda: iter(()), 2)
+        principal_axes(csr_array((0, 4)), 2)
 
 
 def test_axes_that_stand_little_above_the_noise_are_found():
