@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -144,51 +144,70 @@ class _GradientSums:
         self.encoder, self.directions = encoder, directions
         self._wide: Any = 0.0
         self._narrow: Any = None
-        self._way: tuple[str, ...] | None = None
-        self._last: tuple[Tensor, Tensor] | None = None
+        # Found by the first samples: the encoder, as the methods see it, and the way to what is narrow.
+        self._run: Encoder | None = None
+        self._way: tuple[str, ...] = ()
+        self._some: Tensor | None = None
 
     @property
     def are_narrow(self) -> bool:
-        """Whether the gradients are summed behind the first network layer."""
+        """Whether gradients are summed behind the first network layer."""
         return bool(self._way)
 
     def add(self, rows: Any) -> None:
         """Add the gradients of some samples, (n, ...)."""
         with torch.inference_mode(False):
             given = Arguments.read(self.encoder, rows, self.directions, len(rows))
-            vectors = given.vectors.to(given.device)
+            vectors, x = given.vectors.to(given.device), given.x.to(given.device).contiguous()
             with evaluation_mode(self.encoder, given.device), sealed_generators(given.device) as seal:
-                run = Encoder(self.encoder, vectors.shape[1], len(rows), seal)
-                x = given.x.to(given.device).contiguous()
-                run(x[:2])  # what the engine cannot explain is refused
-                leaf = x.clone().requires_grad_()
-                with _Neck(leaf) as neck:
-                    latents = run.call(leaf)
-                latents = run.checked(latents, leaf)
-                way = () if neck.found is None else _way(neck.found, leaf, latents)
-                if self._way is None:
-                    self._way = way if way and _is_row_wise(neck.found, leaf) else ()
-                if self._way and way == self._way and neck.found is not None:
-                    sums = [g.double().sum(dim=0).cpu() for g in run.backward(neck.found, latents, vectors)]
+                if self._run is None:
+                    self._run = Encoder(self.encoder, vectors.shape[1], len(rows), seal)
+                    self._run(x[:2])  # what the engine cannot explain is refused
+                    found = self._pass(self._run, x[:2])
+                    self._way = found.way if found.way and _is_row_wise(found.narrow, found.leaf) else ()
+                found = self._pass(self._run, x)
+                narrow = bool(found.way) and found.way == self._way
+                wrt = found.narrow if narrow else found.leaf
+                sums = [g.double().sum(dim=0).cpu() for g in self._run.backward(wrt, found.latents, vectors)]
+                if narrow:
                     self._narrow = torch.stack(sums) + (0.0 if self._narrow is None else self._narrow)
-                    self._last = neck.found, leaf
+                    self._some = x[: len(vectors)]
                 else:
-                    sums = [g.double().sum(dim=0).cpu() for g in run.backward(leaf, latents, vectors)]
                     self._wide = self._wide + torch.stack(sums)
+
+    def _pass(self, run: Encoder, x: Tensor) -> _Pass:
+        leaf = x.clone().requires_grad_()
+        with _Neck(leaf) as neck:
+            latents = run.call(leaf)
+        latents = run.checked(latents, leaf)
+        narrow = leaf if neck.found is None else neck.found
+        return _Pass(leaf, latents, narrow, () if neck.found is None else _way(narrow, leaf, latents))
 
     def total(self) -> Tensor:
         """The sums, (D, ...), float64 on the CPU."""
-        if self._last is None:
+        if self._run is None or self._some is None:
             return self._wide
-        neck, leaf = self._last
-        parts = []
-        for some in self._narrow.split(len(leaf)):
-            signal = torch.zeros_like(neck)
-            signal[: len(some)] = some.to(signal)
-            (back,) = torch.autograd.grad(neck, leaf, signal, retain_graph=True)
-            parts.append(back[: len(some)].double().cpu())
-        self._last = None
+        device = self._some.device
+        with torch.inference_mode(False), evaluation_mode(self.encoder, device), sealed_generators(device):
+            found = self._pass(self._run, self._some)
+            if found.way != self._way:  # so many samples as there are hidden units can be mistaken for them
+                found = self._pass(self._run, self._some[:1])
+            parts = []
+            for some in self._narrow.split(len(found.leaf)):
+                signal = torch.zeros_like(found.narrow)
+                signal[: len(some)] = some.to(signal)
+                (back,) = torch.autograd.grad(found.narrow, found.leaf, signal, retain_graph=True)
+                parts.append(back[: len(some)].double().cpu())
         return torch.cat(parts) + self._wide
+
+
+class _Pass(NamedTuple):
+    """Inputs and latents of a pass, the narrow tensor between them, and the way there (empty: none was found)."""
+
+    leaf: Tensor
+    latents: Tensor
+    narrow: Tensor
+    way: tuple[str, ...]
 
 
 class _Neck(TorchFunctionMode):
@@ -239,7 +258,7 @@ def _way(neck: Tensor, leaf: Tensor, latents: Tensor) -> tuple[str, ...]:
     return tuple(way)
 
 
-def _is_row_wise(neck: Any, leaf: Tensor) -> bool:
+def _is_row_wise(neck: Tensor, leaf: Tensor) -> bool:
     """Whether what is sent back from the first row arrives in the first row alone."""
     signal = torch.zeros_like(neck)
     signal[0] = 1

@@ -75,13 +75,14 @@ class Narrow(nn.Module):
 
     def __init__(self, way: str):
         super().__init__()
-        self.way, self.hidden, self.latents = way, nn.Linear(10, 6), nn.Linear(6, 4)
+        units = 4 if way == "columns of four units" else 6
+        self.way, self.hidden, self.latents = way, nn.Linear(10, units), nn.Linear(units, 4)
         self.around = nn.Linear(10, 4)
 
     def forward(self, x):
         if self.way == "activation first":
             return self.latents(nn.functional.softplus(self.hidden(x.tanh())))
-        if self.way == "columns":
+        if self.way.startswith("columns"):
             return self.latents((self.hidden.weight @ x.T).T.tanh())
         if self.way == "activation in place":
             return self.latents(self.hidden(x).tanh_())
@@ -92,16 +93,17 @@ class Narrow(nn.Module):
 @pytest.mark.parametrize(
     ("way", "rows", "passes"),
     [
-        ("dense layer first", 6, 1 + 4),  # one to see that rows are samples, one for each direction of the last sample
-        ("columns", 5, 1 + 4),
-        ("columns", 6, 1 + 5 * 4),  # rows could be hidden units: the plain gradient of every direction, batch by batch
+        ("dense layer first", 6, 1 + 1),  # one to see that rows are samples, one for all directions
+        ("columns", 5, 1 + 1),
+        ("columns", 6, 1 + 4 * 4 + 1),  # of six samples, which could be the units, the plain gradients are taken
+        ("columns of four units", 5, 1 + 4 + 4),  # likewise of the last four; the directions go back one by one
         ("activation first", 6, 5 * 4),
         ("activation in place", 6, 5 * 4),
         ("a way around", 6, 5 * 4),
     ],
 )
 def test_gradients_go_back_through_an_affine_layer_once(way, rows, passes, monkeypatch):
-    encoder, x = seeded(lambda: Narrow(way)), inputs(4 * rows + 1, 10)
+    encoder, x = seeded(lambda: Narrow(way)), inputs(4 * rows + 4, 10)
     expected = attribute(encoder, x, torch.eye(4), "saliency").mean(dim=0)
     to_inputs, grad = [], torch.autograd.grad
 
