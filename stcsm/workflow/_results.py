@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import h5py
 import matplotlib as mpl
@@ -24,7 +27,10 @@ from stcsm.workflow._trust import write_trust
 SALIENCY, MAP, SCORES = "concept_saliency.csv", "concept_map.csv", "concept_scores.csv"
 SIGNIFICANCE, SANITY = "concept_significance.csv", "sanity.json"
 PLOT, RESULT, MODEL = "concept_maps.png", "result.h5ad", "model"
-RESULTS = (SALIENCY, MAP, SCORES, PLOT, RESULT, SIGNIFICANCE, SANITY, MODEL)
+RUN = "run.json"
+RESULTS = (SALIENCY, MAP, SCORES, PLOT, RESULT, SIGNIFICANCE, SANITY, RUN, MODEL)
+UNFINISHED = "unfinished.stcsm"
+"""State of the training, until the results are there."""
 
 
 def check_out(out: Path) -> None:
@@ -85,8 +91,11 @@ def check_input(out: Path, *inputs: Path | None) -> None:
             )
 
 
-def write_results(adata: AnnData, model: GeneVAE, out: Path) -> None:
-    """Write every result; those of an earlier run are replaced only when all new ones are there."""
+def write_results(adata: AnnData, model: GeneVAE, out: Path, run: Callable[[], dict[str, Any]]) -> None:
+    """Write every result; those of an earlier run are replaced only when all new ones are there.
+
+    ``run`` gives what is recorded of the run itself, at the end.
+    """
     out.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".stcsm-", dir=out))
     try:
@@ -100,6 +109,7 @@ def write_results(adata: AnnData, model: GeneVAE, out: Path) -> None:
         _draw(adata, scratch / PLOT)
         adata.write_h5ad(scratch / RESULT)
         model.save(scratch / MODEL)
+        (scratch / RUN).write_text(json.dumps(run(), indent=1) + "\n", encoding="utf-8")
         replace_all(RESULTS, scratch, out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
