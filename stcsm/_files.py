@@ -184,7 +184,7 @@ def write_state(path: Path, tensors: dict[str, Tensor], plain: str) -> None:
 
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
+    part = _part(path)
     try:
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part, {"state": plain})
         os.replace(part, path)
@@ -192,6 +192,16 @@ def write_state(path: Path, tensors: dict[str, Tensor], plain: str) -> None:
         raise OSError(f"Expected room for {path}, found that it cannot be written: {error}") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
+
+
+def remove_state(path: Path) -> None:
+    """Remove a file that :func:`write_state` wrote, and what a killed process left beside it."""
+    for file in (path, _part(path)):
+        file.unlink(missing_ok=True)
 
 
 def read_state(path: Path, tensors: bool = True) -> tuple[dict[str, Tensor], str]:

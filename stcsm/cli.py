@@ -371,7 +371,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         with _one_line_each():
-            app(standalone_mode=False)
+            status = app(standalone_mode=False)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except (typer.Abort, KeyboardInterrupt):
@@ -385,6 +385,8 @@ def main() -> None:
         text = " ".join(error.format_message().split()) if usage else in_shell(str(error), _command())  # type: ignore[attr-defined]
         typer.echo(f"stcsm: {text or type(error).__name__}", err=True)
         sys.exit(2)
+    if status:
+        sys.exit(status)  # of Ctrl-C, which newer versions of typer return
 
 
 def _is_usage(error: Exception) -> bool:

@@ -25,7 +25,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from scvi.train._logger import SimpleLogger
 from torch import Tensor
 
-from stcsm._files import read_state, write_state
+from stcsm._files import read_state, remove_state, write_state
 from stcsm.models._tissue import Tissue
 
 OWN = "stcsm"
@@ -48,7 +48,7 @@ class SafeCheckpoints(CheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         """Remove a checkpoint."""
-        Path(path).unlink(missing_ok=True)
+        remove_state(Path(path))
 
 
 class TrainingState(Callback):

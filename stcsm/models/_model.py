@@ -193,10 +193,11 @@ class GeneVAE(BaseModelClass):
         self.module = self._new_module(_depth(tissue) if depth is None else depth)
         self._model_summary_string = self._summary()
 
-    def _new_module(self, depth: Tensor) -> GeneVAEModule:
+    def _new_module(self, depth: Tensor, **settings: Any) -> GeneVAEModule:
+        """Build a module with new weights; ``settings`` stand in for those of the model."""
         cells = self.settings.get("grid")
         grid = None if cells is None else SpotGrid(torch.as_tensor(cells["cells"]), tuple(cells["shape"]))
-        return self._build_module(self.settings, depth, self._tissue.frame.coordinates, grid)
+        return self._build_module(self.settings | settings, depth, self._tissue.frame.coordinates, grid)
 
     @staticmethod
     def published(adata: AnnData, seed: int | None = None) -> PublishedVAE:

@@ -18,16 +18,19 @@ from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
 from stcsm import _keys, io, pp, tl
-from stcsm._files import existing_file
+from stcsm._files import existing_file, remove_state
 from stcsm.attribution import method_class
 from stcsm.datasets import simulated_bulb
 from stcsm.models import GeneVAE
-from stcsm.workflow._progress import RunProgress, TrainingProgress
+from stcsm.workflow._plan import make_plan
+from stcsm.workflow._progress import RunProgress, TrainingProgress, duration
 from stcsm.workflow._results import MODEL, RESULTS, UNFINISHED, check_input, check_out, write_results
 from stcsm.workflow._trust import check_trust
 
 N_RANDOM = 1000
 """Random concepts for each concept where nobody asks for a number."""
+LONG = 60.0
+"""Seconds of a run whose plan is said."""
 FREE = 100
 """Concepts that are tested without being asked to: the test of so many takes a second or two."""
 
@@ -223,6 +226,13 @@ def analyse(
         first, *others = (tl.match_gene_sets(adata, model, **source) for source in sources)
         sets = sum(others, first)
     model, is_trained = _begin(adata, model, out, resume, console)
+    if null is None and linear and len(sets) <= FREE:
+        null = N_RANDOM
+    with progress.stage("read"):
+        plan = make_plan(model, len(sets), (*(() if null else ("null",)), *(("width", "train") if is_trained else ())))
+    progress.plan(plan.seconds)
+    if plan.total > LONG:
+        console.print(f"this takes about {duration(plan.total)} and {plan.memory / 1e9:.1f} GB of memory")
     if not is_trained:
         with progress.stage("width"):
             model.train(
@@ -231,8 +241,6 @@ def analyse(
     with progress.stage("saliency"):
         tl.concepts(adata, model, genes=sets)
         tl.saliency(adata, model, method=method)
-    if null is None and linear and len(sets) <= FREE:
-        null = N_RANDOM
     if null:
         with progress.stage("null"):
             tl.significance(adata, model, n_random=null, seed=seed)
@@ -247,8 +255,8 @@ def analyse(
     with progress.stage("sanity"):
         check_trust(adata, model, method, seed, console)
     with progress.stage("write"):
-        write_results(adata, model, out, progress.record)
-    unfinished.unlink(missing_ok=True)
+        write_results(adata, model, out, lambda: {**progress.record(), **plan.record()})
+    remove_state(unfinished)
     written = [name for name in RESULTS if (out / name).exists()]
     console.print(f"{', '.join(written)} in {escape(str(out))} ({sum(progress.seconds.values()):.0f} s)")
 
@@ -262,7 +270,7 @@ def _begin(adata: AnnData, model: GeneVAE, out: Path, resume: bool, console: Con
     if not resume:
         if unfinished.exists():
             console.print(f"an interrupted training in {escape(str(out))} is begun anew; --resume goes on with one")
-            unfinished.unlink()
+            remove_state(unfinished)
         return model, False
     if unfinished.exists():
         console.print(f"goes on with the training in {escape(str(unfinished))}")
