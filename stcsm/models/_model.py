@@ -43,6 +43,7 @@ from stcsm.models._training import (
     require_training_memory,
 )
 from stcsm.nets import SpotGrid, own_settings
+from stcsm.space import require_memory
 
 logger = logging.getLogger(__name__)
 
@@ -195,6 +196,13 @@ class GeneVAE(BaseModelClass):
 
     def _new_module(self, depth: Tensor, **settings: Any) -> GeneVAEModule:
         """Build a module with new weights; ``settings`` stand in for those of the model."""
+        if self.settings["encoder"] == "mlp":
+            n, h, m = len(self._tissue.frame.keys), self.settings["n_hidden"], self.settings["n_seeds"]
+            require_memory(
+                4.0 * m * n * (2 * h + 2),
+                f"{m} members x {n} spots x {2 * h + 2} weights, 4 bytes each",
+                "lower n_hidden or n_seeds, or bin the tissue to fewer spots: stcsm.pp.bin_spots",
+            )
         cells = self.settings.get("grid")
         grid = None if cells is None else SpotGrid(torch.as_tensor(cells["cells"]), tuple(cells["shape"]))
         return self._build_module(self.settings | settings, depth, self._tissue.frame.coordinates, grid)

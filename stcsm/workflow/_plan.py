@@ -15,11 +15,14 @@ from typing import Any
 import numpy as np
 
 from stcsm.models import GeneVAE, TrainingCost, training_cost
-from stcsm.space import resident_memory
+from stcsm.space import NEIGHBOURS, require_memory, resident_memory
 
 RATES = "rates.json"
 TERMS = ("one run", "places", "genes x places x members", "concepts x places")
 """What the seconds of a stage, and memory, grow with."""
+
+MAPS = 5
+"""Maps of a concept that a run holds at its end: saliency, p, q, decoded and concept map."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,23 @@ def make_plan(model: GeneVAE, n_concepts: int, skipped: tuple[str, ...] = ()) ->
     seconds["train"] = cost.steps * cost.step_seconds
     memory = before + cost.memory + float(size.terms() @ rates["memory"])
     return Plan(size, {s: t for s, t in seconds.items() if s not in skipped}, memory, before, cost)
+
+
+def require_map_memory(model: GeneVAE, n_concepts: int) -> None:
+    """Refuse maps that cannot fit beside the counts; the training has a check of its own.
+
+    Raises
+    ------
+    MemoryError
+        With the arithmetic.
+    """
+    spots, neighbours = len(model.spot_names), max(NEIGHBOURS)
+    require_memory(
+        spots * (n_concepts * MAPS * 8.0 + neighbours * 12.0),
+        f"{MAPS} maps of {n_concepts} concepts at {spots} spots, 8 bytes each, and {neighbours} neighbours of each "
+        "spot, 12 bytes each",
+        "map fewer concepts at a time",
+    )
 
 
 def size_of(model: GeneVAE, n_concepts: int) -> Size:

@@ -22,6 +22,7 @@ from PIL import Image
 from stcsm import _keys, io, pl, tl
 from stcsm._files import replace_all
 from stcsm.models import GeneVAE, holds_only_a_model
+from stcsm.space import NEIGHBOURS
 from stcsm.workflow._trust import write_trust
 
 SALIENCY, MAP, SCORES = "concept_saliency.csv", "concept_map.csv", "concept_scores.csv"
@@ -60,6 +61,43 @@ def check_out(out: Path) -> None:
             f"Expected an empty folder or results of an earlier run, found {', '.join(there)} in {out} and no "
             f"{RESULT} of stcsm beside; choose another --out"
         )
+
+
+def require_room(adata: AnnData, model: GeneVAE, n_concepts: int, out: Path) -> None:
+    """Refuse, before the training, a disk that is too small for its state and for the results.
+
+    Raises
+    ------
+    OSError
+        With the arithmetic.
+    """
+    weights = 4 * sum(p.numel() for p in model.module.parameters())
+    spots, genes, latent = adata.n_obs, adata.n_vars, 2 * model.settings["n_latent"] * model.n_members
+    parts = {
+        # Weights and two moments, and the same once more while a new state is written.
+        "state of the training": 2 * 3 * weights,
+        "model": weights,
+        "counts": sum(_nbytes(m) for m in (adata.X, *adata.layers.values(), *([adata.raw.X] if adata.raw else []))),
+        # Saliency, p, q, decoded and concept map, and the first and the last again as text of some 20 letters.
+        "maps": spots * n_concepts * (5 * 8 + 2 * 20),
+        "genes": genes * (8 * latent + n_concepts * (8 + 20)),
+        "spot graph": spots * max(NEIGHBOURS) * 12,
+    }
+    nearest = next(p for p in (out, *out.resolve().parents) if p.exists())
+    free, needed = shutil.disk_usage(nearest).free, sum(parts.values())
+    if needed > free:
+        said = ", ".join(f"{name} {size / 1e9:.2g}" for name, size in parts.items())
+        raise OSError(
+            f"Expected room for the results in {out}, where {free / 1e9:.2g} GB are free, found that they take about "
+            f"{needed / 1e9:.2g} GB ({said}); make room, or choose another --out"
+        )
+
+
+def _nbytes(matrix: Any) -> int:
+    """Bytes of a matrix in memory or in a file."""
+    if hasattr(matrix, "indptr"):
+        return sum(part.nbytes for part in (matrix.data, matrix.indices, matrix.indptr))
+    return int(np.prod(matrix.shape)) * matrix.dtype.itemsize
 
 
 def _is_ours(path: Path) -> bool:

@@ -22,9 +22,9 @@ from stcsm._files import existing_file, remove_state
 from stcsm.attribution import method_class
 from stcsm.datasets import simulated_bulb
 from stcsm.models import GeneVAE
-from stcsm.workflow._plan import make_plan
+from stcsm.workflow._plan import make_plan, require_map_memory
 from stcsm.workflow._progress import RunProgress, TrainingProgress, duration
-from stcsm.workflow._results import MODEL, RESULTS, UNFINISHED, check_input, check_out, write_results
+from stcsm.workflow._results import MODEL, RESULTS, UNFINISHED, check_input, check_out, require_room, write_results
 from stcsm.workflow._trust import check_trust
 
 N_RANDOM = 1000
@@ -225,6 +225,8 @@ def analyse(
         console.print(model.summary_string.splitlines()[1])
         first, *others = (tl.match_gene_sets(adata, model, **source) for source in sources)
         sets = sum(others, first)
+    require_room(adata, model, len(sets), out)
+    require_map_memory(model, len(sets))
     model, is_trained = _begin(adata, model, out, resume, console)
     if null is None and linear and len(sets) <= FREE:
         null = N_RANDOM
