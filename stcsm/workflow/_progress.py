@@ -21,6 +21,8 @@ STAGES = ("read", "width", "train", "saliency", "null", "graph", "map", "sanity"
 """What a run goes through, in order."""
 LINE_SECONDS, LINE_SHARE = 60.0, 0.1
 """Into a file, a line comes when both have passed since the last one: seconds, and share of the run."""
+TICK = 0.5
+"""Seconds between two looks at the clock."""
 PRIOR = 0.05
 """Share of the plan that the pace so far is mixed with: the first seconds say little."""
 
@@ -141,7 +143,7 @@ class RunProgress:
 
     def _tick(self) -> None:
         """Keep the bar or the lines up to date while the stages work."""
-        while not self._stop.wait(0.5):
+        while not self._stop.wait(TICK):
             share, left = self.where()
             if not self.planned:
                 continue
