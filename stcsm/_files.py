@@ -175,6 +175,54 @@ def read_model(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, settings
 
 
+def write_state(path: Path, tensors: dict[str, Tensor], plain: str) -> None:
+    """Write one safetensors file with ``plain`` in its header; it replaces ``path`` at once, or nothing changes.
+
+    What a killed process leaves beside it has one name, so that the next writing replaces it.
+    """
+    from safetensors.torch import save_file
+
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = _part(path)
+    try:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part, {"state": plain})
+        os.replace(part, path)
+    except SafetensorError as error:
+        raise OSError(f"Expected room for {path}, found that it cannot be written: {error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
+
+
+def remove_state(path: Path) -> None:
+    """Remove a file that :func:`write_state` wrote, and what a killed process left beside it."""
+    for file in (path, _part(path)):
+        file.unlink(missing_ok=True)
+
+
+def read_state(path: Path, tensors: bool = True) -> tuple[dict[str, Tensor], str]:
+    """Tensors and header of a file that :func:`write_state` wrote; without ``tensors`` the header alone.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged or another file.
+    """
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            held = file.metadata() or {}
+            names = file.keys() if tensors else ()
+            return {name: file.get_tensor(name) for name in names}, held["state"]
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"Expected the state of a training in {path}, found a damaged or another file") from error
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a path to write to; the file written there replaces ``path`` when the block ends without an error.

@@ -158,6 +158,14 @@ def run(
     encoder: Encoder = "auto",
     seed: Seed = 0,
     n_seeds: NSeeds = 2,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the training of an interrupted run of the same counts and options into OUT; a trained "
+            "model there is not trained again.",
+        ),
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a gene model on a tissue and map concepts on it."""
@@ -168,7 +176,7 @@ def run(
         labels_column=labels_column, labels_key=labels_key, groups=groups or None, layer=layer, bin_size=bin_size,
         keep_background=keep_background, keep_controls=keep_controls, spatial_key=spatial_key, batch_key=batch_key,
         one_section=one_section, table=table, coordinate_system=coordinate_system, write_store=write_store,
-        method=method, encoder=encoder, seed=seed, n_seeds=n_seeds, null=null, quiet=quiet,
+        method=method, encoder=encoder, seed=seed, n_seeds=n_seeds, null=null, resume=resume, quiet=quiet,
     )  # fmt: skip
 
 
@@ -242,6 +250,8 @@ SHELL_WORDS = {
     "lower batch_size, n_hidden or n_seeds, or bin": "lower n_seeds=, or bin",
     "choose another or pass overwrite=True": "choose another",
     "pass overwrite=True": "remove it",
+    "go on with what it was begun with, or remove the file to begin anew": "give --resume the counts and options that "
+    "it was begun with, or leave it out to begin anew",
 }
 """What error messages and warnings say for Python, and what it is called here."""
 IN_COMMAND = {
@@ -361,7 +371,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         with _one_line_each():
-            app(standalone_mode=False)
+            status = app(standalone_mode=False)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except (typer.Abort, KeyboardInterrupt):
@@ -375,6 +385,8 @@ def main() -> None:
         text = " ".join(error.format_message().split()) if usage else in_shell(str(error), _command())  # type: ignore[attr-defined]
         typer.echo(f"stcsm: {text or type(error).__name__}", err=True)
         sys.exit(2)
+    if status:
+        sys.exit(status)  # of Ctrl-C, which newer versions of typer return
 
 
 def _is_usage(error: Exception) -> bool:

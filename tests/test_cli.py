@@ -109,6 +109,7 @@ def test_everything_is_written_and_loads(results):
             "concept_scores.csv",
             "concept_significance.csv",
             "sanity.json",
+            "run.json",
             "concept_maps.png",
             "result.h5ad",
             "model",

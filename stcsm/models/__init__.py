@@ -1,6 +1,7 @@
 """Gene models: each gene is a sample, the spots are its features."""
 
 from stcsm._files import holds_only_a_model
+from stcsm.models._cost import TrainingCost, training_cost
 from stcsm.models._model import GeneVAE, PublishedVAE
 from stcsm.models._setup import Setup, gene_features, quiet, read_setup, spots_on_tissue
 from stcsm.models._setup import counts_matrix as counts_of
@@ -12,6 +13,7 @@ __all__ = [
     "GeneVAE",
     "PublishedVAE",
     "Setup",
+    "TrainingCost",
     "counts_of",
     "gene_features",
     "holds_only_a_model",
@@ -19,4 +21,5 @@ __all__ = [
     "quiet",
     "read_setup",
     "spots_on_tissue",
+    "training_cost",
 ]

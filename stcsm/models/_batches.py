@@ -137,6 +137,11 @@ class GeneDataModule(pl.LightningDataModule):
         Seed of the order of the genes and of the thinning.
     held_out
         Share of every gene's counts kept aside for validation.
+
+    Attributes
+    ----------
+    order
+        Generator of the order of the genes, as far as the epochs have come.
     """
 
     def __init__(self, reader: GeneReader, genes: np.ndarray, batch_size: int, seed: int, held_out: float = 0.0):
@@ -150,6 +155,7 @@ class GeneDataModule(pl.LightningDataModule):
         if held_out:
             self.left, self.taken = reader.thinned(genes, held_out, seed)
         self.n_train = len(genes)
+        self.order = torch.Generator()
         self.n_val = min(len(genes), HELD_OUT_GENES) if held_out else 0
 
     @property
@@ -159,8 +165,8 @@ class GeneDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Genes in random order."""
-        order = torch.Generator().manual_seed(self.seed)
-        return self._loader(GeneBatches(self.left, self.genes), order)
+        self.order = torch.Generator().manual_seed(self.seed)
+        return self._loader(GeneBatches(self.left, self.genes), self.order)
 
     def val_dataloader(self) -> DataLoader | list:
         """Held-out counts of (at most ``HELD_OUT_GENES`` of) the same genes; nothing where none are held out."""

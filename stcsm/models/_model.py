@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from stcsm import _keys
 from stcsm.models import _io, _latents, published
 from stcsm.models._batches import GeneDataModule, losses
+from stcsm.models._checkpoint import TrainingState, interruptible, refuse_processes, training_of
 from stcsm.models._counts import GeneReader
 from stcsm.models._module import GeneVAEModule, build_module
 from stcsm.models._setup import (
@@ -42,6 +43,7 @@ from stcsm.models._training import (
     require_training_memory,
 )
 from stcsm.nets import SpotGrid, own_settings
+from stcsm.space import require_memory
 
 logger = logging.getLogger(__name__)
 
@@ -192,10 +194,18 @@ class GeneVAE(BaseModelClass):
         self.module = self._new_module(_depth(tissue) if depth is None else depth)
         self._model_summary_string = self._summary()
 
-    def _new_module(self, depth: Tensor) -> GeneVAEModule:
+    def _new_module(self, depth: Tensor, **settings: Any) -> GeneVAEModule:
+        """Build a module with new weights; ``settings`` stand in for those of the model."""
+        if self.settings["encoder"] == "mlp":
+            n, h, m = len(self._tissue.frame.keys), self.settings["n_hidden"], self.settings["n_seeds"]
+            require_memory(
+                4.0 * m * n * (2 * h + 2),
+                f"{m} members x {n} spots x {2 * h + 2} weights, 4 bytes each",
+                "lower n_hidden or n_seeds, or bin the tissue to fewer spots: stcsm.pp.bin_spots",
+            )
         cells = self.settings.get("grid")
         grid = None if cells is None else SpotGrid(torch.as_tensor(cells["cells"]), tuple(cells["shape"]))
-        return self._build_module(self.settings, depth, self._tissue.frame.coordinates, grid)
+        return self._build_module(self.settings | settings, depth, self._tissue.frame.coordinates, grid)
 
     @staticmethod
     def published(adata: AnnData, seed: int | None = None) -> PublishedVAE:
@@ -280,6 +290,8 @@ class GeneVAE(BaseModelClass):
         devices: int | list[int] | str = "auto",
         progress: bool = True,
         plan_kwargs: dict[str, Any] | None = None,
+        checkpoint: str | Path | None = None,
+        keep_checkpoint: bool = False,
         **trainer_kwargs: Any,
     ) -> None:
         """Train all members, through scvi-tools' plan and runner.
@@ -313,13 +325,20 @@ class GeneVAE(BaseModelClass):
             weight rises; 0.3, or 0.45 where a fully connected encoder is trained on 5,000 genes or more), and those of
             :class:`scvi.train.TrainingPlan` that the plan does not set itself. ``lr`` may stand here instead of above,
             as in scvi-tools.
+        checkpoint
+            File that holds the state of the training after every epoch, so that one that is interrupted goes on: train
+            a new model of the same data and settings with the same arguments. Nothing but the unfinished epoch is
+            trained again, and the weights are those of an undisturbed training. It is removed at the end.
+        keep_checkpoint
+            Leave the file; a new model takes the trained weights from it, then, and trains no more.
         **trainer_kwargs
             Passed to :class:`scvi.train.Trainer`.
 
         Raises
         ------
         ValueError
-            If a setting is out of range, or ``plan_kwargs`` has one that the plan does not take.
+            If a setting is out of range, ``plan_kwargs`` has one that the plan does not take, or ``checkpoint`` holds
+            the state of another training; it cannot be had for a training in several processes.
         MemoryError
             If parameters and a batch do not fit the free memory.
         """
@@ -338,28 +357,49 @@ class GeneVAE(BaseModelClass):
         settings, samples, chosen = self.settings, self.samples, self.trained_samples
         schedule = self._make_schedule(settings["encoder"], len(chosen), samples.n_spots, max_epochs, lr, batch_size)
         require_training_memory(self.module, schedule.batch_size, samples.n_spots)
-        data = GeneDataModule(
-            samples, chosen, schedule.batch_size, settings["seed"], held_out if early_stopping else 0.0
-        )
+        plan_kwargs = schedule.plan_kwargs | plan_kwargs
+        share = held_out if early_stopping else 0.0
+        state = None
+        if checkpoint is not None:
+            refuse_processes(devices, trainer_kwargs)
+            training = {"class": type(self).__name__, "schedule": str(schedule), "held_out": share}
+            training |= {"plan": str(sorted(plan_kwargs.items())), **trainer_kwargs}
+            of = training_of(self._tissue, settings, chosen, self.fingerprint(), **training)
+            state = TrainingState(checkpoint, of)
+        data = GeneDataModule(samples, chosen, schedule.batch_size, settings["seed"], share)
         if settings["smoothing"] == "auto":
-            # In batches of the default size: what counts is how much training there will be, not in which batches.
-            steps = schedule.max_epochs * max(data.steps_per_epoch, len(chosen) // BATCH)
-            self._choose_smoothing(steps // TRAINING_STEPS_PER_SEARCH_STEP)
-        fit(
-            self,
-            self._plan(self.module, **(schedule.plan_kwargs | plan_kwargs)),
-            data,
-            schedule,
-            accelerator=accelerator,
-            devices=devices,
-            early_stopping=early_stopping,
-            progress=progress,
-            **trainer_kwargs,
-        )
+            if state is not None and state.found is not None:
+                self._set_smoothing(state.smoothing)
+            else:
+                # In batches of the default size: what counts is how much training there will be, not in which batches.
+                steps = schedule.max_epochs * max(data.steps_per_epoch, len(chosen) // BATCH)
+                self._choose_smoothing(steps // TRAINING_STEPS_PER_SEARCH_STEP)
+        if state is not None and state.is_complete:
+            self.module.load_state_dict(state.weights())
+            self.module.eval()
+            self.history_, self.is_trained_ = state.history(), True
+        else:
+            if state is not None:
+                state.smoothing = settings["smoothing"]
+                trainer_kwargs = state.trainer_kwargs(trainer_kwargs)
+            with interruptible():
+                fit(
+                    self,
+                    self._plan(self.module, **plan_kwargs),
+                    data,
+                    schedule,
+                    accelerator=accelerator,
+                    devices=devices,
+                    early_stopping=early_stopping,
+                    progress=progress,
+                    **trainer_kwargs,
+                )
+        if state is not None and not keep_checkpoint:
+            state.remove()
         _latents.warn_of_disagreement(self.section_agreement())
 
     def _choose_smoothing(self, most_steps: int) -> None:
-        """Choose the width of the spatial filter and rebuild the module with it."""
+        """Choose the width of the spatial filter by short trainings."""
         # Modules of the search are fully connected and negative binomial, whatever the model is, and have one member.
         trial = {**self.settings, "likelihood": "nb", "n_seeds": 1}
         width = choose_smoothing(
@@ -372,6 +412,10 @@ class GeneVAE(BaseModelClass):
             # The batches of the search are small, of however large a section.
             n_threads=1 if self.settings["encoder"] == "mlp" else torch.get_num_threads(),
         )
+        self._set_smoothing(width)
+
+    def _set_smoothing(self, width: float) -> None:
+        """Rebuild the module with a width of the spatial filter."""
         self.settings["smoothing"] = width
         self.module = self._new_module(self.module.depth.cpu())
         self._model_summary_string = self._summary()

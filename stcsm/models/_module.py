@@ -121,6 +121,15 @@ class GeneVAEModule(BaseModuleClass):
         self._rows: Tensor | None = None
         self._batch_size: int | None = None
 
+    def noise_state(self) -> list[Tensor]:
+        """State of every member's noise; empty before the first draw."""
+        return [g.get_state() for _, g in sorted(self._generators.items(), key=lambda item: item[0][0])]
+
+    def set_noise_state(self, states: list[Tensor]) -> None:
+        """Go on with every member's noise from what :meth:`noise_state` gave."""
+        for m, state in enumerate(states):
+            self._generator(m, self.device).set_state(state)
+
     def take_part(self, rows: Tensor, batch_size: int) -> None:
         """Tell which rows of a batch of ``batch_size`` genes come next, where several processes share the batch.
 
@@ -128,12 +137,16 @@ class GeneVAEModule(BaseModuleClass):
         """
         self._rows, self._batch_size = rows, batch_size
 
-    def _noise(self, member: int, like: Tensor) -> Tensor:
-        key = (member, like.device)
+    def _generator(self, member: int, device: torch.device) -> torch.Generator:
+        key = (member, device)
         if key not in self._generators:
-            self._generators[key] = torch.Generator(like.device).manual_seed(self.seeds[member])
+            self._generators[key] = torch.Generator(device).manual_seed(self.seeds[member])
+        return self._generators[key]
+
+    def _noise(self, member: int, like: Tensor) -> Tensor:
         n = len(like) if self._batch_size is None else self._batch_size
-        noise = torch.randn((n, like.shape[1]), generator=self._generators[key], device=like.device)
+        generator = self._generator(member, like.device)
+        noise = torch.randn((n, like.shape[1]), generator=generator, device=like.device)
         return noise if self._rows is None else noise[self._rows]
 
     @staticmethod

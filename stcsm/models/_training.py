@@ -124,8 +124,13 @@ def make_schedule(
     return Schedule(max_epochs, batch_size, lr, KL_WARMUP_MANY_GENES if many else None, small)
 
 
+def training_memory(module: GeneVAEModule, batch_values: int) -> float:
+    """Bytes of weights, gradients and two moments, and of the arrays of a batch of so many genes x spots."""
+    return 4.0 * (4 * sum(p.numel() for p in module.parameters()) + 5 * batch_values)
+
+
 def require_training_memory(module: GeneVAEModule, batch_size: int, n_spots: int) -> None:
-    """Refuse a training that cannot fit: weights, gradients and two moments, and the arrays of a batch.
+    """Refuse a training that cannot fit: see :func:`training_memory`.
 
     Raises
     ------
@@ -134,7 +139,7 @@ def require_training_memory(module: GeneVAEModule, batch_size: int, n_spots: int
     """
     parameters = sum(p.numel() for p in module.parameters())
     require_memory(
-        4.0 * (4 * parameters + 5 * batch_size * n_spots),
+        training_memory(module, batch_size * n_spots),
         f"4 x {parameters} parameters and 5 x {batch_size} genes x {n_spots} spots, 4 bytes each",
         "lower batch_size, n_hidden or n_seeds, or bin the tissue to fewer spots: stcsm.pp.to_grid",
     )

@@ -37,7 +37,7 @@ from stcsm.space._grid import (
     whole_positions,
 )
 from stcsm.space._heldout import HeldOutCounts
-from stcsm.space._memory import available_memory, require_memory
+from stcsm.space._memory import available_memory, require_memory, resident_memory
 from stcsm.space._region import irregularity, region_width
 from stcsm.space._scratch import IN_MEMORY, ScratchFile, ScratchMatrix, gather, join_blocks
 
@@ -77,6 +77,7 @@ __all__ = [
     "principal_axes",
     "region_width",
     "require_memory",
+    "resident_memory",
     "selected_blocks",
     "shared_lattice_positions",
     "similarity_graph",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import h5py
 import matplotlib as mpl
@@ -19,12 +22,16 @@ from PIL import Image
 from stcsm import _keys, io, pl, tl
 from stcsm._files import replace_all
 from stcsm.models import GeneVAE, holds_only_a_model
+from stcsm.space import NEIGHBOURS
 from stcsm.workflow._trust import write_trust
 
 SALIENCY, MAP, SCORES = "concept_saliency.csv", "concept_map.csv", "concept_scores.csv"
 SIGNIFICANCE, SANITY = "concept_significance.csv", "sanity.json"
 PLOT, RESULT, MODEL = "concept_maps.png", "result.h5ad", "model"
-RESULTS = (SALIENCY, MAP, SCORES, PLOT, RESULT, SIGNIFICANCE, SANITY, MODEL)
+RUN = "run.json"
+RESULTS = (SALIENCY, MAP, SCORES, PLOT, RESULT, SIGNIFICANCE, SANITY, RUN, MODEL)
+UNFINISHED = "unfinished.stcsm"
+"""State of the training, until the results are there."""
 
 
 def check_out(out: Path) -> None:
@@ -56,6 +63,43 @@ def check_out(out: Path) -> None:
         )
 
 
+def require_room(adata: AnnData, model: GeneVAE, n_concepts: int, out: Path) -> None:
+    """Refuse, before the training, a disk that is too small for its state and for the results.
+
+    Raises
+    ------
+    OSError
+        With the arithmetic.
+    """
+    weights = 4 * sum(p.numel() for p in model.module.parameters())
+    spots, genes, latent = adata.n_obs, adata.n_vars, 2 * model.settings["n_latent"] * model.n_members
+    parts = {
+        # Weights and two moments, and the same once more while a new state is written.
+        "state of the training": 2 * 3 * weights,
+        "model": weights,
+        "counts": sum(_nbytes(m) for m in (adata.X, *adata.layers.values(), *([adata.raw.X] if adata.raw else []))),
+        # Saliency, p, q, decoded and concept map, and the first and the last again as text of some 20 letters.
+        "maps": spots * n_concepts * (5 * 8 + 2 * 20),
+        "genes": genes * (8 * latent + n_concepts * (8 + 20)),
+        "spot graph": spots * max(NEIGHBOURS) * 12,
+    }
+    nearest = next(p for p in (out, *out.resolve().parents) if p.exists())
+    free, needed = shutil.disk_usage(nearest).free, sum(parts.values())
+    if needed > free:
+        said = ", ".join(f"{name} {size / 1e9:.2g}" for name, size in parts.items())
+        raise OSError(
+            f"Expected room for the results in {out}, where {free / 1e9:.2g} GB are free, found that they take about "
+            f"{needed / 1e9:.2g} GB ({said}); make room, or choose another --out"
+        )
+
+
+def _nbytes(matrix: Any) -> int:
+    """Bytes of a matrix in memory or in a file."""
+    if hasattr(matrix, "indptr"):
+        return sum(part.nbytes for part in (matrix.data, matrix.indices, matrix.indptr))
+    return int(np.prod(matrix.shape)) * matrix.dtype.itemsize
+
+
 def _is_ours(path: Path) -> bool:
     """Whether a file is the result of an earlier run."""
     try:
@@ -85,8 +129,11 @@ def check_input(out: Path, *inputs: Path | None) -> None:
             )
 
 
-def write_results(adata: AnnData, model: GeneVAE, out: Path) -> None:
-    """Write every result; those of an earlier run are replaced only when all new ones are there."""
+def write_results(adata: AnnData, model: GeneVAE, out: Path, run: Callable[[], dict[str, Any]]) -> None:
+    """Write every result; those of an earlier run are replaced only when all new ones are there.
+
+    ``run`` gives what is recorded of the run itself, at the end.
+    """
     out.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".stcsm-", dir=out))
     try:
@@ -100,6 +147,7 @@ def write_results(adata: AnnData, model: GeneVAE, out: Path) -> None:
         _draw(adata, scratch / PLOT)
         adata.write_h5ad(scratch / RESULT)
         model.save(scratch / MODEL)
+        (scratch / RUN).write_text(json.dumps(run(), indent=1) + "\n", encoding="utf-8")
         replace_all(RESULTS, scratch, out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from anndata import AnnData
 from rich.console import Console
 from rich.markup import escape
@@ -17,15 +18,19 @@ from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
 from stcsm import _keys, io, pp, tl
-from stcsm._files import existing_file
+from stcsm._files import existing_file, remove_state
 from stcsm.attribution import method_class
 from stcsm.datasets import simulated_bulb
 from stcsm.models import GeneVAE
-from stcsm.workflow._results import RESULTS, check_input, check_out, write_results
+from stcsm.workflow._plan import make_plan, require_map_memory
+from stcsm.workflow._progress import RunProgress, TrainingProgress, duration
+from stcsm.workflow._results import MODEL, RESULTS, UNFINISHED, check_input, check_out, require_room, write_results
 from stcsm.workflow._trust import check_trust
 
 N_RANDOM = 1000
 """Random concepts for each concept where nobody asks for a number."""
+LONG = 60.0
+"""Seconds of a run whose plan is said."""
 FREE = 100
 """Concepts that are tested without being asked to: the test of so many takes a second or two."""
 
@@ -85,33 +90,48 @@ def run_counts(
     check_input(out, *paths, gmt, labels)
     _quiet_libraries()
     store = _store(paths) if write_store else None
-    adata = io.read(
-        paths, layer=layer, bin_size=bin_size, keep_background=keep_background, table=table,
-        coordinate_system=coordinate_system,
-    )  # fmt: skip
-    if batch_key is None and not one_section and _is_joined(adata, paths):
-        batch_key = _keys.SECTION
-    if batch_key is not None:
-        _shared_positions(adata, batch_key)
-    if labels is not None:
-        labels_key = _keys.LAYER
-        io.add_labels(adata, labels, labels_key, column=labels_column, overwrite=True)
-    if store is not None:
-        io.check_store(adata, store, table)
-    sources: list[dict[str, Any]] = []
-    if gene_concepts:
-        sources.append({"genes": gene_concepts})
-    if gmt is not None:
-        sources.append({"genes": gmt, "match": match, "ignore_case": ignore_case})
-    if labels_key is not None:
-        sources.append({"groupby": labels_key, "groups": groups})
-    setup: dict[str, Any] = {"layer": layer, "spatial_key": spatial_key, "batch_key": batch_key}
-    flags = {"one_section": one_section, "keep_background": keep_background, "keep_controls": keep_controls}
-    setup |= {name: True for name, asked in flags.items() if asked}
-    analyse(adata, out, sources, setup=setup, quiet=quiet, **settings)
+    with RunProgress(quiet) as progress, _says_how_to_go_on(out):
+        with progress.stage("read"):
+            adata = io.read(
+                paths, layer=layer, bin_size=bin_size, keep_background=keep_background, table=table,
+                coordinate_system=coordinate_system,
+            )  # fmt: skip
+            if batch_key is None and not one_section and _is_joined(adata, paths):
+                batch_key = _keys.SECTION
+            if batch_key is not None:
+                _shared_positions(adata, batch_key)
+            if labels is not None:
+                labels_key = _keys.LAYER
+                io.add_labels(adata, labels, labels_key, column=labels_column, overwrite=True)
+            if store is not None:
+                io.check_store(adata, store, table)
+        sources: list[dict[str, Any]] = []
+        if gene_concepts:
+            sources.append({"genes": gene_concepts})
+        if gmt is not None:
+            sources.append({"genes": gmt, "match": match, "ignore_case": ignore_case})
+        if labels_key is not None:
+            sources.append({"groupby": labels_key, "groups": groups})
+        setup: dict[str, Any] = {"layer": layer, "spatial_key": spatial_key, "batch_key": batch_key}
+        flags = {"one_section": one_section, "keep_background": keep_background, "keep_controls": keep_controls}
+        setup |= {name: True for name, asked in flags.items() if asked}
+        analyse(adata, out, sources, setup=setup, quiet=quiet, progress=progress, **settings)
     if store is not None:
         written = io.add_to_store(adata, store, table)
         Console(quiet=quiet).print(f"results in table {escape(written)} of {escape(str(store))}")
+
+
+@contextmanager
+def _says_how_to_go_on(out: Path) -> Iterator[None]:
+    """Say after Ctrl-C how the run goes on, where something of it is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (out / UNFINISHED).exists():
+            Console(stderr=True).print(
+                f"interrupted; the same command with --resume goes on with the training in {escape(str(out))}"
+            )
+        raise
 
 
 def _store(paths: Sequence[Path]) -> Path | None:
@@ -134,8 +154,10 @@ def run_demo(out: Path, *, quiet: bool, seed: int, **settings: Any) -> None:
     """Analyse the simulated bulb and compare the maps with its known tissue layers."""
     check_out(out)
     _quiet_libraries()
-    adata = simulated_bulb(seed=seed)
-    analyse(adata, out, [{"groupby": _keys.LAYER}], setup={}, quiet=quiet, seed=seed, **settings)
+    with RunProgress(quiet) as progress:
+        with progress.stage("read"):
+            adata = simulated_bulb(seed=seed)
+        analyse(adata, out, [{"groupby": _keys.LAYER}], setup={}, quiet=quiet, seed=seed, progress=progress, **settings)
     if quiet:
         return
     truth = adata.obs[_keys.LAYER].astype(str).to_numpy()
@@ -184,37 +206,107 @@ def analyse(
     seed: int,
     n_seeds: int,
     null: int | None = None,
+    resume: bool = False,
+    progress: RunProgress,
 ) -> None:
     """Train a model on ``adata``, map its concepts, write the results.
 
+    With ``resume`` an interrupted training in ``out`` goes on, and a trained model there is not trained again.
     ``setup`` are arguments of :meth:`stcsm.models.GeneVAE.setup_anndata`, ``sources`` of
     :func:`stcsm.tl.match_gene_sets`: gene sets and labels are matched before the training,
     so that a bad one is refused in a second.
     """
     console = Console(quiet=quiet)
-    started = time.perf_counter()
     linear = method_class(method).linear
-    GeneVAE.setup_anndata(adata, **setup)
-    model = GeneVAE(adata, encoder=encoder, seed=seed, n_seeds=n_seeds)
-    console.print(model.summary_string.splitlines()[1])
-    first, *others = (tl.match_gene_sets(adata, model, **source) for source in sources)
-    sets = sum(others, first)
-    model.train(progress=not quiet)
-    tl.concepts(adata, model, genes=sets)
-    tl.saliency(adata, model, method=method, progress=not quiet)
+    unfinished = out / UNFINISHED
+    with progress.stage("read"):
+        GeneVAE.setup_anndata(adata, **setup)
+        model = GeneVAE(adata, encoder=encoder, seed=seed, n_seeds=n_seeds)
+        console.print(model.summary_string.splitlines()[1])
+        first, *others = (tl.match_gene_sets(adata, model, **source) for source in sources)
+        sets = sum(others, first)
+    require_room(adata, model, len(sets), out)
+    require_map_memory(model, len(sets))
+    model, is_trained = _begin(adata, model, out, resume, console)
     if null is None and linear and len(sets) <= FREE:
         null = N_RANDOM
+    with progress.stage("read"):
+        plan = make_plan(model, len(sets), (*(() if null else ("null",)), *(("width", "train") if is_trained else ())))
+    progress.plan(plan.seconds)
+    if plan.total > LONG:
+        console.print(f"this takes about {duration(plan.total)} and {plan.memory / 1e9:.1f} GB of memory")
+    if not is_trained:
+        with progress.stage("width"):
+            model.train(
+                progress=False, checkpoint=unfinished, keep_checkpoint=True, callbacks=[TrainingProgress(progress)]
+            )
+    with progress.stage("saliency"):
+        tl.concepts(adata, model, genes=sets)
+        tl.saliency(adata, model, method=method)
     if null:
-        tl.significance(adata, model, n_random=null, seed=seed, progress=not quiet)
+        with progress.stage("null"):
+            tl.significance(adata, model, n_random=null, seed=seed)
         console.print(_tested(adata))
     elif null is None:
         console.print(f"maps are not tested against random concepts ({len(sets)} concepts, {method}); use --null N")
-    tl.decoded(adata, model)
-    tl.concept_map(adata, model, progress=not quiet)
-    check_trust(adata, model, method, seed, console)
-    write_results(adata, model, out)
+    with progress.stage("graph"):
+        _spot_graph(adata, model)
+    with progress.stage("map"):
+        tl.decoded(adata, model)
+        tl.concept_map(adata, model)
+    with progress.stage("sanity"):
+        check_trust(adata, model, method, seed, console)
+    with progress.stage("write"):
+        write_results(adata, model, out, lambda: {**progress.record(), **plan.record()})
+    remove_state(unfinished)
     written = [name for name in RESULTS if (out / name).exists()]
-    console.print(f"{', '.join(written)} in {escape(str(out))} ({time.perf_counter() - started:.0f} s)")
+    console.print(f"{', '.join(written)} in {escape(str(out))} ({sum(progress.seconds.values()):.0f} s)")
+
+
+def _begin(adata: AnnData, model: GeneVAE, out: Path, resume: bool, console: Console) -> tuple[GeneVAE, bool]:
+    """Say where the run begins; return the model, the one of an earlier run where it is to be taken, and whether it is.
+
+    An interrupted training that nobody asks to go on with is forgotten.
+    """
+    unfinished = out / UNFINISHED
+    if not resume:
+        if unfinished.exists():
+            console.print(f"an interrupted training in {escape(str(out))} is begun anew; --resume goes on with one")
+            remove_state(unfinished)
+        return model, False
+    if unfinished.exists():
+        console.print(f"goes on with the training in {escape(str(unfinished))}")
+        return model, False
+    if (out / MODEL).exists():
+        earlier = GeneVAE.load(out / MODEL, adata)
+        if _is_same(model, earlier):
+            console.print(f"takes the trained model in {escape(str(out / MODEL))}")
+            return earlier, True
+        console.print("the model there is that of other counts or settings: nothing is resumed, a model is trained")
+    else:
+        console.print(f"nothing to resume in {escape(str(out))}: starts from the beginning")
+    return model, False
+
+
+def _is_same(model: GeneVAE, earlier: GeneVAE) -> bool:
+    """Whether training ``model`` would give the ``earlier`` one: the same counts on every spot, genes and settings."""
+    asked, given = ({**m.settings, "smoothing": None} for m in (model, earlier))
+    return (
+        earlier.is_trained
+        and asked == given
+        and np.array_equal(model.trained_genes, earlier.trained_genes)
+        and torch.equal(model.module.depth, earlier.module.depth.cpu())
+    )
+
+
+def _spot_graph(adata: AnnData, model: GeneVAE) -> None:
+    """Join the spots for the maps, where they are not joined already."""
+    if _keys.SPOT_GRAPH not in adata.obsp:
+        setup = model.setup
+        batch_key = None if model.sections is None else setup.batch_key
+        pp.spot_graph(
+            adata, layer=setup.layer, spatial_key=setup.spatial_key, batch_key=batch_key, seed=model.settings["seed"]
+        )
 
 
 def _quiet_libraries() -> None:

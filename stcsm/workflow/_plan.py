@@ -1,0 +1,126 @@
+"""How long a run will take and how much memory, told before it: from timed batches of its training and measured rates.
+
+The other stages are told from rates: how many gene-place-members of a training batch a stage is worth, as
+``benchmarks/scale.py`` measured whole runs. What a gene-place-member takes is timed here and now, so the plan is that
+of this machine, as busy as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from stcsm.models import GeneVAE, TrainingCost, training_cost
+from stcsm.space import NEIGHBOURS, require_memory, resident_memory
+
+RATES = "rates.json"
+TERMS = ("one run", "places", "genes x places x members", "concepts x places")
+"""What the seconds of a stage, and memory, grow with."""
+
+MAPS = 5
+"""Maps of a concept that a run holds at its end: saliency, p, q, decoded and concept map."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What the time of a run depends on: places, genes trained on (each section's), members and concepts."""
+
+    places: int
+    genes: int
+    members: int
+    concepts: int
+
+    def terms(self) -> np.ndarray:
+        """Values of ``TERMS``."""
+        values = self.genes * self.places * self.members
+        return np.array([1.0, self.places, values, self.concepts * self.places])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will take.
+
+    Attributes
+    ----------
+    size
+        Size of the run.
+    seconds
+        Seconds of each stage to come.
+    memory, before
+        Most memory of the process, and what it had when the plan was made (bytes).
+    cost
+        What a batch of the training took.
+    """
+
+    size: Size
+    seconds: dict[str, float]
+    memory: float
+    before: float
+    cost: TrainingCost
+
+    @property
+    def total(self) -> float:
+        """Seconds of all stages."""
+        return sum(self.seconds.values())
+
+    def record(self) -> dict[str, Any]:
+        """What the plan rests on, for the record of a run."""
+        return {
+            "size": asdict(self.size),
+            "batch": {"seconds": self.cost.step_seconds, "values": self.cost.batch_values, "steps": self.cost.steps},
+            "memory": {"before": self.before, "training": self.cost.memory, "planned": round(self.memory)},
+        }
+
+
+def make_plan(model: GeneVAE, n_concepts: int, skipped: tuple[str, ...] = ()) -> Plan:
+    """Plan what is left of a run once its counts are read.
+
+    Parameters
+    ----------
+    model
+        Model that is to be trained.
+    n_concepts
+        Concepts that are mapped.
+    skipped
+        Stages that are left out.
+    """
+    size = size_of(model, n_concepts)
+    before = resident_memory()
+    cost = training_cost(model)
+    rates = read_rates()
+    unit = cost.step_seconds / (cost.batch_values * size.members)
+    seconds = {stage: unit * float(size.terms() @ terms) for stage, terms in rates["stages"].items()}
+    seconds["train"] = cost.steps * cost.step_seconds
+    memory = before + cost.memory + float(size.terms() @ rates["memory"])
+    return Plan(size, {s: t for s, t in seconds.items() if s not in skipped}, memory, before, cost)
+
+
+def require_map_memory(model: GeneVAE, n_concepts: int) -> None:
+    """Refuse maps that cannot fit beside the counts; the training has a check of its own.
+
+    Raises
+    ------
+    MemoryError
+        With the arithmetic.
+    """
+    spots, neighbours = len(model.spot_names), max(NEIGHBOURS)
+    require_memory(
+        spots * (n_concepts * MAPS * 8.0 + neighbours * 12.0),
+        f"{MAPS} maps of {n_concepts} concepts at {spots} spots, 8 bytes each, and {neighbours} neighbours of each "
+        "spot, 12 bytes each",
+        "map fewer concepts at a time",
+    )
+
+
+def size_of(model: GeneVAE, n_concepts: int) -> Size:
+    """Size of a run."""
+    return Size(model.samples.n_spots, len(model.trained_samples), model.n_members, n_concepts)
+
+
+def read_rates() -> dict[str, Any]:
+    """Rates of the stages, for each of ``TERMS``: gene-place-members that one is worth; and bytes of memory."""
+    return json.loads((files(__package__) / RATES).read_text(encoding="utf-8"))

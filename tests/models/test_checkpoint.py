@@ -1,0 +1,165 @@
+"""A training that was interrupted goes on to the weights of an undisturbed one."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from safetensors.torch import load_file, save_file
+
+from stcsm.models import GeneVAE, _model
+
+EPOCHS = 4
+
+
+class StopError(Exception):
+    """What interrupts a training."""
+
+
+class StopAt(Callback):
+    """Interrupts a training in the middle of an epoch."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.current_epoch == self.epoch and trainer.fit_loop.epoch_loop.batch_idx == 1:
+            raise StopError
+
+
+def new(counts, **settings) -> GeneVAE:
+    GeneVAE.setup_anndata(counts)
+    return GeneVAE(counts, n_latent=4, n_hidden=8, n_seeds=2, min_counts=1, **settings)
+
+
+def train(model, **kwargs):
+    model.train(max_epochs=EPOCHS, batch_size=12, progress=False, **kwargs)
+    return model
+
+
+def interrupt(counts, path, epoch, settings, kwargs):
+    with pytest.raises(StopError):
+        train(new(counts, **settings), checkpoint=path, callbacks=[StopAt(epoch)], **kwargs)
+    assert path.exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "kwargs"),
+    [
+        ({"smoothing": 0.5}, {}),
+        ({"smoothing": "auto"}, {}),
+        ({"smoothing": 0.0, "likelihood": "multinomial"}, {"early_stopping": True}),
+    ],
+    ids=["filter", "search", "early stopping"],
+)
+def test_an_interrupted_training_ends_with_the_same_weights_and_history(
+    counts, tmp_path, monkeypatch, settings, kwargs
+):
+    path = tmp_path / "state"
+    undisturbed = train(new(counts, **settings), **kwargs)
+    for epoch in (0, 2):
+        interrupt(counts, path, epoch, settings, kwargs)
+    with monkeypatch.context() as patched:
+        patched.setattr(_model, "choose_smoothing", None)  # the width comes from the file
+        resumed = train(new(counts, **settings), checkpoint=path, **kwargs)
+    for name, weights in undisturbed.module.state_dict().items():
+        assert torch.equal(weights, resumed.module.state_dict()[name]), name
+    assert resumed.fingerprint() == undisturbed.fingerprint()
+    assert resumed.settings == undisturbed.settings
+    assert set(resumed.history) == set(undisturbed.history)
+    for name, table in undisturbed.history.items():
+        pd.testing.assert_frame_equal(table, resumed.history[name], check_dtype=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_complete_training_that_is_kept_is_not_trained_again(counts, tmp_path, monkeypatch):
+    path = tmp_path / "state"
+    first = train(new(counts, smoothing="auto"), checkpoint=path, keep_checkpoint=True)
+    monkeypatch.setattr(_model, "fit", None)
+    monkeypatch.setattr(_model, "choose_smoothing", None)
+    second = train(new(counts, smoothing="auto"), checkpoint=path)
+    assert second.fingerprint() == first.fingerprint()
+    assert second.settings["smoothing"] == first.settings["smoothing"]
+    assert second.is_trained
+    assert len(second.history["train_loss"]) == EPOCHS
+    assert not path.exists()
+
+
+def other_counts(counts):
+    counts = counts.copy()
+    counts.X[0, 0] += 1
+    return counts
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda a: train(new(other_counts(a)), checkpoint="state"), "counts, weights at its start"),
+        (lambda a: train(new(a, seed=1), checkpoint="state"), "settings of the model, weights at its start"),
+        (lambda a: new(a).train(max_epochs=EPOCHS, batch_size=10, checkpoint="state"), "settings of the training"),
+        (lambda a: train(new(a[:, ::-1].copy()), checkpoint="state"), "genes, counts"),
+    ],
+    ids=["counts", "seed", "batches", "genes"],
+)
+def test_the_state_of_another_training_is_refused(counts, tmp_path, monkeypatch, change, named):
+    monkeypatch.chdir(tmp_path)
+    interrupt(counts, tmp_path / "state", 1, {}, {})
+    before = (tmp_path / "state").read_bytes()
+    with pytest.raises(ValueError, match=f"Expected the state of this training in state, found .* other {named};"):
+        change(counts)
+    assert (tmp_path / "state").read_bytes() == before
+
+
+def test_what_is_no_state_of_a_training_is_refused(counts, tmp_path):
+    path = tmp_path / "state"
+    interrupt(counts, path, 1, {}, {})
+    whole = path.read_bytes()
+    save_file(load_file(path), tmp_path / "without header")
+    (tmp_path / "cut").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text").write_text("no tensors")
+    for name in ("without header", "cut", "text"):
+        with pytest.raises(ValueError, match="found a damaged or another file"):
+            train(new(counts), checkpoint=tmp_path / name)
+    with pytest.raises(FileExistsError, match="Expected a file"):
+        train(new(counts), checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="in one process"):
+        train(new(counts), checkpoint=tmp_path / "new", devices=2)
+
+
+def test_a_disk_that_fills_up_leaves_the_last_state_whole(counts, tmp_path, monkeypatch):
+    path = tmp_path / "state"
+    undisturbed = train(new(counts, smoothing=0.0))
+    written = []
+
+    def full(tensors, file, *args):
+        if len(written) == 2:
+            file.write_bytes(b"a part")
+            raise OSError(28, "No space left on device")
+        written.append(file)
+        save_file(tensors, file, *args)
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(OSError, match="No space"):
+        train(new(counts, smoothing=0.0), checkpoint=path)
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == [path]
+    assert train(new(counts, smoothing=0.0), checkpoint=path).fingerprint() == undisturbed.fingerprint()
+
+
+def test_a_callback_whose_state_is_code_is_named(counts, tmp_path):
+    class Odd(Callback):
+        def state_dict(self):
+            return {"function": print}
+
+    with pytest.raises(ValueError, match=r"found builtin_function_or_method at .*Odd.*/function"):
+        train(new(counts, smoothing=0.0), checkpoint=tmp_path / "state", callbacks=[Odd()])
+
+
+def test_ctrl_c_is_a_keyboard_interrupt(counts):
+    class Interrupted(Callback):
+        def on_train_batch_start(self, *_):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(new(counts, smoothing=0.0), callbacks=[Interrupted()])
