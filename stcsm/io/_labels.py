@@ -16,6 +16,7 @@ from scipy.spatial import cKDTree
 from stcsm import _keys
 from stcsm._files import existing_file, text_lines
 from stcsm._text import as_text, is_missing, some_of
+from stcsm.io._section import matched_barcodes
 from stcsm.io._table import (
     SEPARATORS,
     duplicated,
@@ -33,7 +34,6 @@ _FLAGS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "tru
 """Cells, in lower case, of a table with a column of zeros and ones for each label."""
 _NAMES = frozenset({"none", "null"})
 """Texts of missing labels, in lower case, that might be the name of a label."""
-_NUMBERED = re.compile(r"([ACGTN]{8,})(-\d+)?")
 _BARCODE = re.compile(r"[ACGTN]{8,}([-_.]\w+)*")
 
 
@@ -284,21 +284,10 @@ def _from_one_hot(table: pd.DataFrame, where: list[str], source: str) -> pd.Seri
 
 
 def _by_barcode(spots: pd.Index, series: pd.Series) -> tuple[pd.Series, str] | None:
-    """Labels under the names of the spots of the same barcode, where only one side has the number (-1) after it.
-
-    Different numbers are different sections, whose barcodes are the same.
-    """
-    sides = [[_NUMBERED.fullmatch(name) for name in names] for names in (spots, series.index)]
-    ours, theirs = ([(match[1], match[2]) for match in side if match is not None] for side in sides)
-    if len(ours) < len(spots) or len(theirs) < len(series):
+    """Labels under the names of the spots of the same barcode, where only one side has the number (-1) after it."""
+    names = matched_barcodes(list(series.index), list(spots))
+    if names is None:
         return None
-    if all(number for _, number in ours) == all(number for _, number in theirs):
-        return None
-    named = dict(zip((barcode for barcode, _ in ours), spots, strict=True))
-    barcodes = [barcode for barcode, _ in theirs]
-    if len(named) < len(spots) or len(set(barcodes)) < len(barcodes) or not named.keys() & set(barcodes):
-        return None
-    names = [named.get(barcode, name) for barcode, name in zip(barcodes, series.index, strict=True)]
     return series.set_axis(pd.Index(names, dtype=object)), "barcode, without the number after it,"
 
 

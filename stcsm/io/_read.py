@@ -13,9 +13,10 @@ from stcsm._files import existing_file
 from stcsm.io._gef import read_gef
 from stcsm.io._gem import is_gem, read_gem
 from stcsm.io._section import join_sections, section_name
-from stcsm.io._spaceranger import looks_like_spaceranger, read_spaceranger
+from stcsm.io._spaceranger import has_positions, looks_like_spaceranger, read_spaceranger
 from stcsm.io._spatialdata import is_zarr, read_store
 from stcsm.io._st import count_tables, is_text, read_st, read_st_folder
+from stcsm.io._tenx import is_tenx
 from stcsm.io._vendors import VENDORS, read_vendor, vendor_of
 
 logger = logging.getLogger(__name__)
@@ -42,10 +43,10 @@ def read(
     ----------
     path
         `.h5ad`; a SpatialData store, or an AnnData kept as zarr; ST text (`.tsv`, `.txt`, `.csv`, plain or gzipped; see
-        `read_st`); a Space Ranger `outs` folder of any version, of Visium HD too, or the folder that holds it; a folder
-        of Xenium, CosMx, MERSCOPE, STARmap PLUS, seqFISH, Stereo-seq (also a `.gef` or `.gem`) or Curio; a folder of ST
-        text, in which every table of counts is a section, with the transformation and image of the same name. A list of
-        these is read as one AnnData of several sections.
+        `read_st`); a Space Ranger `outs` folder of any version, of Visium HD too, the folder that holds it, or its
+        matrix (`.h5`, `.mtx`) with `spatial/` beside it; a folder of Xenium, CosMx, MERSCOPE, STARmap PLUS, seqFISH,
+        Stereo-seq (also a `.gef` or `.gem`) or Curio; a folder of ST text, in which every table of counts is a section,
+        with the transformation and image of the same name. A list of these is read as one AnnData of several sections.
     layer
         Entry of ``adata.layers`` that must exist (the counts of a `.h5ad` are often in a layer), or ``"raw"`` for
         ``adata.raw``.
@@ -118,7 +119,28 @@ def _read_one(
         if fits:
             return [(section_name(path), reader(path, bin_size=bin_size))], False
     _refuse_bin_size(bin_size, path)
+    if is_tenx(path):
+        return _read_matrix(path, keep_background), False
     return [(section_name(path), _read_file(path))], is_text(path)
+
+
+def _read_matrix(path: Path, keep_background: bool) -> list[tuple[str, ad.AnnData]]:
+    """A 10x matrix with the coordinates that lie beside it."""
+    folder = path.absolute().parent
+    if "probe_bc_matrix" in path.name:
+        raise ValueError(
+            f"Expected counts of genes, found those of probes: {path}; give filtered_feature_bc_matrix.h5."
+        )
+    if has_positions(folder):
+        return read_spaceranger(path, keep_background=keep_background)
+    if ".mtx" in path.name and has_positions(folder.parent):
+        return read_spaceranger(folder, keep_background=keep_background)
+    if any(len(vendor.missing(folder)) == 0 for vendor in VENDORS):
+        return _read_folder(folder, None, keep_background)[0]
+    raise ValueError(
+        f"Expected counts with coordinates, found a bare 10x matrix, which has none: {path}; put it beside spatial/ "
+        "of Space Ranger, or give the folder that holds both."
+    )
 
 
 def _read_folder(
@@ -186,9 +208,4 @@ def _read_hdf5(path: Path) -> ad.AnnData:
             raise ValueError(
                 f"Expected an AnnData file, found one that anndata cannot read: {path} ({error})."
             ) from error
-    if "matrix" in groups:
-        raise ValueError(
-            f"Expected counts with coordinates, found a bare 10x matrix, which has none: {path}; "
-            "give the Space Ranger outs folder that holds both this file and spatial/."
-        )
     raise ValueError(f"Expected an AnnData file with obs and var, found the groups {sorted(groups)} in {path}.")

@@ -23,6 +23,8 @@ _GENERIC = re.compile(
     r"outs|spatial|binned_outputs|segmented_outputs|square_\d+um|.*feature_(bc|cell)_matrix", re.IGNORECASE
 )
 """Folder names that say nothing of the section."""
+_NUMBERED = re.compile(r"([ACGTN]{8,}|s_\d+um_\d+_\d+|cellid_\d+)(-\d+)?")
+"""A barcode, a bin or a cell as 10x names them, and the number of the library after it."""
 
 
 @dataclass
@@ -108,6 +110,24 @@ def place(counts: Counts, table: pd.DataFrame, xy: Sequence[str], path: Path, *,
     )
     adata.obsm[_keys.SPATIAL] = obs[list(xy)].to_numpy(dtype=np.float64)
     return adata
+
+
+def matched_barcodes(names: Sequence[str], spots: Sequence[str]) -> list[str] | None:
+    """The names, each barcode as `spots` has it, where only one of both has the number (-1) after it.
+
+    None where that is not so, or nothing agrees. Different numbers are different sections, whose barcodes are the same.
+    """
+    sides = [[_NUMBERED.fullmatch(name) for name in side] for side in (spots, names)]
+    ours, theirs = ([(match[1], match[2]) for match in side if match is not None] for side in sides)
+    if len(ours) < len(spots) or len(theirs) < len(names):
+        return None
+    if all(number for _, number in ours) == all(number for _, number in theirs):
+        return None
+    named = dict(zip((barcode for barcode, _ in ours), spots, strict=True))
+    barcodes = [barcode for barcode, _ in theirs]
+    if len(named) < len(spots) or len(set(barcodes)) < len(barcodes) or not named.keys() & set(barcodes):
+        return None
+    return [named.get(barcode, name) for barcode, name in zip(barcodes, names, strict=True)]
 
 
 def without_background(adata: ad.AnnData, path: Path) -> ad.AnnData:

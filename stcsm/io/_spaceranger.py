@@ -18,7 +18,7 @@ import pandas as pd
 from stcsm import _keys
 from stcsm._files import text_lines
 from stcsm._text import as_text
-from stcsm.io._section import place, section_name, without_background
+from stcsm.io._section import matched_barcodes, place, section_name, without_background
 from stcsm.io._table import SEPARATORS, split_cells
 from stcsm.io._tenx import plain_bytes, read_parquet, read_tenx
 
@@ -84,19 +84,19 @@ def looks_like_spaceranger(folder: Path) -> bool:
 
 
 def read_spaceranger(
-    folder: Path, *, bin_size: int | None = None, keep_background: bool = False
+    path: Path, *, bin_size: int | None = None, keep_background: bool = False
 ) -> list[tuple[str, ad.AnnData]]:
-    """Read what Space Ranger writes: an `outs` folder, the folder that holds it, or files of several samples.
+    """Read what Space Ranger writes: an `outs` folder, the folder that holds it, files of several samples, a matrix.
 
     Parameters
     ----------
-    folder
-        Holds a matrix (`.h5` or a folder of three text files, filtered preferred to raw) and, there or in `spatial/`,
-        positions (`.csv` with or without a header, or `.parquet`), scale factors and images. All but the matrix and
-        the positions may be absent, every file may be gzipped, and a sample's name may stand before each name; files
-        of several samples in one folder are read as several sections. Of Visium HD: the folder that holds
+    path
+        A folder that holds a matrix (`.h5` or a folder of three text files, filtered preferred to raw) and, there or in
+        `spatial/`, positions (`.csv` with or without a header, or `.parquet`), scale factors and images. All but the
+        matrix and the positions may be absent, every file may be gzipped, and a sample's name may stand before each
+        name; files of several samples in one folder are read as several sections. Of Visium HD: the folder that holds
         `binned_outputs`, the folder of one bin size, or `segmented_outputs` for the cells, which are also taken where
-        there are no bins.
+        there are no bins. Or the matrix alone: the other files are sought beside it.
     bin_size
         Side of the bins of Visium HD in micrometres; by default 8 if there, else the largest.
     keep_background
@@ -116,10 +116,22 @@ def read_spaceranger(
     ValueError
         A damaged file, positions of another run, or `bin_size` without bins.
     """
-    home = _home(folder, bin_size)
+    matrix = path if path.is_file() or _is_matrix(path) else None
+    home = _home(path, bin_size) if matrix is None else path.absolute().parent
     return [
-        (files.sample or section_name(home), _read_section(files, home, keep_background)) for files in _sections(home)
+        (files.sample or section_name(home), _read_section(files, home, keep_background))
+        for files in _sections(home, matrix)
     ]
+
+
+def has_positions(folder: Path) -> bool:
+    """Whether Space Ranger's positions of spots are in `folder` or in a folder `spatial` there."""
+    return bool(_named(_around(folder), POSITIONS))
+
+
+def _is_matrix(folder: Path) -> bool:
+    """Whether a folder is a matrix (three text files) and nothing more."""
+    return bool(_named([folder.absolute()], MATRICES)) and not has_positions(folder)
 
 
 def _home(folder: Path, bin_size: int | None) -> Path:
@@ -169,26 +181,33 @@ def _bins(folder: Path) -> dict[int, Path]:
     return found
 
 
-def _sections(folder: Path) -> list[_Files]:
-    """Files of each sample in a folder, told apart by what stands before their names."""
-    spatial = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name.endswith("spatial")]
+def _around(folder: Path) -> list[Path]:
+    """Files of the folders `spatial` in a folder, then the folder's own."""
     held = sorted(folder.iterdir())
-    beside = [path for inner in spatial for path in sorted(inner.iterdir())]
-    matrices = _named(held, MATRICES)
-    positions, scales = _named(beside + held, POSITIONS), _named(beside + held, SCALES)
-    images = {resolution: _named(beside + held, names) for resolution, names in IMAGES.items()}
+    spatial = [path for path in held if path.is_dir() and path.name.endswith("spatial")]
+    return [path for inner in spatial for path in sorted(inner.iterdir())] + held
+
+
+def _sections(folder: Path, given: Path | None) -> list[_Files]:
+    """Files of each sample in a folder, told apart by what stands before their names; of one matrix if it is given."""
+    around = _around(folder)
+    there = _named(sorted(folder.iterdir()), MATRICES)
+    matrices = there if given is None else _named([given.absolute()], MATRICES) or {"": given}
+    alone = len(there | matrices) == 1
+    positions, scales = _named(around, POSITIONS), _named(around, SCALES)
+    images = {resolution: _named(around, names) for resolution, names in IMAGES.items()}
     _refuse_incomplete(folder, matrices, positions)
     sections = []
     for sample, matrix in matrices.items():
-        at = _of_sample(positions, sample, alone=len(matrices) == 1)
+        at = _of_sample(positions, sample, alone=alone)
         if at is None:
             raise FileNotFoundError(
                 f"Expected spot positions of every sample, found none for {sample or matrix.name!r} in {folder} (there "
                 f"are some for {', '.join(map(repr, positions))}); begin the names of one sample's files alike."
             )
-        files = _Files(sample, matrix, at, _of_sample(scales, sample, alone=len(matrices) == 1))
+        files = _Files(sample, matrix, at, _of_sample(scales, sample, alone=alone))
         for resolution, paths in images.items():
-            if (image := _of_sample(paths, sample, alone=len(matrices) == 1)) is not None:
+            if (image := _of_sample(paths, sample, alone=alone)) is not None:
                 files.images[resolution] = image
         sections.append(files)
     return sections
@@ -234,6 +253,15 @@ def _read_section(files: _Files, folder: Path, keep_background: bool) -> ad.AnnD
     of_cells = files.positions.name.removesuffix(".gz").endswith(".geojson")
     positions = read_centroids(files.positions) if of_cells else read_positions(files.positions)
     counts = read_tenx(files.matrix)
+    if not pd.Index(counts.spots, dtype=object).isin(positions.index).any():
+        names = matched_barcodes(list(positions.index), counts.spots)
+        if names is not None:
+            positions.index = pd.Index(names, dtype=object)
+            warnings.warn(
+                f"The barcodes of {files.positions.name} and {files.matrix.name} agree but for the number (-1) after "
+                "them, and are joined without it.",
+                stacklevel=2,
+            )
     unplaced = int((~pd.Index(counts.spots, dtype=object).isin(positions.index)).sum())
     if unplaced:
         raise ValueError(
@@ -291,6 +319,8 @@ def read_positions(path: Path) -> pd.DataFrame:
         separator = next((s for s in SEPARATORS if lines and s in lines[0][1]), ",")
         rows = [[cell.strip() for cell in split_cells(line, separator, n, path)] for n, line in lines]
         header = rows.pop(0) if rows and "barcode" in rows[0] else list(COLUMNS)  # Space Ranger 1 writes no header
+        if rows and all(len(row) == len(header) + 1 for row in rows):
+            header = ["", *header]  # R leaves out the cell above the row names
         short = next((i for i, row in enumerate(rows) if len(row) != len(header)), None)
         if short is not None:
             raise ValueError(

@@ -51,6 +51,19 @@ def read_tenx(path: Path) -> Counts:
     return _read_mtx(path) if path.name.removesuffix(".gz").endswith(".mtx") else _read_h5(path)
 
 
+def is_tenx(path: Path) -> bool:
+    """Whether a file is a 10x matrix: HDF5 with its groups, plain or gzipped, or `.mtx`."""
+    name = path.name.removesuffix(".gz")
+    if not (name.endswith(".h5") or h5py.is_hdf5(path)):
+        return name.endswith(".mtx")
+    try:
+        with h5py.File(_as_h5(path), "r") as file:
+            groups = [group for group in file.values() if isinstance(group, h5py.Group)]
+            return "obs" not in file and any("barcodes" in group for group in groups)
+    except (OSError, ValueError):  # damaged: reading it says how
+        return False
+
+
 def plain_bytes(path: Path) -> bytes:
     """Content of a file, unzipped where it is gzipped; the content says so, not the name.
 

@@ -14,11 +14,12 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 from shapely.geometry import box, mapping
 
 from stcsm.io import read
 
-from .spaceranger import BARCODES, COLOURS, COUNTS, GENES, POSITIONS, Layout, write_spaceranger
+from .spaceranger import BARCODES, COLOURS, COUNTS, GENES, POSITIONS, Layout, write_h5, write_spaceranger
 
 
 def check(adata: ad.AnnData, *, spots: int = 3, images: tuple[str, ...] = ("hires", "lowres")) -> None:
@@ -344,10 +345,66 @@ def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"Expected barcodes.tsv \(or .gz\) beside .*found features.tsv"):
         read(folder)
     with pytest.raises(FileNotFoundError, match="Expected the positions of the spots"):
-        read(folder / "filtered_feature_bc_matrix")  # a bare matrix
+        read(write_spaceranger(tmp_path / "d", matrix="mtx", positions="moved.csv") / "filtered_feature_bc_matrix")
     (folder / "filtered_feature_bc_matrix" / "matrix.mtx").unlink()
     with pytest.raises(FileNotFoundError, match=r"Expected matrix.mtx \(or .gz\), found features.tsv"):
         read(folder)
+
+
+@pytest.mark.parametrize("layout", ["csv", "semicolons", "R"])
+def test_positions_edited_by_hand_without_the_number_of_the_barcodes(tmp_path, layout):
+    folder = write_spaceranger(tmp_path / "outs")
+    table = POSITIONS.assign(barcode=[name.removesuffix("-1") for name in BARCODES])
+    text = table.to_csv(index=False, sep=";" if layout == "semicolons" else ",", lineterminator="\n")
+    if layout == "R":  # write.csv numbers the rows; older exports lack the cell above the numbers
+        head, *rows = text.split("\n")
+        text = "\n".join([head, *(f"{i},{row}" for i, row in enumerate(rows) if row)])
+    (folder / "spatial" / "tissue_positions.csv").write_text(text)
+    with pytest.warns(UserWarning, match=r"agree but for the number \(-1\) after them"):
+        adata = read(folder)
+    check(adata)
+
+
+def test_positions_without_numbers_beside_two_sections(tmp_path):
+    """AAAC-1 and AAAC-2 are spots of two slides: which of them the position belongs to is not known."""
+    folder = write_spaceranger(tmp_path / "outs")
+    matrix = sparse.csc_matrix(COUNTS[:2].T.astype(np.int32))
+    names = [BARCODES[0], BARCODES[0].replace("-1", "-2")]
+    write_h5(folder / "filtered_feature_bc_matrix.h5", matrix, names, ["a", "b", "c"], Layout())
+    table = POSITIONS.assign(barcode=[name.removesuffix("-1") for name in BARCODES])
+    table.to_csv(folder / "spatial" / "tissue_positions.csv", index=False)
+    with pytest.raises(ValueError, match="none for 2 of 2 spots"):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    ("layout", "given"),
+    [
+        (Layout(), "filtered_feature_bc_matrix.h5"),
+        (Layout(prefix="S1_"), "S1_filtered_feature_bc_matrix.h5"),
+        (Layout(prefix="S1_", flat=True), "S1_filtered_feature_bc_matrix.h5"),
+        (Layout(matrix="mtx.gz"), "filtered_feature_bc_matrix"),
+        (Layout(matrix="mtx.gz"), "filtered_feature_bc_matrix/matrix.mtx.gz"),
+        (Layout(matrix="flat", flat=True), "matrix.mtx.gz"),
+    ],
+)
+def test_the_matrix_is_given_in_place_of_its_folder(tmp_path, layout, given):
+    folder = write_spaceranger(tmp_path / "V1_section", layout)
+    check(read(folder / given))
+
+
+def test_a_matrix_of_another_name_and_of_one_of_several_samples(tmp_path, monkeypatch):
+    folder = write_spaceranger(tmp_path / "one")
+    (folder / "filtered_feature_bc_matrix.h5").rename(folder / "mouse brain.h5")
+    monkeypatch.chdir(folder)
+    check(read("mouse brain.h5"))
+    both = tmp_path / "both"
+    for sample in ("A_", "B_"):
+        write_spaceranger(both, prefix=sample, flat=True)
+    check(read(both / "B_filtered_feature_bc_matrix.h5"))
+    (both / "B_tissue_positions.csv").unlink()
+    with pytest.raises(FileNotFoundError, match="found none for 'B'"):  # never the positions of another section
+        read(both / "B_filtered_feature_bc_matrix.h5")
 
 
 def test_positions_of_another_run(tmp_path):
@@ -450,7 +507,7 @@ def test_gene_symbols_that_occur_twice(tmp_path):
 
 def test_a_bare_matrix_has_no_coordinates(data_dir):
     folder = data_dir / "visium" / "outs_spaceranger_2"
-    with pytest.raises(ValueError, match="bare 10x matrix, which has none"):
+    with pytest.raises(ValueError, match="Expected counts of genes, found those of probes"):
         read(folder / "raw_probe_bc_matrix.h5")
     with pytest.raises(FileNotFoundError, match=r"found no filtered_feature_bc_matrix.h5 .*counts probes, not genes"):
         read(folder)
