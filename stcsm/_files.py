@@ -5,6 +5,7 @@ Nothing is ever unpickled.
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import gzip
 import io
@@ -65,39 +66,69 @@ def _similar(path: Path) -> str:
     return f" (similar names there: {', '.join(close)})" if close else ""
 
 
-def text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines of a UTF-8 text file that are not blank, each with its number (from 1) and without its line ending.
-
-    The content says whether the file is gzipped, not its name. Any line ending is read, with or without a byte order
-    mark.
+@contextmanager
+def opened_text(path: Path) -> Iterator[io.TextIOWrapper]:
+    """A text file, unzipped where its content is gzipped: UTF-8 with or without a byte order mark, UTF-16 with one.
 
     Raises
     ------
     ValueError
-        If the gzip stream is cut short or damaged, or a line is not UTF-8.
+        If the bytes read turn out to be of another encoding; the message names it, and the fix.
     """
-    number = 0
     with path.open("rb") as raw:
         zipped = raw.read(2) == GZIP_MAGIC
         raw.seek(0)
         binary = gzip.GzipFile(fileobj=raw) if zipped else raw
+        utf16 = binary.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
         try:
+            with io.TextIOWrapper(binary, encoding="utf-16" if utf16 else "utf-8-sig") as text:
+                yield text
+        except UnicodeDecodeError as error:
+            if utf16:
+                raise ValueError(
+                    f"Expected UTF-16 text, as the first bytes say, found others in {path} ({error.reason}); save it "
+                    "again, in UTF-8."
+                ) from error
+            raise ValueError(other_encoding(error.object[error.start : error.start + 1], str(path))) from error
+
+
+def other_encoding(byte: bytes, where: str) -> str:
+    """The message for a byte that is not UTF-8."""
+    return (
+        f"Expected UTF-8 text, found other bytes in {where}, such as {byte!r}, which is {byte.decode('latin-1')!r} in "
+        "Latin-1; save it in UTF-8 (in Excel: CSV UTF-8; in a shell: iconv -f latin1 -t utf-8)."
+    )
+
+
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines of a text file that are not blank, each with its number (from 1) and without its line ending.
+
+    The content says whether the file is gzipped, not its name. Any line ending is read; UTF-8 with or without a byte
+    order mark, UTF-16 with one.
+
+    Raises
+    ------
+    ValueError
+        If the gzip stream is cut short or damaged, or a line is of another encoding.
+    """
+    number = 0
+    try:
+        with opened_text(path) as text:
             # bytes that are not UTF-8 are let through as surrogates, so that the error below can name their line
-            with io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape") as text:
-                for number, line in enumerate(text, start=1):
-                    if not line.isascii():
-                        line.encode()
-                    if line.strip():
-                        yield number, line.rstrip("\n")
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(
-                f"Expected a whole gzip file, found one that is cut short or damaged ({error}): {path}; "
-                "fetch or copy it again."
-            ) from error
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"Expected UTF-8 text, found other bytes in line {number} of {path}; export it as plain text in UTF-8."
-            ) from error
+            text.reconfigure(errors="surrogateescape" if text.encoding != "utf-16" else "strict")
+            for number, line in enumerate(text, start=1):
+                if not line.isascii():
+                    line.encode()
+                if line.strip():
+                    yield number, line.rstrip("\n")
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(
+            f"Expected a whole gzip file, found one that is cut short or damaged ({error}): {path}; "
+            "fetch or copy it again."
+        ) from error
+    except UnicodeEncodeError as error:
+        byte = error.object[error.start].encode("utf-8", "surrogateescape")
+        raise ValueError(other_encoding(byte, f"line {number} of {path}")) from error
 
 
 def strangers_in(folder: Path) -> list[str]:

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from stcsm._files import text_lines
+from stcsm._files import opened_text, text_lines
 from stcsm.io._gef import DEFAULT_BIN, square_bins
 from stcsm.io._section import Counts, place
-from stcsm.io._table import SEPARATORS, opened
+from stcsm.io._table import SEPARATORS
 
 LINES_AT_ONCE = 10**7
 """Lines that are in memory at once."""
@@ -74,7 +74,7 @@ def read_gem(path: Path, *, bin_size: int | None = None) -> ad.AnnData:
     symbols: list[str] = []
     parts = []
     try:
-        with opened(path) as file:
+        with opened_text(path) as file:
             chunks = pd.read_csv(
                 file, sep=separator, skiprows=skipped, header=None, names=header,
                 usecols=list(dict.fromkeys(["geneID", symbol, *numbers])),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from stcsm._files import existing_file, text_lines
+from stcsm._files import existing_file, opened_text, text_lines
 from stcsm._text import as_text, is_missing
 
 if TYPE_CHECKING:
@@ -242,7 +242,8 @@ def _of_napari(
 
 def _of_napari_file(path: Path, names: str | Sequence[str] | None) -> Regions:
     """The table that napari saves of a layer of shapes: a row a corner."""
-    table = pd.read_csv(path)
+    with opened_text(path) as file:
+        table = pd.read_csv(file)
     axes = [column for column in table if str(column).startswith("axis-")]
     if not {"index", "shape-type"} <= set(table) or len(axes) < 2:
         raise ValueError(

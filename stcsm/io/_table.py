@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from scipy import sparse
 
-from stcsm._files import GZIP_MAGIC, text_lines
+from stcsm._files import text_lines
 
 SEPARATORS = "\t,; "
 """Characters that may separate two cells, the most likely first."""
@@ -102,15 +99,6 @@ def read_table(path: Path) -> Table:
         (flat.astype(np.float32) if exact else flat, np.concatenate(indices), indptr), shape=(len(rows), len(columns))
     )
     return Table(path, rows, columns, matrix, lines)
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
-    """Bytes of a file, unzipped as they are read where its content is gzipped."""
-    with path.open("rb") as file:
-        zipped = file.read(2) == GZIP_MAGIC
-        file.seek(0)
-        yield gzip.GzipFile(fileobj=file) if zipped else file  # type: ignore[misc]
 
 
 def duplicated(names: Sequence[str]) -> list[str]:

@@ -23,12 +23,12 @@ import pandas as pd
 from scipy import sparse
 
 from stcsm import _keys
-from stcsm._files import text_lines
+from stcsm._files import opened_text, text_lines
 from stcsm._text import as_text
 from stcsm.io._gef import read_gef
 from stcsm.io._gem import read_gem
 from stcsm.io._section import Counts, place, section_name, unique_names
-from stcsm.io._table import SEPARATORS, opened, split_cells
+from stcsm.io._table import SEPARATORS, split_cells
 from stcsm.io._tenx import read_parquet, read_tenx
 
 logger = logging.getLogger(__name__)
@@ -340,7 +340,7 @@ def _read_obs(path: Path, text: Sequence[str]) -> pd.DataFrame:
     names = unique_names(header)
     text = [*text, *names[:1]]
     try:
-        with opened(path) as file:
+        with opened_text(path) as file:
             table = pd.read_csv(
                 file,
                 sep=separator,
@@ -373,7 +373,7 @@ def _read_counts(path: Path, keys: Sequence[str] = ()) -> Counts:
     rows: list[str] = []
     blocks = []
     try:
-        with opened(path) as file:
+        with opened_text(path) as file:
             chunks = pd.read_csv(
                 file, sep=separator, header=None, skiprows=1, names=names, dtype=kinds,
                 chunksize=max(1, CELLS_AT_ONCE // len(names)),

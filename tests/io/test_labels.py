@@ -38,6 +38,20 @@ def test_same_labels_from_every_form(write, adata, text, name):
     assert adata.obs["layer"].cat.categories.tolist() == ["L2", "L10"]  # as a reader would order them
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_labels_of_any_alphabet_as_excel_saves_them(write, encoding):
+    labels = read_labels(write("spot\tlayer\n1x2\tN\xe9ocortex\n3x4\t\u5c64 2\n".encode(encoding), "labels.txt"))
+    assert dict(labels) == {"1x2": "N\xe9ocortex", "3x4": "\u5c64 2"}
+
+
+def test_labels_in_latin_1_are_refused_with_the_fix(write):
+    path = write("spot,layer\n1x2,L1\n3x4,N\xe9ocortex\n".encode("latin-1"), "labels.csv")
+    with pytest.raises(
+        ValueError, match=r"line 3 of .*'\xe9' in Latin-1; save it in UTF-8 .in Excel: CSV UTF-8.*iconv"
+    ):
+        read_labels(path)
+
+
 def test_labels_keep_their_text(write):
     labels = ["3: Outer, Plexiform", "L2/3", "couche été", "nonet", "0"]
     text = "spot,layer\n" + "".join(f'{i}x1,"{label}"\n' for i, label in enumerate(labels))

@@ -154,13 +154,28 @@ def test_needs_array_positions_on_one_side(write, rows, columns, found):
         ("\tPenk\tDoc2g\n", "found none"),
         ("<!DOCTYPE html>\n<html>\n", "web page"),
         (b"\x89PNG\r\n\x1a\n\x00\x00\xff\xfe", "UTF-8"),
-        ("\tPenk\tDoc2g\n1x2\t1\t2\n".encode("utf-16"), "UTF-8"),
+        (
+            "\tP\xe9nk\tDoc2g\n1x2\t1\t2\n".encode("latin-1"),
+            r"line 1 of .*, such as b'\\xe9', which is '\xe9' in Latin-1",
+        ),
+        ("\tPenk\tDoc2g\n1x2\t1\t2\n".encode("utf-16")[:-1], "UTF-16 text, as the first bytes say"),
     ],
-    ids=["empty", "blank lines", "header alone", "a web page", "an image", "UTF-16"],
+    ids=["empty", "blank lines", "header alone", "a web page", "an image", "Latin-1", "UTF-16 cut short"],
 )
 def test_refuses_what_is_no_table(write, content, message):
     with pytest.raises(ValueError, match=message):
         read_st(write(content))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
+@pytest.mark.parametrize("name", ["counts.tsv", "counts.tsv.gz"])
+def test_text_as_excel_saves_it(write, encoding, name):
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    text = mark + table_text(SPOTS, ["Penk", "Doc2g", "\u03b1Syn", "G4"], COUNTS, end="\r\n")
+    adata = read_st(write(text.encode(encoding), name))
+    assert list(adata.obs_names) == SPOTS
+    assert list(adata.var_names) == ["Penk", "Doc2g", "\u03b1Syn", "G4"]
+    np.testing.assert_array_equal(adata.X.toarray(), COUNTS)
 
 
 def test_missing_file_and_folder(tmp_path, st_file):

@@ -347,6 +347,18 @@ def test_tables_that_are_wrong_are_named(tmp_path, name, edit, message):
     assert str(folder) in str(error.value)
 
 
+def test_tables_in_other_encodings(tmp_path):
+    folder = merscope(tmp_path / "run")
+    for path in folder.iterdir():
+        path.write_bytes(path.read_text().encode("utf-16"))
+    check(read(folder))
+    table = folder / "cell_metadata.csv"
+    text = table.read_text("utf-16")
+    table.write_bytes(text.replace("fov", "fov,note").replace(",0,", ",0,r\xe9gion,").encode("latin-1"))
+    with pytest.raises(ValueError, match=r"Latin-1; save it in UTF-8"):
+        read(folder)
+
+
 def test_cells_without_coordinates_are_counted(tmp_path):
     folder = merscope(tmp_path)
     lines = (folder / "cell_metadata.csv").read_text().split("\n")
