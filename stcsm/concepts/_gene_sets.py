@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stcsm._files import existing_file, text_lines
-from stcsm._text import as_text
+from stcsm._text import as_text, is_missing, some_of
 from stcsm.concepts._latent import FloatArray
 
 logger = logging.getLogger(__name__)
@@ -35,12 +35,15 @@ class GeneSet:
         (n,) finite, non-zero: 1 for plain genes, negative for genes that are down in the concept.
     duplicates
         Names that were given more than once (with the same weight: they count once).
+    absent
+        Number of missing names (NaN, None) that were given and are left out.
     """
 
     name: str
     genes: tuple[str, ...]
     weights: FloatArray
     duplicates: tuple[str, ...] = ()
+    absent: int = 0
 
     def __len__(self) -> int:
         return len(self.genes)
@@ -54,7 +57,8 @@ def gene_set(name: str, genes: object, weights: Iterable[object] | None = None) 
     name
         Name of the concept.
     genes
-        A gene name, a sequence of names, or a mapping of names to weights. Whole numbers are names by their text.
+        A gene name, a sequence of names, or a mapping of names to weights. Whole numbers are names by their text;
+        missing names (NaN, None), as filtered rankings and columns of unequal length hold them, are left out.
     weights
         One weight a gene: numbers, or signs (``"+"``, ``"-"``, ``"up"``, ``"down"``). A gene of weight zero is
         left out. All weights may be negative: the concept then points away from these genes.
@@ -79,7 +83,8 @@ def gene_set(name: str, genes: object, weights: Iterable[object] | None = None) 
         raise ValueError(f"Expected one weight a gene in gene set {name!r}, found {len(names)} and {len(given)}.")
     merged: dict[str, float] = {}
     duplicates: dict[str, None] = {}
-    for gene, raw in zip(names, given, strict=True):
+    absent = [not isinstance(gene, str) and is_missing(gene) for gene in names]
+    for gene, raw in ((gene, raw) for gene, raw, out in zip(names, given, absent, strict=True) if not out):
         gene, weight = _check_gene(name, gene), _check_weight(name, gene, raw)
         if gene in merged:
             if merged[gene] != weight:
@@ -91,9 +96,10 @@ def gene_set(name: str, genes: object, weights: Iterable[object] | None = None) 
         merged[gene] = weight
     kept = {gene: weight for gene, weight in merged.items() if weight != 0}
     if not kept:
-        found = f"weights that are all zero ({len(merged)} genes)" if merged else "an empty set"
+        nothing = f"{sum(absent)} missing names (NaN)" if any(absent) else "an empty set"
+        found = f"weights that are all zero ({len(merged)} genes)" if merged else nothing
         raise ValueError(f"Expected at least one gene in gene set {name!r}, found {found}.")
-    return GeneSet(name, tuple(kept), np.fromiter(kept.values(), float, len(kept)), tuple(duplicates))
+    return GeneSet(name, tuple(kept), np.fromiter(kept.values(), float, len(kept)), tuple(duplicates), sum(absent))
 
 
 def gene_sets(source: object) -> list[GeneSet]:
@@ -103,7 +109,8 @@ def gene_sets(source: object) -> list[GeneSet]:
     ----------
     source
         A mapping of names to genes (each a name, a sequence, or a mapping of genes to weights); one `GeneSet`; or a
-        sequence of `GeneSet`. For files see `read_gmt`; for tables see `gene_sets_from_network`.
+        sequence of `GeneSet`. For files see `read_gmt`; for tables see `gene_sets_from_network`. A warning is logged
+        of how many missing names (NaN) are left out.
 
     Raises
     ------
@@ -128,7 +135,17 @@ def gene_sets(source: object) -> list[GeneSet]:
     if not sets:
         raise ValueError("Expected at least one gene set, found none.")
     check_distinct([s.name for s in sets])
+    _say_absent(sets)
     return sets
+
+
+def _say_absent(sets: Sequence[GeneSet]) -> None:
+    short = [s for s in sets if s.absent]
+    if short:
+        logger.warning(
+            f"{sum(s.absent for s in short)} missing names (NaN) in {len(short)} of {len(sets)} gene sets are left "
+            f"out, such as in {some_of(s.name for s in short)}"
+        )
 
 
 def check_distinct(names: Sequence[str], where: Sequence[str] | None = None) -> None:
@@ -157,7 +174,8 @@ def gene_sets_from_network(
     Parameters
     ----------
     source, target
-        Columns of the same length: name of the set (regulator, pathway), name of the gene.
+        Columns of the same length: name of the set (regulator, pathway), name of the gene. Missing genes (NaN) are left
+        out, and a warning is logged of how many.
     weight
         Weights, negative for genes that go down; None for 1 everywhere.
 
@@ -183,7 +201,9 @@ def gene_sets_from_network(
         genes, weights = columns_of.setdefault(name.strip(), ([], []))
         genes.append(gene)
         weights.append(w)
-    return [gene_set(name, genes, weights) for name, (genes, weights) in columns_of.items()]
+    sets = [gene_set(name, genes, weights) for name, (genes, weights) in columns_of.items()]
+    _say_absent(sets)
+    return sets
 
 
 def pair_signs(sets: Sequence[GeneSet]) -> list[GeneSet]:
@@ -255,8 +275,10 @@ def read_gmt(path: str | os.PathLike[str], *, known_genes: Iterable[str] | None 
     path
         The file. Compression is recognised by its first bytes, not by its name.
     known_genes
-        Gene names of the data. Some files have no descriptions: where the second field of most lines is a known gene,
-        it is taken as a gene of the set, and a warning is logged. None: the second field is a description.
+        Gene names of the data. Some files have no descriptions: where the second field is a known gene in every line
+        (or, of a collection wider than the data, about as often as the other genes, and reads like a description in no
+        line), it is taken as a gene of the set. Else it is a description in every line. A warning says which, and how
+        many second fields are known genes. None: the second field is a description.
 
     Raises
     ------
@@ -284,9 +306,9 @@ def read_gmt(path: str | os.PathLike[str], *, known_genes: Iterable[str] | None 
 def _no_descriptions(path: str | os.PathLike[str], lines: list[list[str]], known_genes: Iterable[str]) -> bool:
     """Whether the second field of the lines is a gene and not a description.
 
-    It is where most of these fields are known genes. Of a collection that is wider than the data, fewer are: then where
-    they are known about as often as the fields after them, and next to none of them reads like a description. A single
-    description that happens to be the name of a gene is not enough.
+    One answer for the whole file: it is where every one of these fields is a known gene. Of a collection that is wider
+    than the data, not all are: then where they are known about as often as the fields after them, and none of them
+    reads like a description.
     """
     known = {gene.casefold() for gene in known_genes}
 
@@ -295,15 +317,24 @@ def _no_descriptions(path: str | os.PathLike[str], lines: list[list[str]], known
 
     second = [(fields[0], fields[1]) for fields in lines if len(fields) > 1]
     hits = [text for name, text in second if text != name and is_known(text)]
-    prose = sum(text == name or _reads_like_a_description(text) for name, text in second)
+    if not hits:
+        return False
+    prose = next((text for name, text in second if text == name or _reads_like_a_description(text)), None)
     rest = [field for fields in lines for field in fields[2:] if field]
-    share = len(hits) / max(len(second), 1)
     of_rest = sum(map(is_known, rest)) / max(len(rest), 1)
-    found = share > 0.5 or (len(hits) >= 3 and share >= of_rest / 2 and prose <= len(second) / 10)
+    as_often = len(hits) >= 3 and prose is None and len(hits) / len(second) >= of_rest / 2
+    found = len(hits) == len(lines) or as_often
+    counted = f"the second field is a gene of the data in {len(hits)} of {len(lines)} lines, such as {hits[0]!r}"
     if found:
         logger.warning(
-            f"{path}: no descriptions: the second field is a gene of the data in {len(hits)} of {len(lines)} lines, "
-            f"such as {hits[0]!r}; it is taken as a gene of its set. If these are descriptions, write 'na' there."
+            f"{path}: no descriptions: {counted}; it is taken as a gene of its set. If these are descriptions, write "
+            "'na' there."
+        )
+    else:
+        logger.warning(
+            f"{path}: {counted}, but a description in others"
+            + ("" if prose is None else f", such as {prose!r}")
+            + "; it is taken as a description in every line. If these genes belong to their sets, put 'na' before them."
         )
     return found
 

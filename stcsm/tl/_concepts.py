@@ -89,7 +89,8 @@ def concepts(
     genes
         ``{name: gene}``, ``{name: [genes]}`` or ``{name: {gene: weight}}`` (negative, or ``"-"``: down in the concept);
         the path of a GMT file (plain or gzip; with or without descriptions) or of a list of genes; a network as
-        decoupler has them, a DataFrame with the columns ``source``, ``target`` and ``weight``;
+        decoupler has them, a DataFrame with the columns ``source``, ``target`` and ``weight``; ranked genes, a
+        DataFrame (or record array of scanpy) with a column of names for each set, where NaN is left out;
         :class:`stcsm.concepts.GeneSet` objects; the name of a ``.var`` column (boolean: one concept; otherwise one
         concept a category or number; genes without an entry are in none); or what :func:`match_gene_sets` returned.
     groupby

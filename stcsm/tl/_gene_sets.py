@@ -268,7 +268,9 @@ def _given_sets(adata: AnnData, genes: Any, index: GeneIndex) -> _Source:
             )
         return _Source(read_gmt(genes, known_genes=filter(None, index.names)), "genes", False)
     if isinstance(genes, pd.DataFrame):
-        return _Source(_network(genes), "genes", False)
+        return _Source(_network(genes) if {"source", "target"} & set(genes) else _ranking(genes, index), "genes", False)
+    if isinstance(genes, np.ndarray) and genes.dtype.names:
+        return _Source(_ranking(pd.DataFrame(genes), index), "genes", False)
     hand_made = not isinstance(genes, GeneSet) and not (
         isinstance(genes, Sequence) and any(isinstance(s, GeneSet) for s in genes)
     )
@@ -330,6 +332,37 @@ def _gene_index(adata: AnnData, match: str | None, totals: Callable[[], np.ndarr
     if match not in adata.var:
         raise ValueError(f"Expected a column of adata.var to match on, found {match!r}; there are {list(adata.var)}")
     return GeneIndex(_lazy.column(adata.var, match).astype(object), f"entries of adata.var[{match!r}]", totals)
+
+
+def _ranking(table: pd.DataFrame, index: GeneIndex) -> list[GeneSet]:
+    """A gene set a column, as scanpy ranks genes: ``pd.DataFrame(adata.uns["rank_genes_groups"]["names"])``.
+
+    Raises
+    ------
+    ValueError
+        If a column has no gene of the data or names one twice, or all columns hold the same genes in other orders.
+    """
+    empty = [str(name) for name in table if table[name].isna().all()]
+    columns = {as_text(name): table[name].dropna() for name in table if str(name) not in empty}
+    known = {name.casefold() for name in filter(None, index.names)}
+    if not columns or any(
+        c.duplicated().any() or not known & {as_text(g).casefold() for g in c} for c in columns.values()
+    ):
+        raise ValueError(
+            f"Expected a network with the columns source, target and, if it is weighted, weight, or a column of "
+            f"distinct genes for each set, found {list(map(str, table))}; rename them"
+        )
+    if empty:
+        logger.warning(f"gene sets of which no name is left are left out: {first_few(empty)}")
+    if gaps := int(table.isna().sum().sum()):
+        logger.warning(f"{gaps} missing names (NaN) in {table.shape[1]} columns of genes are left out")
+    sets = gene_sets({name: column.tolist() for name, column in columns.items()})
+    if len(sets) > 1 and len({frozenset(s.genes) for s in sets}) == 1:
+        raise ValueError(
+            f"Expected another set of genes in every column, found the same {len(sets[0])} in all, in other orders; "
+            "take the best of each, as with .head(30), or pass rank_genes= in place of genes="
+        )
+    return sets
 
 
 def _network(table: pd.DataFrame) -> list[GeneSet]:

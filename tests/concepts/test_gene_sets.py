@@ -1,6 +1,7 @@
 import gzip
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from stcsm.concepts import (
@@ -42,7 +43,7 @@ def test_signs_are_weights():
         (["A", ""], None, "gene names as text"),
         ([1.5, 2], None, "gene names as text in gene set 'x', found 1.5"),
         ([True], None, "gene names as text in gene set 'x', found True"),
-        (["A", float("nan")], None, "found nan"),
+        ([None, float("nan")], None, r"found 2 missing names \(NaN\)"),
         (["+", "-"], None, "found the sign '\\+' alone"),
         (3, None, "gene names in gene set 'x', found int"),
     ],
@@ -50,6 +51,17 @@ def test_signs_are_weights():
 def test_a_set_at_fault_is_refused(genes, weights, message):
     with pytest.raises(ValueError, match=message):
         gene_set("x", genes, weights)
+
+
+def test_missing_names_are_left_out_with_their_weights_and_counted(caplog):
+    names = ["A", float("nan"), "B", None, pd.NA]
+    one = gene_set("x", names, [1, 2, -3, 4, 5])
+    assert (one.genes, list(one.weights), one.absent) == (("A", "B"), [1, -3], 3)
+    gene_sets({"x": names, "y": ["C"], "z": np.array(["D", np.nan], dtype=object)})
+    assert "4 missing names (NaN) in 2 of 3 gene sets are left out, such as in 'x', 'z'" in caplog.text
+    caplog.clear()
+    assert gene_sets_from_network(["t", "t"], ["A", np.nan], [1, 2])[0].genes == ("A",)
+    assert "1 missing names (NaN) in 1 of 1" in caplog.text
 
 
 def test_collections_at_fault_are_refused():
@@ -155,6 +167,15 @@ def test_a_file_without_descriptions_of_more_genes_than_the_data_has(tmp_path):
     assert read_gmt(_gmt(tmp_path, "".join(lines)), known_genes=known)[1].genes == ("Gene1", "Gene2", "Gene3")
     lines = [f"set{i}\twords of set {i}\tGene{i}\tGene{i + 1}\n" for i in range(30)]
     assert read_gmt(_gmt(tmp_path, "".join(lines)), known_genes=known)[1].genes == ("Gene1", "Gene2")
+
+
+@pytest.mark.parametrize("n_genes", [1, 9])
+def test_where_only_some_lines_have_a_description_all_are_taken_for_one_and_it_is_said(tmp_path, caplog, n_genes):
+    lines = [f"set{i}\tGene{i}\tGene{i + 1}\tGene{i + 2}\n" for i in range(n_genes)] + ["last\tof mine\tGene1\n"]
+    sets = read_gmt(_gmt(tmp_path, "".join(lines)), known_genes=GENES)
+    assert [s.genes for s in sets[:-1]] == [(f"Gene{i + 1}", f"Gene{i + 2}") for i in range(n_genes)]
+    assert f"a gene of the data in {n_genes} of {n_genes + 1} lines" in caplog.text
+    assert "such as 'of mine'; it is taken as a description in every line" in caplog.text
 
 
 def test_a_plain_list_of_genes_is_a_set_with_the_name_of_the_file(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import re
 
 import numpy as np
 import pandas as pd
@@ -327,3 +328,23 @@ def test_names_of_any_type_go_through_the_whole_analysis(tissue, kind):
     assert np.isfinite(adata.obsm["concept_saliency"].to_numpy()).all()
     own = np.asarray(adata.varm["concept_score"]["x"])[:2]
     assert np.isfinite(own).all()
+
+
+def test_ranked_genes_with_gaps(tissue, model, caplog):
+    """What ``filter_rank_genes_groups`` leaves, as scanpy's users take it out: a record array and its table."""
+    best = [("a0", "b0"), (np.nan, "b1"), ("a2", np.nan), ("a3", np.nan)]
+    names = np.array(best, dtype=[("left", object), ("right", object)])
+    expected = {"left": ["a0", "a2", "a3"], "right": ["b0", "b1"]}
+    for genes in (names, pd.DataFrame(names), {group: names[group] for group in names.dtype.names}):
+        caplog.clear()
+        assert tl.match_gene_sets(tissue, model, genes=genes).genes == expected
+        assert re.search(r"3 missing names \(NaN\) in 2 (of 2 gene sets|columns of genes) are left out", caplog.text)
+    names["right"] = np.nan
+    assert tl.match_gene_sets(tissue, model, genes=names).genes == {"left": expected["left"]}
+    assert "no name is left are left out: right" in caplog.text
+    whole = np.array([("a0", "b0"), ("b0", "a0")], dtype=names.dtype)
+    with pytest.raises(ValueError, match=r"found the same 2 in all, in other orders; take the best of each"):
+        tl.match_gene_sets(tissue, model, genes=whole)
+    long = pd.DataFrame({"group": ["left", "right"], "names": ["a0", "b0"]})
+    with pytest.raises(ValueError, match=r"source, target .*found \['group', 'names'\]; rename"):
+        tl.match_gene_sets(tissue, model, genes=long)
