@@ -165,6 +165,11 @@ def _layers(root: h5py.Group, path: Path) -> Iterator[KerasLayer]:
                     "complete?"
                 )
             owner, _, role = weight.rpartition("/")
+            if not owner:  # conv_1_W, whose axes depend on the back end of that time
+                raise ValueError(
+                    f"Expected weights named layer/kernel:0, as Keras 2 writes them, found {weight!r} in {path}, as of "
+                    "Keras 1; load it in Keras 2 and save it there."
+                )
             layers.setdefault(owner, KerasLayer(owner)).arrays[role.split(":")[0]] = np.asarray(array)
         yield from layers.values()
 
@@ -178,6 +183,11 @@ def _names(group: h5py.Group, attribute: str, path: Path) -> list[str]:
     while f"{attribute}{part}" in group.attrs:
         names += _text(group.attrs[f"{attribute}{part}"])
         part += 1
+    if not part and "layers" in group:
+        raise ValueError(
+            f"Expected the HDF5 that Keras 2 writes, found weights as Keras 3 saves them in {path}; write them again "
+            "with model.save('model.h5') in Keras."
+        )
     if not part:
         raise ValueError(
             f"Expected the attribute {attribute!r} in {group.name!r} of {path}, as Keras 2's save_weights writes it, "

@@ -171,6 +171,20 @@ def test_files_that_do_not_fit_are_refused(file: Path, tmp_path: Path) -> None:
         load_keras_weights(file, ARCH)
 
 
+def test_files_of_other_versions_of_keras_are_named(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "three.weights.h5", "w") as file:
+        file["layers/conv2d/vars/0"] = np.ones((5, 5, 3, 4))
+    with pytest.raises(ValueError, match=r"found weights as Keras 3 saves them .*model.save\('model.h5'\)"):
+        load_keras_weights(tmp_path / "three.weights.h5", ARCH)
+    with h5py.File(tmp_path / "one.h5", "w") as file:
+        file.attrs["layer_names"] = [b"dense_1"]
+        group = file.create_group("dense_1")
+        group.attrs["weight_names"] = [b"dense_1_W"]
+        group["dense_1_W"] = np.ones((3, 4))
+    with pytest.raises(ValueError, match=r"found 'dense_1_W' in .*as of Keras 1; load it in Keras 2"):
+        load_keras_weights(tmp_path / "one.h5", ARCH)
+
+
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
         pass
