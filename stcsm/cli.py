@@ -226,6 +226,7 @@ SHELL_WORDS = {
     "Expected method to be": "Expected --method to be",
     "encoder to be": "--encoder to be",
     "Expected estimator='contrast' or 'cav'": "Expected --estimator contrast or cav",
+    "; lower min_counts": "; too few for a map, or train in Python, where GeneVAE takes a lower min_counts",
     "log='tensorboard'": "--log tensorboard",
     "log='csv'": "--log csv",
     "a smaller lr ": "a smaller --lr ",
