@@ -116,7 +116,7 @@ def read_spaceranger(
     ValueError
         A damaged file, positions of another run, or `bin_size` without bins.
     """
-    matrix = path if path.is_file() or _is_matrix(path) else None
+    matrix = path if bin_size is None and (path.is_file() or _is_matrix(path)) else None
     home = _home(path, bin_size) if matrix is None else path.absolute().parent
     return [
         (files.sample or section_name(home), _read_section(files, home, keep_background))

@@ -15,7 +15,9 @@ import pandas as pd
 import pytest
 from numpy.lib.recfunctions import rename_fields, repack_fields
 from scipy import sparse
+from typer.testing import CliRunner
 
+from stcsm.cli import app
 from stcsm.io import read
 
 from .conftest import table_text
@@ -492,3 +494,49 @@ def test_real_tables(data_dir, folder, shape, cell, xy, gene, count):
     assert adata.shape == shape
     np.testing.assert_allclose(adata[cell].obsm["spatial"][0], xy)
     assert adata[cell, gene].X.toarray().item() == count
+
+
+def big(folder, platform, counts, xy):
+    """Tables of a platform; counts with one control more than genes."""
+    genes, cells = [f"Gene{i}" for i in range(counts.shape[1] - 1)], np.arange(len(counts))
+    folder.mkdir()
+    if platform == "xenium":
+        kinds = ("Gene Expression",) * len(genes) + ("Blank Codeword",)
+        layout = Layout(genes=(*genes, "Blank"), types=kinds)
+        names = [f"aaaa{i}-1" for i in cells]
+        matrix = sparse.csc_matrix(counts.T.astype(np.int32))
+        write_h5(folder / "cell_feature_matrix.h5", matrix, names, layout.genes, layout)
+        put(folder / "cells.csv", pd.DataFrame({"cell_id": names, "x_centroid": xy[:, 0], "y_centroid": xy[:, 1]}))
+        return
+    table = pd.DataFrame(counts, columns=[*genes, "Blank-1" if platform == "merscope" else "NegPrb1"])
+    if platform == "merscope":
+        names = 1108834764611924619 + cells
+        table.insert(0, "cell", names)
+        put(folder / "cell_by_gene.csv", table)
+        place = {"EntityID": names, "center_x": xy[:, 0], "center_y": xy[:, 1]}
+        put(folder / "cell_metadata.csv", pd.DataFrame(place))
+        return
+    of = pd.DataFrame({"fov": 1 + cells // 100, "cell_ID": 1 + cells % 100})
+    put(folder / "s_exprMat_file.csv", pd.concat([of, table], axis=1))
+    place = pd.DataFrame(xy, columns=["CenterX_global_px", "CenterY_global_px"])
+    put(folder / "s_metadata_file.csv", pd.concat([of, place], axis=1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("platform", ["cosmx", "merscope", "xenium"])
+def test_tables_of_a_platform_go_through_the_command_line(tmp_path, platform):
+    """300 cells x 60 genes, ten of which mark the right half: their map is higher there."""
+    rng = np.random.default_rng(0)
+    xy = rng.uniform(0, 2000, (300, 2))
+    xy = xy[np.argsort(xy[:, 0])]  # fields of view are tiles
+    mean = np.ones((300, 61))
+    mean[150:, :10] = 6
+    big(tmp_path / "run", platform, rng.poisson(mean), xy)
+    arguments = ["run", str(tmp_path / "run"), "--genes", "right=Gene0,Gene1", "--null", "0", "--n-seeds", "1"]
+    done = CliRunner().invoke(app, [*arguments, "--quiet", "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    result = ad.read_h5ad(tmp_path / "out" / "result.h5ad")
+    assert result.shape == (300, 60)
+    value = np.asarray(result.obsm["concept_map"]["right"])
+    right = result.obsm["spatial"][:, 0] > np.median(xy[:, 0])
+    assert value[right].mean() > value[~right].mean() + value.std() / 2
