@@ -43,9 +43,10 @@ def counts_matrix(adata: Any, layer: str | None) -> Any:
 
 def _raw_counts(adata: Any) -> Any:
     raw = adata.raw
-    if adata.var_names.equals(raw.var_names):
+    names, there = adata.var_names.astype(str), raw.var_names.astype(str)  # identifiers may be numbers in one of them
+    if names.equals(there):
         return raw.X
-    columns = raw.var_names.get_indexer(adata.var_names) if raw.var_names.is_unique else np.full(adata.n_vars, -1)
+    columns = there.get_indexer(names) if there.is_unique else np.full(adata.n_vars, -1)
     if (columns < 0).any():
         raise ValueError(
             f"Expected every gene of the AnnData once in adata.raw, found that {(columns < 0).sum()} of {adata.n_vars} "

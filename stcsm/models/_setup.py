@@ -58,7 +58,11 @@ EARLIER = {"one_section": True, "keep_background": True, "keep_controls": True}
 
 
 def write_setup(adata: AnnData, setup: Setup) -> None:
-    """Write ``setup`` under our own key; nothing else in the AnnData changes."""
+    """Write ``setup`` under our own key; names of spots and genes that are no text become text.
+
+    anndata makes them text when it copies, joins and writes, but not in the tables of ``.obsm`` and ``.varm``, so that an
+    AnnData with tables of ours could be neither copied nor written.
+    """
     entry: dict[str, Any] = {"spatial_key": setup.spatial_key, **{name: getattr(setup, name) for name in EARLIER}}
     if setup.layer is not None:
         entry["layer"] = setup.layer
@@ -68,6 +72,11 @@ def write_setup(adata: AnnData, setup: Setup) -> None:
         # anndata warns that a view is copied when something is written into it, which is wanted here.
         warnings.simplefilter("ignore", ImplicitModificationWarning)
         adata.uns[_keys.UNS] = {**adata.uns.get(_keys.UNS, {}), "setup": entry}
+        for axis in ("obs_names", "var_names"):
+            names = getattr(adata, axis)
+            if names.inferred_type != "string" or names.dtype not in (np.dtype(object), pd.Index(["text"]).dtype):
+                setattr(adata, axis, names.astype(str))
+                logger.warning(f"adata.{axis} are made text, as anndata makes them when it copies or writes")
 
 
 def read_setup(adata: AnnData) -> Setup:

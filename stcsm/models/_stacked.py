@@ -4,7 +4,7 @@ One array position has one spot, and spots (or cells) of one section keep their 
 they share array positions or coordinates, or come nearer to one another than to those of their own section. A label of
 one section (a cell type) also splits the spots into sets that overlap, but each set is then patchier by itself than all
 spots together; a section is more regular. And cells of one section keep their distance from one another, whatever their
-types; cells of two sections do not, so that the closest pairs are of two sections.
+types; cells of two sections do not, so that the closest pairs are of two sections, and some lie upon one another.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ SOME = 0.05
 """Share at a shared position that is enough where a column separates them."""
 PART = 0.1
 """Share among those of another set that is enough where the column is called as columns of sections are."""
-QUARTER = 0.25
-"""Share that is enough where the sets lie as those of sections do."""
+UPON = 0.25
+"""Distance, of that between spots of one set, within which a spot lies upon another."""
 CLOSEST, NEAR, FEW_OF_ONE, BY_CHANCE = 0.1, 24, 0.35, 1e-5
 """Closest pairs of neighbours that are looked at (share of all); neighbours that say how the sets are mixed there;
 pairs of one set among the closest, of those expected in that mixture, at most; how likely so few are by chance."""
@@ -368,9 +368,30 @@ def _tells(around: _Around, split: _Split) -> bool:
     """Whether the sets of a split are sections that lie over one another."""
     found = _sets(around, split.sets)
     share = _overlap(found, split.sets)
-    if split.named or share < QUARTER:
+    if split.named or share < SHARED:
         return split.named and share >= PART
     return split.of_sections or _more_regular(around, found, split.sets) or _independent(around, found)
+
+
+def _upon_one_another(around: _Around, found: _Sets, mine: np.ndarray) -> bool:
+    """Whether spots lie upon those of other sets, within a quarter of their own distance, as chance has it.
+
+    Cells of one section never do, whatever their types: small cells around large ones lie beside them.
+    """
+    spacing = np.median(_nearest(around, found.own)[mine])
+    reach = found.reach[mine].copy()
+    reach[~np.isfinite(reach)] = around.distance[mine, -1][~np.isfinite(reach)]
+    others = (found.within & ~found.own)[mine]
+    by_chance = (others.sum(axis=1) * np.minimum(UPON * spacing / reach, 1) ** 2).sum()
+    return bool((others & (around.distance[mine] <= UPON * spacing)).sum() >= 0.25 * by_chance)
+
+
+def _nearest(around: _Around, which: np.ndarray) -> np.ndarray:
+    """Distance (m,) of the nearest of some neighbours (m, k); infinity where there is none."""
+    nearest: np.ndarray = np.where(
+        which.any(axis=1), around.distance[np.arange(len(which)), which.argmax(axis=1)], np.inf
+    )
+    return nearest
 
 
 def _paired(around: _Around, split: _Split) -> float:
@@ -400,7 +421,8 @@ def _independent(around: _Around, found: _Sets) -> bool:
     reach = (closest * scale)[found.around, None]
     others, near = ~own[found.around], distance[found.around]
     by_chance = (others.sum(axis=1) * (reach[:, 0] / np.maximum(near[:, -1], reach[:, 0])) ** 2).sum()
-    return bool(0.5 * by_chance <= ((near <= reach) & others).sum() <= 2 * by_chance)
+    as_chance_has_it = 0.5 * by_chance <= ((near <= reach) & others).sum() <= 2 * by_chance
+    return bool(as_chance_has_it) and _upon_one_another(around, found, found.around)
 
 
 def _more_regular(around: _Around, found: _Sets, sets: np.ndarray) -> bool:
@@ -410,8 +432,7 @@ def _more_regular(around: _Around, found: _Sets, sets: np.ndarray) -> bool:
     """
     size = np.bincount(pd.factorize(sets)[0])
     overlapped, judged = 0, 0
-    nearest_own = np.where(found.own.any(axis=1), _first_of(around.distance, found.own), np.inf)
-    nearest_other = np.where((~found.own).any(axis=1), _first_of(around.distance, ~found.own), np.inf)
+    nearest_own, nearest_other = _nearest(around, found.own), _nearest(around, ~found.own)
     together = around.distance[:, min(OWN, around.distance.shape[1]) - 1]
     factor = 2 * np.sqrt(OWN / np.pi)
     for code in np.unique(found.codes):
@@ -422,10 +443,10 @@ def _more_regular(around: _Around, found: _Sets, sets: np.ndarray) -> bool:
         alone = np.median(factor * nearest_own[mine] / found.reach[mine])
         pooled = np.median(factor * around.distance[mine, 0] / np.maximum(together[mine], 1e-300))
         nearer = np.median(nearest_other[mine]) < 0.85 * np.median(nearest_own[mine])
-        if nearer and (alone - pooled >= MORE_REGULAR or alone >= ARRAY_LIKE):
+        if (
+            nearer
+            and alone - pooled >= MORE_REGULAR
+            and (alone >= ARRAY_LIKE or _upon_one_another(around, found, mine))
+        ):
             overlapped += int(size[code])
     return judged >= 0.5 * len(sets) and overlapped >= 0.9 * judged > 0
-
-
-def _first_of(distance: np.ndarray, which: np.ndarray) -> np.ndarray:
-    return distance[np.arange(len(distance)), which.argmax(axis=1)]

@@ -228,6 +228,51 @@ def test_the_advice_for_cells_works_as_it_is_written(two_of_cells):
     assert GeneVAE(held["adata"], smoothing=0, n_latent=4, n_hidden=8).section_names == ("x", "y")
 
 
+def _around_large_cells(distance: float, n: int, spread: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Large cells that keep their distance, and small ones about them, at a fixed or a nearly fixed distance."""
+    rng = np.random.default_rng(0)
+    large: list[np.ndarray] = []
+    while len(large) < 400:
+        at = rng.random(2) * 90
+        if not large or np.linalg.norm(np.array(large) - at, axis=1).min() > 2.6:
+            large.append(at)
+    turn = rng.random(n) * 2 * np.pi
+    small = np.array(large)[:n] + (distance + rng.normal(0, spread, (n, 1))) * np.c_[np.cos(turn), np.sin(turn)]
+    return np.r_[np.array(large), small], np.repeat(["large", "small"], [400, n])
+
+
+def _alternating(jitter: float) -> tuple[np.ndarray, np.ndarray]:
+    at = np.stack(np.meshgrid(np.arange(25), np.arange(25)), -1).reshape(-1, 2)
+    return at + np.random.default_rng(0).normal(0, jitter, at.shape), np.where(at.sum(axis=1) % 2, "a", "b")
+
+
+def _tiles(overlap: float) -> tuple[np.ndarray, np.ndarray]:
+    """Fields of view that tile the plane, stitched with borders that overlap."""
+    at = np.random.default_rng(0).random((12, 120, 2)) * (1 + overlap)
+    return np.concatenate([at[f] + [f % 4, f // 4] for f in range(12)]), np.repeat(np.arange(12), 120)
+
+
+@pytest.mark.parametrize(
+    ("places", "labels"),
+    [
+        _around_large_cells(1.3, 400),
+        _around_large_cells(1.3, 120, 0.05),
+        _around_large_cells(1.3, 240, 0.2),
+        _alternating(0.0),
+        _alternating(0.1),
+        _tiles(0.02),
+        _tiles(0.1),
+    ],
+    ids=["small by large", "few small", "irregular", "alternating", "alternating cells", "fields", "wide borders"],
+)
+def test_labels_and_fields_of_one_section_are_not_refused(places, labels):
+    a = AnnData(np.ones((len(places), 2), dtype=np.float32))
+    a.obsm["spatial"] = places
+    a.obs["label"] = labels
+    GeneVAE.setup_anndata(a)
+    GeneVAE.setup_anndata(a[np.random.default_rng(0).permutation(a.n_obs)].copy())
+
+
 @pytest.mark.parametrize("overlap", [0.15, 0.3])
 def test_sections_that_overlap_in_part_need_a_column_named_like_theirs(two_of_cells, overlap):
     both = joined(two_of_cells, overlap)
@@ -419,6 +464,33 @@ def test_counts_in_raw_are_pointed_to_and_taken():
     stcsm.tl.concepts(a, model, groupby="layer")
     stcsm.tl.concept_map(a, model)
     assert np.isfinite(a.obsm["concept_map"].to_numpy()).all()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        lambda n: pd.RangeIndex(n),
+        lambda n: pd.Index(np.arange(n), dtype="Int64"),
+        lambda n: pd.CategoricalIndex(range(n)),
+        lambda n: pd.Index([f"n{i}" for i in range(n)], dtype="string"),
+        lambda n: pd.Index([f"n{i}" for i in range(n)], dtype="string[pyarrow]"),
+    ],
+    ids=["range", "Int64", "category", "string", "arrow"],
+)
+def test_names_of_any_type_are_copied_and_written_after_an_analysis(tmp_path, names):
+    a = section()
+    a.obs_names, a.var_names = names(a.n_obs), names(a.n_vars)
+    a.raw = a.copy()
+    text = [*map(str, names(a.n_obs))]
+    model = model_of(a, epochs=1, layer="raw")
+    stcsm.tl.concepts(a, model, genes={"x": list(names(a.n_vars)[:3])})
+    stcsm.tl.saliency(a, model)
+    a.raw = None
+    a.copy().write_h5ad(tmp_path / "a.h5ad")
+    again = ad.read_h5ad(tmp_path / "a.h5ad")
+    assert list(again.obs_names) == list(again.obsm["concept_saliency"].index) == text
+    np.testing.assert_array_equal(again.obsm["concept_saliency"], a.obsm["concept_saliency"])
+    np.testing.assert_array_equal(again.varm["concept_score"], a.varm["concept_score"])
 
 
 def test_a_layer_called_raw_wins():
