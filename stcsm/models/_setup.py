@@ -60,8 +60,8 @@ EARLIER = {"one_section": True, "keep_background": True, "keep_controls": True}
 def write_setup(adata: AnnData, setup: Setup) -> None:
     """Write ``setup`` under our own key; names of spots and genes that are no text become text.
 
-    anndata makes them text when it copies, joins and writes, but not in the tables of ``.obsm`` and ``.varm``, so that an
-    AnnData with tables of ours could be neither copied nor written.
+    anndata makes them text when it copies, joins and writes, but not in the tables of ``.obsm`` and ``.varm``, so that
+    an AnnData with tables of ours could be neither copied nor written.
     """
     entry: dict[str, Any] = {"spatial_key": setup.spatial_key, **{name: getattr(setup, name) for name in EARLIER}}
     if setup.layer is not None:

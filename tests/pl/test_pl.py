@@ -230,10 +230,21 @@ def test_the_image_of_a_section_that_has_none_is_not_replaced(of_b, caplog):
         lambda a: setattr(a, "obs_names", [f"{'ACGT' * 4}{'ACGT'[i % 4] * (i + 1)}-2" for i in range(20)]),
         lambda a: setattr(a, "obs_names", [f"B_{'ACGT' * 4}{'ACGT'[i % 4] * (i + 1)}-1" for i in range(20)]),
         lambda a: _said_in(a, "Schnitt", ["A"] * 10 + ["B"] * 10),
-        lambda a: _said_in(a, "sample", "B"),
+        lambda a: _said_in(a, "section", "B"),
+        lambda a: (_said_in(a, "sample", "B"), setattr(a, "obs_names", [f"s{i}-B" for i in range(20)])),
         lambda a: _said_in(a, "library_id", ["A"] * 19 + [None]),
     ],
-    ids=["ending", "mixed endings", "of a join", "of aggr", "beginning", "mixed column", "sample", "missing"],
+    ids=[
+        "ending",
+        "mixed endings",
+        "of a join",
+        "of aggr",
+        "beginning",
+        "mixed column",
+        "section",
+        "sample of a join",
+        "missing",
+    ],
 )
 def test_an_image_is_not_drawn_where_spots_may_be_of_a_section_without_one(of_b, say, caplog):
     """The image of A alone is there, which all spots lie on; its own spots still get it."""
@@ -242,6 +253,16 @@ def test_an_image_is_not_drawn_where_spots_may_be_of_a_section_without_one(of_b,
     say(of_b)
     assert _drawn(of_b) is None
     assert "no image is drawn" in caplog.text
+
+
+def test_the_only_image_is_that_of_the_only_sample_whatever_its_name(of_b, caplog):
+    of_b.uns["spatial"] = {"V1_Brain": _picture(GREEN)}
+    of_b.obs["sample"] = "P1"
+    assert _drawn(of_b) == GREEN
+    assert "the only image, 'V1_Brain', is taken for that of 'P1' in adata.obs['sample']" in caplog.text
+    of_b.uns["spatial"]["V1_Liver"] = _picture(RED)
+    assert _drawn(of_b) is None
+    assert "library_id=, one of ['V1_Brain', 'V1_Liver']" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["{barcode}-1", "s_016um_00{i}_00{i}-1", "aaaa{i}-1", "spot_{i}", "{i}.5x{i}"])
