@@ -206,9 +206,9 @@ def find_image(
     write them. The blank canvas that ``read_st`` stores in place of an image does not count. Of several images, as a
     join of sections leaves them, the one counts whose name the spots bear: in the column of sections, in any column of
     ``.obs`` whose values are names of images, or as a part of the spot names that ``anndata.concat`` adds. Where these
-    name a section that has no image, there is none, unless a column such as ``"sample"`` has one name for all spots, and
-    there is one image only. Without a name, it is the only one that the spots lie on. Where
-    that cannot be known, there is none.
+    name a section that has no image, there is none, unless a column such as ``"sample"`` has one name for all spots
+    and there is one image only. Without a name, it is the only one that the spots lie on. Where that cannot be known,
+    there is none.
 
     Parameters
     ----------
