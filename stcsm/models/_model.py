@@ -34,8 +34,6 @@ from stcsm.models._setup import (
 )
 from stcsm.models._tissue import Sections, Tissue, find_sections, grid_cells
 from stcsm.models._training import (
-    BATCH,
-    TRAINING_STEPS_PER_SEARCH_STEP,
     OneCyclePlan,
     choose_smoothing,
     fit,
@@ -76,8 +74,8 @@ class GeneVAE(BaseModelClass):
         Genes with fewer counts are not trained on, but embedded if they have any (of several sections: in a section).
     smoothing
         Width of a Gaussian filter over neighbouring spots, before the encoder and after the decoder, in median
-        nearest-neighbour distances; 0 is none. ``"auto"``: of 0, 0.5, 1 and 2 the one whose short training predicts
-        held-out counts best, chosen when :meth:`train` is called; none until then.
+        nearest-neighbour distances; 0 is none. ``"auto"``: of 0, 0.5, 1 and 2 the one with which principal components
+        predict held-out counts best, chosen when :meth:`train` is called; none until then.
     n_hidden
         Units of the hidden network layers.
     seed
@@ -297,7 +295,7 @@ class GeneVAE(BaseModelClass):
         """Train all members, through scvi-tools' plan and runner.
 
         Every gene with ``min_counts`` counts is trained on, in each section where it has them; none is held out. With
-        ``smoothing="auto"`` short trainings choose the width of the spatial filter first.
+        ``smoothing="auto"`` held-out counts choose the width of the spatial filter first.
 
         Parameters
         ----------
@@ -371,9 +369,7 @@ class GeneVAE(BaseModelClass):
             if state is not None and state.found is not None:
                 self._set_smoothing(state.smoothing)
             else:
-                # In batches of the default size: what counts is how much training there will be, not in which batches.
-                steps = schedule.max_epochs * max(data.steps_per_epoch, len(chosen) // BATCH)
-                self._choose_smoothing(steps // TRAINING_STEPS_PER_SEARCH_STEP)
+                self._choose_smoothing()
         if state is not None and state.is_complete:
             self.module.load_state_dict(state.weights())
             self.module.eval()
@@ -398,19 +394,14 @@ class GeneVAE(BaseModelClass):
             state.remove()
         _latents.warn_of_disagreement(self.section_agreement())
 
-    def _choose_smoothing(self, most_steps: int) -> None:
-        """Choose the width of the spatial filter by short trainings."""
-        # Modules of the search are fully connected and negative binomial, whatever the model is, and have one member.
-        trial = {**self.settings, "likelihood": "nb", "n_seeds": 1}
+    def _choose_smoothing(self) -> None:
+        """Choose the width of the spatial filter and rebuild the module with it."""
         width = choose_smoothing(
             self.samples,
             self.trained_samples,
             self._tissue.frame.coordinates,
-            lambda depth, where, w: build_module({**trial, "smoothing": w}, depth, where, None),
+            n_latent=self.settings["n_latent"],
             seed=self.settings["seed"],
-            steps=most_steps,
-            # The batches of the search are small, of however large a section.
-            n_threads=1 if self.settings["encoder"] == "mlp" else torch.get_num_threads(),
         )
         self._set_smoothing(width)
 

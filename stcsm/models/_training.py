@@ -9,25 +9,24 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from lightning.pytorch import Trainer
 from scvi.model.base import BaseModelClass
 from scvi.module.base import LossOutput
 from scvi.train import TrainingPlan, TrainRunner
 from torch import Tensor, nn
 
-from stcsm.models._batches import GeneDataModule, gain_over_depth, most_counted
+from stcsm.models._batches import GeneDataModule, most_counted
 from stcsm.models._counts import GeneReader
-from stcsm.models._module import GeneVAEModule, side_by_side, torch_threads
+from stcsm.models._module import GeneVAEModule, side_by_side
 from stcsm.models._setup import quiet
-from stcsm.space import require_memory, some_spots
+from stcsm.space import HeldOutCounts, require_memory, some_spots, spatial_filter
 
 logger = logging.getLogger(__name__)
 
@@ -53,16 +52,10 @@ SMALL = 2**19
 Two gain a quarter at most on an idle machine; on a busy one they wait for each other, spinning, and take four times and
 more as long (docs/start.md). And what is learned does not depend on how many cores there are.
 """
-TRAINING_STEPS_PER_SEARCH_STEP = 2
-"""The search for the filter's width takes at most one step, at each width, for this many of the training itself."""
 WIDTHS = (0.0, 0.5, 1.0, 2.0)
 """Widths that are tried, the narrowest first, in nearest-neighbour distances."""
-SEARCH_STEPS, SEARCH_GENES, SEARCH_SPOTS, SEARCH_BATCH = 300, 1500, 5000, 64
-"""A width is chosen in at most so many steps, on at most so many genes, those of most counts, and (in whole patches)
-spots."""
-SEARCH_LR = 6e-3
-"""Highest learning rate of the short trainings, which have few steps to get anywhere."""
-HELD_OUT = 0.3
+SEARCH_GENES, SEARCH_SPOTS = 1500, 5000
+"""A width is chosen on at most so many genes, those of most counts, and (in whole patches) spots."""
 TOLERANCE = 5e-4
 """Nats a held-out count by which a wider filter must be better than a narrower one."""
 
@@ -375,22 +368,16 @@ def _keep_freed_memory() -> None:
 
 
 def choose_smoothing(
-    reader: GeneReader,
-    genes: np.ndarray,
-    coordinates: np.ndarray,
-    build: Callable[[Tensor, np.ndarray, float], GeneVAEModule],
-    *,
-    seed: int,
-    steps: int,
-    n_threads: int,
+    reader: GeneReader, genes: np.ndarray, coordinates: np.ndarray, *, n_latent: int, seed: int
 ) -> float:
-    """Choose the width of the spatial filter whose short training predicts held-out counts best.
+    """Choose the width of the spatial filter with which principal components predict held-out counts best.
 
-    Counts of the genes that have most are thinned 70/30: in a short training the others are noise, which a wide filter
-    removes, whatever the tissue (benchmarks/RECOVERY.md). For each width, the narrowest first, a module is trained on
-    the 70% for about 300 steps and scored by the log-likelihood of the 30% under its decoder's shares of the spots, in
-    nats a held-out count over the depth profile. A wider filter is taken only if it is better by more than the
-    tolerance; the search ends when wider gets worse. Labels are not used.
+    Counts of the genes that have most are thinned 70/30: in the others the components find noise, which a wide filter
+    removes, whatever the tissue (benchmarks/RECOVERY.md). For each width, the narrowest first, the 70% are filtered,
+    brought to as many components as the model has latents, as a linear model would, and scored by the log-likelihood of
+    the 30%, in nats a held-out count over the depth profile; of several sections, each has components of its own. A
+    wider filter is taken only if it is better by more than the tolerance; the search ends when wider gets worse. Labels
+    are not used, and nothing is trained.
 
     Parameters
     ----------
@@ -400,14 +387,10 @@ def choose_smoothing(
         Genes (n,), or samples, that the model will be trained on.
     coordinates
         Coordinates of the model's spots, (S', 2 or 3).
-    build
-        Makes the module for depths (S'',), coordinates (S'', 2 or 3) and a width.
+    n_latent
+        Size of the model's latent space.
     seed
-        Seed of the spots, the thinning and the trainings.
-    steps
-        Most steps of a training; never more than 300.
-    n_threads
-        Threads of torch.
+        Seed of the spots and the thinning.
 
     Returns
     -------
@@ -415,39 +398,39 @@ def choose_smoothing(
     """
     some = most_counted(reader, genes, SEARCH_GENES)
     spots = some_spots(coordinates, SEARCH_SPOTS, seed)
-    part = reader.part(some, spots)
-    usable = np.flatnonzero(part.gene_totals >= 2)
-    where = coordinates[spots][part.spots]
-    if len(usable) < 2 or len(np.unique(where, axis=0)) < 2:
+    counts, found = reader.counts(some, spots), reader.section(some)
+    section = np.zeros(len(some), dtype=np.int64) if found is None else found
+    parts: list[tuple[HeldOutCounts, np.ndarray, float]] = []
+    for b in np.unique(section):
+        own = counts[:, section == b]
+        here = np.flatnonzero(own.sum(axis=1) > 0)
+        where = coordinates[spots][here]
+        if len(np.unique(where, axis=0)) >= 2 and own.shape[1] >= 2:
+            with suppress(ValueError):  # too few counts to hold some out
+                parts.append((HeldOutCounts(own[here], seed=seed), where, float(own.sum())))
+    if not parts:
         return WIDTHS[0]
-    data = GeneDataModule(part, usable, SEARCH_BATCH, seed, HELD_OUT)
     gains: dict[float, float] = {}
     best = WIDTHS[0]
-    with torch_threads(n_threads):
-        for width in WIDTHS:
-            module = build(torch.from_numpy(part.depth.astype(np.float32)), where, width)
-            _train_shortly(module, data, min(steps, SEARCH_STEPS))
-            gains[width] = gain_over_depth(module, data)
-            if gains[width] > gains[best] + TOLERANCE:
-                best = width
-            elif gains[width] < gains[best] - TOLERANCE:
-                break
+    for width in WIDTHS:
+        gains[width] = float(
+            np.average(
+                [_gain(held, where, width, n_latent) for held, where, _ in parts], weights=[n for *_, n in parts]
+            )
+        )
+        if gains[width] > gains[best] + TOLERANCE:
+            best = width
+        elif gains[width] < gains[best] - TOLERANCE:
+            break
     logger.info(f"smoothing {best:g} of { ({w: round(g, 5) for w, g in gains.items()}) } nats a held-out count")
     return best
 
 
-def _train_shortly(module: GeneVAEModule, data: GeneDataModule, steps: int) -> None:
-    """Train a module of a search; the global generator stays as it is."""
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), quiet("lightning.pytorch", logging.ERROR):
-        warnings.simplefilter("ignore")
-        trainer = Trainer(
-            max_epochs=max(1, round(steps / data.steps_per_epoch)),
-            accelerator="cpu",
-            devices=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            limit_val_batches=0,
-        )
-        trainer.fit(OneCyclePlan(module, lr=SEARCH_LR), data)
+def _gain(held: HeldOutCounts, coordinates: np.ndarray, width: float, n_components: int) -> float:
+    """Gain of components that are filtered with a width."""
+    if not width:
+        return held.gain_of_components(held.training, held.depth, n_components)[0]
+    smoother = spatial_filter(coordinates, width, dtype=np.float32)
+    return held.gain_of_components(
+        np.asarray(smoother @ held.training), np.asarray(smoother @ held.depth), n_components
+    )[0]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import eigh
 from scipy.sparse import csr_array
 
 from stcsm.space._counts import thin_counts
@@ -87,16 +91,46 @@ class HeldOutCounts:
         """
         expected = np.outer(depth, self._gene_training).astype(np.float32)
         seen = smoothed[self._row, self._column], expected[self._row, self._column]
-        scores: dict[float, float] = {}
 
-        def at(prior: float) -> float:
-            if prior not in scores:
-                norm = self.depth @ _relative(smoothed, expected, prior)
-                observed = np.log(np.maximum(_relative(*seen, prior), 1e-30), dtype=np.float64)
-                scores[prior] = float((self._count @ observed - self._gene_counts @ np.log(norm)) / self._total)
-            return scores[prior]
+        def score(prior: float) -> float:
+            observed = np.log(np.maximum(_relative(*seen, prior), 1e-30), dtype=np.float64)
+            return self._score(observed, self.depth @ _relative(smoothed, expected, prior))
 
-        # The score is unimodal in log a: climb from where the last smoother had its best.
+        return self._climb(score)
+
+    def gain_of_components(
+        self, smoothed: NDArray[np.floating], depth: NDArray[np.floating], n_components: int
+    ) -> tuple[float, float]:
+        """Score the principal components of a smoother: of the logarithm of relative expression, over genes.
+
+        Parameters
+        ----------
+        smoothed, depth
+            As for :meth:`gain`.
+        n_components
+            Number of components, beside the mean over genes.
+
+        Returns
+        -------
+        gain, prior
+            As for :meth:`gain`.
+        """
+        expected = np.outer(depth, self._gene_training).astype(np.float32)
+
+        def score(prior: float) -> float:
+            values = _of_rank(np.log(_relative(smoothed, expected, prior)), n_components)
+            observed = values[self._row, self._column].astype(np.float64)
+            return self._score(observed, self.depth @ np.exp(values))
+
+        return self._climb(score)
+
+    def _score(self, observed: NDArray[np.float64], norm: NDArray[np.floating]) -> float:
+        """Gain, from the log rate at each held-out count and the sum of each gene's rates."""
+        return float((self._count @ observed - self._gene_counts @ np.log(norm)) / self._total)
+
+    def _climb(self, score: Callable[[float], float]) -> tuple[float, float]:
+        """Best score and its ``a``: unimodal in log a, so climb from where the last smoother had its best."""
+        at = lru_cache(maxsize=None)(score)
         best = self._prior
         for factor in (2.0, 0.5):
             while 1e-3 <= best * factor <= 1e3 and at(best * factor) > at(best):
@@ -108,3 +142,14 @@ class HeldOutCounts:
 def _relative(counts: NDArray[np.floating], expected: NDArray[np.float32], prior: float) -> NDArray[np.floating]:
     """Counts over those expected, both raised by ``prior``."""
     return (counts + np.float32(prior)) / (expected + np.float32(prior))
+
+
+def _of_rank(values: NDArray[np.float32], rank: int) -> NDArray[np.float32]:
+    """Closest matrix to values (S, g) that is a column plus a matrix of this rank."""
+    mean = values.mean(axis=1, keepdims=True)
+    centred = values - mean
+    tall = len(values) > values.shape[1]
+    size = (centred.T @ centred if tall else centred @ centred.T).astype(np.float64)
+    first = max(len(size) - rank, 0)
+    axes = eigh(size, subset_by_index=(first, len(size) - 1))[1].astype(np.float32)
+    return mean + ((centred @ axes) @ axes.T if tall else axes @ (axes.T @ centred))
