@@ -26,7 +26,7 @@ from stcsm.models._batches import GeneDataModule, most_counted
 from stcsm.models._counts import GeneReader
 from stcsm.models._module import GeneVAEModule, side_by_side
 from stcsm.models._setup import quiet
-from stcsm.space import HeldOutCounts, require_memory, some_spots, spatial_filter
+from stcsm.space import HeldOutCounts, nearest_neighbour_distance, require_memory, some_spots, spatial_filter
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +56,10 @@ WIDTHS = (0.0, 0.5, 1.0, 2.0)
 """Widths that are tried, the narrowest first, in nearest-neighbour distances."""
 SEARCH_GENES, SEARCH_SPOTS = 1500, 5000
 """A width is chosen on at most so many genes, those of most counts, and (in whole patches) spots."""
-TOLERANCE = 5e-4
-"""Nats a held-out count by which a wider filter must be better than a narrower one."""
+TOLERANCE, RELATIVE_TOLERANCE = 5e-4, 0.02
+"""A wider filter must be better than a narrower one by so many nats a held-out count, and by this share of its gain.
+
+Components gain a little more from a filter than networks do, which are regularised (benchmarks/width.py)."""
 
 
 @dataclass(frozen=True)
@@ -372,12 +374,12 @@ def choose_smoothing(
 ) -> float:
     """Choose the width of the spatial filter with which principal components predict held-out counts best.
 
-    Counts of the genes that have most are thinned 70/30: in the others the components find noise, which a wide filter
-    removes, whatever the tissue (benchmarks/RECOVERY.md). For each width, the narrowest first, the 70% are filtered,
-    brought to as many components as the model has latents, as a linear model would, and scored by the log-likelihood of
-    the 30%, in nats a held-out count over the depth profile; of several sections, each has components of its own. A
-    wider filter is taken only if it is better by more than the tolerance; the search ends when wider gets worse. Labels
-    are not used, and nothing is trained.
+    Counts of the genes that have most are thinned 70/30: the others are noise, which a wide filter removes, whatever
+    the tissue. For each width, the narrowest first, as many components as the model has latents are found in the 70%
+    and scored by the log-likelihood of the 30% (:meth:`stcsm.space.HeldOutCounts.gain_of_components`), in nats a
+    held-out count over the depth profile; of several sections, each has components of its own. A wider filter is taken
+    only if it is better by more than the tolerance; the search ends when wider gets worse. Labels are not used, and
+    nothing is trained.
 
     Parameters
     ----------
@@ -398,39 +400,34 @@ def choose_smoothing(
     """
     some = most_counted(reader, genes, SEARCH_GENES)
     spots = some_spots(coordinates, SEARCH_SPOTS, seed)
+    if len(np.unique(coordinates[spots], axis=0)) < 2:
+        return WIDTHS[0]
+    unit = nearest_neighbour_distance(coordinates[spots])
     counts, found = reader.counts(some, spots), reader.section(some)
     section = np.zeros(len(some), dtype=np.int64) if found is None else found
     parts: list[tuple[HeldOutCounts, np.ndarray, float]] = []
     for b in np.unique(section):
         own = counts[:, section == b]
         here = np.flatnonzero(own.sum(axis=1) > 0)
-        where = coordinates[spots][here]
-        if len(np.unique(where, axis=0)) >= 2 and own.shape[1] >= 2:
+        if len(here) >= 2 and own.shape[1] >= 2:
             with suppress(ValueError):  # too few counts to hold some out
-                parts.append((HeldOutCounts(own[here], seed=seed), where, float(own.sum())))
+                parts.append((HeldOutCounts(own[here], seed=seed), coordinates[spots][here], float(own.sum())))
     if not parts:
         return WIDTHS[0]
     gains: dict[float, float] = {}
     best = WIDTHS[0]
     for width in WIDTHS:
-        gains[width] = float(
-            np.average(
-                [_gain(held, where, width, n_latent) for held, where, _ in parts], weights=[n for *_, n in parts]
-            )
-        )
-        if gains[width] > gains[best] + TOLERANCE:
+        scores = [
+            held.gain_of_components(
+                spatial_filter(where, width, dtype=np.float32, unit=unit) if width else None, n_latent
+            )[0]
+            for held, where, _ in parts
+        ]
+        gains[width] = float(np.average(scores, weights=[n for *_, n in parts]))
+        margin = max(TOLERANCE, RELATIVE_TOLERANCE * gains[best])
+        if gains[width] > gains[best] + margin:
             best = width
-        elif gains[width] < gains[best] - TOLERANCE:
+        elif gains[width] < gains[best] - margin:
             break
     logger.info(f"smoothing {best:g} of { ({w: round(g, 5) for w, g in gains.items()}) } nats a held-out count")
     return best
-
-
-def _gain(held: HeldOutCounts, coordinates: np.ndarray, width: float, n_components: int) -> float:
-    """Gain of components that are filtered with a width."""
-    if not width:
-        return held.gain_of_components(held.training, held.depth, n_components)[0]
-    smoother = spatial_filter(coordinates, width, dtype=np.float32)
-    return held.gain_of_components(
-        np.asarray(smoother @ held.training), np.asarray(smoother @ held.depth), n_components
-    )[0]

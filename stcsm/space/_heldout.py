@@ -98,15 +98,17 @@ class HeldOutCounts:
 
         return self._climb(score)
 
-    def gain_of_components(
-        self, smoothed: NDArray[np.floating], depth: NDArray[np.floating], n_components: int
-    ) -> tuple[float, float]:
-        """Score the principal components of a smoother: of the logarithm of relative expression, over genes.
+    def gain_of_components(self, smoother: csr_array | None, n_components: int) -> tuple[float, float]:
+        """Score the components of a smoother, which a model of spots with a spatial filter finds where it is linear.
+
+        Relative expression ``(x_gs + a) / (n_g e_s + a)`` of :meth:`gain` is replaced, in logarithms, by its mean over
+        genes and its principal components, each shrunk by the mean variance of those left out, as in probabilistic
+        principal components (Tipping and Bishop 1999), and smoothed once more, as a decoder's output is.
 
         Parameters
         ----------
-        smoothed, depth
-            As for :meth:`gain`.
+        smoother
+            Spots by spots, (S, S); none: counts as they are.
         n_components
             Number of components, beside the mean over genes.
 
@@ -115,10 +117,14 @@ class HeldOutCounts:
         gain, prior
             As for :meth:`gain`.
         """
+        smoothed, depth = self.training, self.depth
+        if smoother is not None:
+            smoothed, depth = np.asarray(smoother @ smoothed), np.asarray(smoother @ depth)
         expected = np.outer(depth, self._gene_training).astype(np.float32)
 
         def score(prior: float) -> float:
-            values = _of_rank(np.log(_relative(smoothed, expected, prior)), n_components)
+            of_spots, of_genes = _components(np.log(_relative(smoothed, expected, prior)), n_components)
+            values = (of_spots if smoother is None else np.asarray(smoother @ of_spots)) @ of_genes
             observed = values[self._row, self._column].astype(np.float64)
             return self._score(observed, self.depth @ np.exp(values))
 
@@ -144,12 +150,17 @@ def _relative(counts: NDArray[np.floating], expected: NDArray[np.float32], prior
     return (counts + np.float32(prior)) / (expected + np.float32(prior))
 
 
-def _of_rank(values: NDArray[np.float32], rank: int) -> NDArray[np.float32]:
-    """Closest matrix to values (S, g) that is a column plus a matrix of this rank."""
+def _components(values: NDArray[np.float32], rank: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean over genes and shrunk principal components of values (S, g): factors (S, 1 + rank) and (1 + rank, g)."""
     mean = values.mean(axis=1, keepdims=True)
     centred = values - mean
     tall = len(values) > values.shape[1]
-    size = (centred.T @ centred if tall else centred @ centred.T).astype(np.float64)
-    first = max(len(size) - rank, 0)
-    axes = eigh(size, subset_by_index=(first, len(size) - 1))[1].astype(np.float32)
-    return mean + ((centred @ axes) @ axes.T if tall else axes @ (axes.T @ centred))
+    scatter = (centred.T @ centred if tall else centred @ centred.T).astype(np.float64)
+    size = len(scatter)
+    rank = min(rank, size)
+    variance, axes = eigh(scatter, subset_by_index=(size - rank, size - 1))
+    noise = (np.trace(scatter) - variance.sum()) / max(size - rank, 1)
+    shrunk = axes * np.clip(1 - noise / np.maximum(variance, 1e-30), 0, 1)
+    of_spots, of_genes = (centred @ axes, shrunk.T) if tall else (shrunk, axes.T @ centred)
+    ones = np.ones((1, values.shape[1]), dtype=np.float32)
+    return np.hstack([mean, of_spots], dtype=np.float32), np.vstack([ones, of_genes], dtype=np.float32)

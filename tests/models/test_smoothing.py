@@ -31,11 +31,10 @@ def section(scale: float, counts_per_gene: float, seed: int = 0) -> AnnData:
 def chosen(adata: AnnData, **settings) -> float:
     model = GeneVAE(adata, n_hidden=32, n_latent=8, **settings)
     assert model.settings["smoothing"] == "auto"
-    model.train(max_epochs=300, max_steps=1, progress=False)  # a long search; the training itself ends at once
+    model.train(max_epochs=1, max_steps=1, progress=False)
     return model.settings["smoothing"]
 
 
-@pytest.mark.slow
 def test_broad_patterns_of_few_counts_want_a_wide_filter_and_fine_ones_none():
     broad = chosen(section(scale=40, counts_per_gene=100))
     fine = chosen(section(scale=2.3, counts_per_gene=4000))
@@ -43,15 +42,43 @@ def test_broad_patterns_of_few_counts_want_a_wide_filter_and_fine_ones_none():
     assert broad >= 1
 
 
+@pytest.mark.parametrize("counts_per_gene", [100, 1000])
+def test_thin_stripes_are_not_filtered_away(counts_per_gene):
+    adata = section(scale=40, counts_per_gene=counts_per_gene)
+    stripe = (adata.obsm["spatial"][:, :1] % 2 == 0) == (np.arange(120) % 2 == 0)
+    rate = np.where(stripe, 1.7, 0.3) * counts_per_gene / 196
+    adata.X = sparse.csr_matrix(np.random.default_rng(0).poisson(rate).astype(np.float32))
+    assert chosen(adata) == 0
+
+
+def test_counts_without_a_pattern_have_nothing_to_filter():
+    adata = section(scale=40, counts_per_gene=400)
+    adata.X = sparse.csr_matrix(np.random.default_rng(0).poisson(2.0, adata.shape).astype(np.float32))
+    assert chosen(adata) == 0
+
+
+def test_the_choice_does_not_depend_on_the_blocks_that_are_read(monkeypatch, caplog):
+    adata = section(scale=40, counts_per_gene=100)
+    said = []
+    for block in (256, 7):
+        monkeypatch.setattr("stcsm.models._counts.BLOCK", block)
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            chosen(adata)
+        said.append([r.getMessage() for r in caplog.records if r.getMessage().startswith("smoothing")])
+    assert len(said[0]) == 1
+    assert said[0] == said[1]
+
+
 def test_faint_genes_are_ignored(monkeypatch):
-    """A short training learns noise from genes of few counts, and a wide filter would remove it."""
+    """Genes of few counts are noise, and a wide filter would remove it."""
     monkeypatch.setattr("stcsm.models._training.SEARCH_GENES", 100)
     fine = section(scale=4, counts_per_gene=400)
     faint = np.random.default_rng(1).poisson(0.15, size=(196, 1500)).astype(np.float32)
     adata = AnnData(sparse.hstack([sparse.csr_matrix(faint), fine.X], format="csr"), obsm=dict(fine.obsm))
     GeneVAE.setup_anndata(adata)
     model = GeneVAE(adata, n_hidden=32, n_latent=8)
-    model.train(max_epochs=16, max_steps=1, progress=False)  # about 200 steps for each width
+    model.train(max_epochs=1, max_steps=1, progress=False)
     assert model.settings["smoothing"] <= 0.5
 
 

@@ -56,6 +56,52 @@ def test_the_truth_predicts_best():
     assert gains["truth"] == pytest.approx((p * np.log(p / depth[:, None])).sum(axis=0).mean(), rel=0.05)
 
 
+def components_score(held: HeldOutCounts, taken: np.ndarray, smoother: np.ndarray, a: float, rank: int) -> float:
+    """The formula, by a singular value decomposition in float64."""
+    x, e = smoother @ held.training, smoother @ held.depth
+    log = np.log((x + a) / (np.outer(e, held.training.sum(axis=0)) + a))
+    mean = log.mean(axis=1, keepdims=True)
+    u, sd, vt = np.linalg.svd(log - mean, full_matrices=False)
+    noise = np.square(sd[rank:]).mean() if rank < len(sd) else 0.0
+    factor = np.clip(1 - noise / np.square(sd[:rank]), 0, 1)
+    share = held.depth[:, None] * np.exp(smoother @ (mean + u[:, :rank] * (factor * sd[:rank]) @ vt[:rank]))
+    share /= share.sum(axis=0)
+    return float((taken * np.log(share / held.depth[:, None])).sum() / taken.sum())
+
+
+@pytest.mark.parametrize("genes", [20, 60], ids=["more spots than genes", "more genes than spots"])
+@pytest.mark.parametrize("width", [0, 1])
+def test_gain_of_components_is_the_formula(genes, width):
+    xy, rate = tissue(6, genes)
+    counts = counts_of(rate)
+    held = HeldOutCounts(counts, seed=4)
+    smoother = spatial_filter(xy, width)
+    gain, a = held.gain_of_components(smoother if width else None, 3)
+    _, taken = thin_counts(counts, 0.7, np.random.default_rng(4))
+    dense = smoother.toarray()
+    assert gain == pytest.approx(components_score(held, taken.toarray(), dense, a, 3), rel=1e-3)
+    for other in (a / 2, a * 2):
+        assert components_score(held, taken.toarray(), dense, other, 3) < 1.001 * gain
+
+
+def test_all_components_are_the_counts_themselves():
+    held = HeldOutCounts(counts_of(tissue(6, 20)[1]))
+    gain, a = held.gain_of_components(None, 100)
+    expected, prior = held.gain(held.training, held.depth)
+    assert a == prior
+    assert gain == pytest.approx(expected, rel=1e-4)
+
+
+def test_one_component_finds_two_halves():
+    _, rate = tissue()
+    held = HeldOutCounts(counts_of(rate))
+    p = rate / rate.sum(axis=0)
+    truth = (p * np.log(p / (rate.sum(axis=1) / rate.sum())[:, None])).sum(axis=0).mean()
+    one = held.gain_of_components(None, 1)[0]
+    assert held.gain(held.training, held.depth)[0] < held.gain_of_components(None, 20)[0] < one
+    assert one == pytest.approx(truth, rel=0.1)
+
+
 def test_too_few_counts_are_refused():
     with pytest.raises(ValueError, match="too few counts to hold some out"):
         HeldOutCounts(sparse.csr_array(np.eye(5, dtype=np.float32)))
