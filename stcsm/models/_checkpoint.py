@@ -1,7 +1,8 @@
 """State of a training on disk: one that was killed goes on from it, to the same weights.
 
 The state is Lightning's own checkpoint, with what only a gene model has: the members' noise, the filter's width, the
-history. It is one safetensors file, whole or not at all, written after every epoch; nothing is unpickled.
+history. It is one safetensors file, whole or not at all; nothing is unpickled. It is written after every epoch, or
+after as many as ten seconds hold, so that it costs little where epochs are short.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import json
 import signal
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -28,6 +30,8 @@ from torch import Tensor
 from stcsm._files import read_state, remove_state, write_state
 from stcsm.models._tissue import Tissue
 
+SAVE_SECONDS = 10.0
+"""Seconds between two writings, at least."""
 OWN = "stcsm"
 """What a checkpoint holds beside Lightning's own state."""
 
@@ -79,6 +83,7 @@ class TrainingState(Callback):
         self.of = of
         self.found: dict[str, Any] | None = None
         self.smoothing = 0.0
+        self._written: float | None = None
         if self.path.parent.is_file() or self.path.is_dir():
             raise FileExistsError(f"Expected a file for the state of the training, found a folder: {self.path}")
         if self.path.exists():
@@ -148,8 +153,9 @@ class TrainingState(Callback):
             trainer.logger.experiment.data.update(self.history())
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the state before the first and after every epoch, whose scores are logged by then."""
-        self._write(trainer, complete=False)
+        """Write the state before the first epoch and between epochs, when the scores of the last are logged."""
+        if self._written is None or time.perf_counter() - self._written >= SAVE_SECONDS:
+            self._write(trainer, complete=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the last state."""
@@ -158,6 +164,7 @@ class TrainingState(Callback):
     def _write(self, trainer: Trainer, complete: bool) -> None:
         self._complete = complete
         trainer.save_checkpoint(self.path)
+        self._written = time.perf_counter()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add what Lightning does not know."""

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import time
+import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
 
 from stcsm.models._batches import GeneDataModule
 from stcsm.models._module import side_by_side
+from stcsm.models._setup import quiet
 from stcsm.models._training import WIDTHS, training_memory
 
 if TYPE_CHECKING:
     from stcsm.models._model import GeneVAE
 
 ENOUGH_SECONDS = 1.0
-"""Batches are timed for so long, two at least."""
+"""Batches are timed for so long, two at least behind the first."""
 
 
 class TrainingCost(NamedTuple):
@@ -27,7 +32,7 @@ class TrainingCost(NamedTuple):
     steps
         Batches of all epochs together.
     step_seconds
-        Seconds that one took, without Lightning's own work around it.
+        Seconds that one took.
     batch_values
         Genes x spots of a batch.
     memory
@@ -40,8 +45,21 @@ class TrainingCost(NamedTuple):
     memory: float
 
 
+class _Clock(Callback):
+    """Times batches, and stops when it has seen enough of them."""
+
+    def __init__(self) -> None:
+        self.at: list[float] = []
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize()
+        self.at.append(time.perf_counter())
+        trainer.should_stop = len(self.at) > 2 and self.at[-1] - self.at[0] > ENOUGH_SECONDS
+
+
 def training_cost(model: GeneVAE) -> TrainingCost:
-    """Time batches of the training that ``model.train()`` would do, on a module that is thrown away.
+    """Time the first batches of the training that ``model.train()`` would do, on a module that is thrown away.
 
     Parameters
     ----------
@@ -52,27 +70,26 @@ def training_cost(model: GeneVAE) -> TrainingCost:
     schedule = model._make_schedule(settings["encoder"], len(chosen), samples.n_spots, None, None, None)
     width = WIDTHS[len(WIDTHS) // 2] if settings["smoothing"] == "auto" else settings["smoothing"]
     module = model._new_module(model.module.depth.cpu(), smoothing=width)
-    if torch.cuda.is_available():
-        module.to("cuda")
-    optimizer = torch.optim.AdamW(module.parameters(), fused=True)
-    # As many genes as three batches have: the set itself would be made dense.
-    some = np.random.default_rng(0).permutation(chosen)[: 3 * schedule.batch_size]
-    batches = list(GeneDataModule(samples, some, schedule.batch_size, settings["seed"]).every_gene())
-    seconds: list[float] = []
-    module.train()
-    with side_by_side(module, schedule.small):
-        while len(seconds) < 3 or sum(seconds) < ENOUGH_SECONDS:
-            started = time.perf_counter()
-            batch = batches[len(seconds) % max(len(batches) - 1, 1)]
-            _, _, out = module({name: t.to(module.device) for name, t in batch.items() if hasattr(t, "to")})
-            out.loss.backward()
-            if module.workers is not None:
-                module.workers.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            if module.device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - started)
-    steps = schedule.max_epochs * -(-len(chosen) // schedule.batch_size)
+    data = GeneDataModule(samples, chosen, schedule.batch_size, settings["seed"])
+    clock = _Clock()
+    with (
+        torch.random.fork_rng(devices=[]),
+        warnings.catch_warnings(),
+        quiet("lightning.pytorch", logging.ERROR),
+        side_by_side(module, schedule.small),
+    ):
+        warnings.simplefilter("ignore")
+        Trainer(
+            accelerator="cuda" if torch.cuda.is_available() else "cpu",
+            devices=1,
+            max_epochs=schedule.max_epochs,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            limit_val_batches=0,
+            callbacks=[clock],
+        ).fit(model._plan(module), data)
+    steps = schedule.max_epochs * data.steps_per_epoch
     values = schedule.batch_size * samples.n_spots
-    return TrainingCost(steps, float(np.median(seconds[1:])), values, training_memory(module, values))
+    return TrainingCost(steps, float(np.diff(clock.at).mean()), values, training_memory(module, values))

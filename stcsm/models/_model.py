@@ -324,9 +324,10 @@ class GeneVAE(BaseModelClass):
             :class:`scvi.train.TrainingPlan` that the plan does not set itself. ``lr`` may stand here instead of above,
             as in scvi-tools.
         checkpoint
-            File that holds the state of the training after every epoch, so that one that is interrupted goes on: train
-            a new model of the same data and settings with the same arguments. Nothing but the unfinished epoch is
-            trained again, and the weights are those of an undisturbed training. It is removed at the end.
+            File that holds the state of the training, so that one that is interrupted goes on: train a new model of the
+            same data and settings with the same arguments. Nothing but the unfinished epoch (or, where epochs are
+            shorter, the last ten seconds) is trained again, and the weights are those of an undisturbed training. It is
+            removed at the end.
         keep_checkpoint
             Leave the file; a new model takes the trained weights from it, then, and trains no more.
         **trainer_kwargs

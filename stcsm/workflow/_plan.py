@@ -8,10 +8,13 @@ of this machine, as busy as it is.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from stcsm.models import GeneVAE, TrainingCost, training_cost
@@ -97,6 +100,34 @@ def make_plan(model: GeneVAE, n_concepts: int, skipped: tuple[str, ...] = ()) ->
     seconds["train"] = cost.steps * cost.step_seconds
     memory = before + cost.memory + float(size.terms() @ rates["memory"])
     return Plan(size, {s: t for s, t in seconds.items() if s not in skipped}, memory, before, cost)
+
+
+def require_reading_memory(paths: Sequence[Path]) -> None:
+    """Refuse files of arrays (``.h5ad``) that cannot be read into memory.
+
+    Raises
+    ------
+    MemoryError
+        With the arithmetic.
+    """
+    arrays = counts = 0
+
+    def add(name: str, item: Any) -> None:
+        nonlocal arrays, counts
+        if isinstance(item, h5py.Dataset):
+            arrays += item.size * item.dtype.itemsize
+            counts += item.size * item.dtype.itemsize if name.split("/")[0] == "X" else 0
+
+    for path in paths:
+        if path.is_file() and h5py.is_hdf5(path):
+            with h5py.File(path, "r") as file:
+                file.visititems(add)
+    require_memory(
+        float(arrays + counts),
+        f"{arrays / 2**30:.1f} GiB of arrays in {', '.join(map(str, paths))}, and {counts / 2**30:.1f} GiB of counts "
+        "once more, by gene",
+        'in Python the counts may stay in the file: anndata.read_h5ad(path, backed="r")',
+    )
 
 
 def require_map_memory(model: GeneVAE, n_concepts: int) -> None:

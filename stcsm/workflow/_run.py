@@ -22,7 +22,7 @@ from stcsm._files import existing_file, remove_state
 from stcsm.attribution import method_class
 from stcsm.datasets import simulated_bulb
 from stcsm.models import GeneVAE
-from stcsm.workflow._plan import make_plan, require_map_memory
+from stcsm.workflow._plan import make_plan, require_map_memory, require_reading_memory
 from stcsm.workflow._progress import RunProgress, TrainingProgress, duration
 from stcsm.workflow._results import MODEL, RESULTS, UNFINISHED, check_input, check_out, require_room, write_results
 from stcsm.workflow._trust import check_trust
@@ -88,6 +88,7 @@ def run_counts(
         gmt = existing_file(gmt, "a GMT file")
     check_out(out)
     check_input(out, *paths, gmt, labels)
+    require_reading_memory(paths)
     _quiet_libraries()
     store = _store(paths) if write_store else None
     with RunProgress(quiet) as progress, _says_how_to_go_on(out):

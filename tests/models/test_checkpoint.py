@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file, save_file
 
-from stcsm.models import GeneVAE, _model
+from stcsm.models import GeneVAE, _checkpoint, _model
 
 EPOCHS = 4
 
@@ -26,6 +26,11 @@ class StopAt(Callback):
     def on_train_batch_end(self, trainer, *_):
         if trainer.current_epoch == self.epoch and trainer.fit_loop.epoch_loop.batch_idx == 1:
             raise StopError
+
+
+@pytest.fixture(autouse=True)
+def after_every_epoch(monkeypatch):
+    monkeypatch.setattr(_checkpoint, "SAVE_SECONDS", 0.0)
 
 
 def new(counts, **settings) -> GeneVAE:
@@ -145,6 +150,14 @@ def test_a_disk_that_fills_up_leaves_the_last_state_whole(counts, tmp_path, monk
     monkeypatch.undo()
     assert list(tmp_path.iterdir()) == [path]
     assert train(new(counts, smoothing=0.0), checkpoint=path).fingerprint() == undisturbed.fingerprint()
+
+
+def test_short_epochs_are_not_written_one_by_one(counts, tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(_checkpoint, "SAVE_SECONDS", 1000.0)
+    monkeypatch.setattr(_checkpoint, "write_state", lambda path, _, plain: written.append(plain))
+    train(new(counts, smoothing=0.0), checkpoint=tmp_path / "state")
+    assert len(written) == 2  # before the first epoch, and at the end
 
 
 def test_a_callback_whose_state_is_code_is_named(counts, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 import stcsm
 from stcsm.models import GeneVAE
 from stcsm.space import _memory
-from stcsm.workflow import _results, _run
+from stcsm.workflow import _plan, _results, _run
 from stcsm.workflow._progress import RunProgress
 
 Usage = namedtuple("Usage", "total used free")
@@ -72,6 +72,17 @@ def test_too_little_memory_for_the_maps_is_refused_before_the_training(done, tmp
     with pytest.raises(MemoryError, match="5 maps of 1 concepts at 60 spots, 8 bytes each"):
         analyse(done[1], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_larger_than_memory_is_refused_before_it_is_read(done, tmp_path, monkeypatch):
+    """Its counts are needed twice, by spot and by gene, however well they are compressed in the file."""
+    path, x = tmp_path / "tissue.h5ad", done[1].X
+    done[1].write_h5ad(path, compression="gzip")
+    x_bytes = x.data.nbytes + x.indices.nbytes + x.indptr.nbytes
+    for free, fits in ((2 * x_bytes, False), (100 * x_bytes, True)):
+        monkeypatch.setattr(_memory, "available_memory", lambda free=free: free)
+        with nullcontext() if fits else pytest.raises(MemoryError, match=r"of arrays in .*tissue.h5ad.* once more"):
+            _plan.require_reading_memory([path, tmp_path / "absent", tmp_path])
 
 
 def test_a_model_larger_than_memory_is_refused_before_it_is_built(done, monkeypatch):

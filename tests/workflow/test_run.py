@@ -57,12 +57,12 @@ def done(monkeypatch):
 
 
 def test_counts_are_validated_genes_encoded_weights_hashed_and_genes_attributed_once(done, monkeypatch, tmp_path):
-    """Weights are hashed once in one state, the trained one: before the training nobody asks for their hash.
+    """Weights are hashed once in one state: before the training, whose state on disk is known by them, and behind it.
 
     More genes are trained on than the check of sanity averages over, so its 200 genes are attributed beside them.
     """
     train = GeneVAE.train  # how long a training lasts changes nothing here
-    monkeypatch.setattr(GeneVAE, "train", lambda self, **_: train(self, max_epochs=2, progress=False))
+    monkeypatch.setattr(GeneVAE, "train", lambda self, **how: train(self, max_epochs=2, **how))
     tissue = stcsm.datasets.simulated_bulb(n_spots=100, n_genes=320, seed=1)
     tissue.write_h5ad(tmp_path / "tissue.h5ad")
     names = list(tissue.var_names)
@@ -77,7 +77,7 @@ def test_counts_are_validated_genes_encoded_weights_hashed_and_genes_attributed_
     assert trained > 200
     assert found == {
         "validations": 1,
-        "hashes": 1,
+        "hashes": 2,
         "encodings": MEMBERS,
         f"attributions of {trained} genes": MEMBERS,
         "attributions of 200 genes": MEMBERS,
