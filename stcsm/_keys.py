@@ -27,6 +27,8 @@ LAYER: Final = "layer"
 
 EMBEDDING: Final = "X_stcsm"
 """``.varm``: gene embedding (G, L); NaN for genes without a count."""
+GENE_UMAP: Final = "X_stcsm_umap"
+"""``.varm``: the gene embedding in two dimensions (G, 2); NaN for genes without a count."""
 CONCEPT_SCORE: Final = "concept_score"
 """``.varm``: DataFrame genes x concepts."""
 CONCEPT_SALIENCY: Final = "concept_saliency"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -56,3 +58,25 @@ def section_names(labels: pd.Series, where: str, spots: pd.Index) -> np.ndarray:
             "fill it in"
         )
     return text[of_each]
+
+
+def did_you_mean(name: object, known: Iterable[object]) -> str:
+    """The end of a message about an unknown name: "; did you mean 'Penk'?", or nothing where no name is close."""
+    names = {str(k).casefold(): str(k) for k in known}
+    text = str(name).casefold()
+    close = difflib.get_close_matches(text, list(names), n=1) or [k for k in names if text.strip() and text in k]
+    return f"; did you mean {names[close[0]]!r}?" if close else ""
+
+
+def by_its_text(name: str, labels: Iterable[str]) -> str:
+    """The label that a name means: itself, or the only one of that text after a number ("Granular" for "1: Granular").
+
+    A name that is no label is returned as it is.
+    """
+    known = list(dict.fromkeys(labels))
+    same = [label for label in known if _text_of(label) == name.strip().casefold()]
+    return same[0] if name not in known and len(same) == 1 else name
+
+
+def _text_of(label: str) -> str:
+    return re.sub(r"^\s*\d+\s*[:.)_-]\s*", "", label).strip().casefold()

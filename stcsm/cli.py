@@ -223,6 +223,7 @@ SHELL_WORDS = {
     "transformation in _for_WIDTHxHEIGHT, the size in pixels of the image that it was made for",
     "give each spot a cell first: stcsm.pp.to_grid(adata, bin_size=...)": "take --encoder mlp, which needs none",
     "take larger bins, or encoder=": "take encoder=",
+    ' To go on with its other genes: missing="report".': " To go on with its other genes, leave it out.",
     "Expected method to be": "Expected --method to be",
     "encoder to be": "--encoder to be",
     "Expected estimator='contrast' or 'cav'": "Expected --estimator contrast or cav",

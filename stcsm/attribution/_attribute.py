@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from stcsm._text import did_you_mean
 from stcsm.attribution._arguments import Arguments, open_result
 from stcsm.attribution._evaluating import evaluation_mode, sealed_generators
 from stcsm.attribution._forward import Encoder
@@ -64,7 +65,9 @@ def method_class(name: Any) -> type[Method]:
         There is no method of that name.
     """
     if not isinstance(name, str) or name not in TABLE:
-        raise ValueError(f"Expected method to be one of {', '.join(TABLE)}, found {name!r}.")
+        raise ValueError(
+            f"Expected method to be one of {', '.join(TABLE)}, found {name!r}{did_you_mean(name, TABLE) or '.'}"
+        )
     return TABLE[name]
 
 

@@ -372,7 +372,8 @@ def match_gene_sets(
             s = gene_set(given.name, index.ignoring_case(given.genes), given.weights) if ignore_case else given
             match = index.match(s.genes, missing=missing)
         except ValueError as error:
-            raise ValueError(f"Concept {given.name!r}: {error}") from None
+            others = ' To go on with its other genes: missing="report".' if len(given.genes) > 1 else ""
+            raise ValueError(f"Concept {given.name!r}: {error}{others}") from None
         n_usable = int(can_use[match.index].sum())
         reason = _reason(s, match.index.size, n_usable, int(can_use.sum()))
         if reason:

@@ -119,8 +119,7 @@ def _another_concept(c: Checks, method: str) -> tuple[str, bool]:
         return (
             f"{method} draws {_degree(max(typical, c.opposite))} map whatever the concept: correlation {typical:z.2f} "
             f"with the maps of random genes (median of {n}), {c.opposite:z.2f} with the map of the opposite concept. "
-            f"It shows what the encoder sees, not where {c.name!r} is; take method='saliency' or "
-            "'integrated_gradients'.",
+            f"It shows what the encoder sees, not where {c.name!r} is; {_instead(method)}.",
             True,
         )
     opposite = "the opposite map" if c.opposite <= -SAME else "another map, if not the exact opposite"
@@ -129,6 +128,14 @@ def _another_concept(c: Checks, method: str) -> tuple[str, bool]:
         f"{typical:z.2f}), and the opposite concept gives {opposite} ({c.opposite:z.2f}).",
         False,
     )
+
+
+def _instead(method: str) -> str:
+    """What to do about maps that do not depend on the concept; these methods follow the concept wherever it can be."""
+    follow = [name for name in ("saliency", "integrated_gradients") if name != method]
+    if len(follow) < 2:
+        return "train longer, or take more genes: the concepts are much the same to this model"
+    return f"take method={follow[0]!r} or {follow[1]!r}"
 
 
 def _named_concepts(c: Checks) -> list[tuple[str, bool]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
+from html import escape
 from pathlib import Path
 from typing import Any, Literal, Self, overload
 
@@ -864,6 +865,15 @@ class GeneVAE(BaseModelClass):
                 "n_samples_trained": len(self.trained_samples),
             }
         return described
+
+    def __repr__(self) -> str:
+        return str(self.summary_string).strip()
+
+    def _repr_html_(self) -> str:
+        cells = [f"<td>{escape(str(k))}</td><td>{escape(str(v))}</td>" for k, v in self.describe().items()]
+        rows = "".join(f"<tr>{row}</tr>" for row in cells)
+        trained = "trained" if self.is_trained else "not trained"
+        return f"<table><caption>{type(self).__name__}, {trained}</caption>{rows}</table>"
 
     def _summary(self) -> str:
         s = self.describe()

@@ -12,6 +12,8 @@ from anndata import AnnData
 
 from stcsm import _keys
 from stcsm._lazy import in_memory
+from stcsm._text import by_its_text, did_you_mean
+from stcsm._verdict import by_q
 
 logger = logging.getLogger(__name__)
 
@@ -64,12 +66,13 @@ def _chosen(adata: AnnData, concepts: Sequence[str] | str, known: list[str], mak
     records = stored(adata)
     by_label = {records.get(key, {}).get("label", key): key for key in known}
     wanted = [concepts] if isinstance(concepts, str) else list(concepts)
-    names = [name if name in known else by_label.get(name, name) for name in wanted]
+    meant = [by_its_text(str(name), [*known, *map(str, by_label)]) for name in wanted]
+    names = [name if name in known else by_label.get(name, name) for name in meant]
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         raise ValueError(
             f"Expected concepts among {known}, found {unknown[0] if unknown else 'none'!r}; if it is new, run {maker} "
-            "again"
+            f"again{did_you_mean(unknown[0], [*known, *by_label]) if unknown else ''}"
         )
     return names
 
@@ -97,20 +100,24 @@ def sanity_record(adata: AnnData, concepts: Sequence[str] | str | None = None) -
     return record, [keys.index(name) for name in names]
 
 
-def p_and_q(adata: AnnData, key: str, shown: str) -> str:
-    """Second line of a concept's title: p and q of its saliency map; empty where it was not tested.
+def verdict(adata: AnnData, key: str, shown: str) -> str:
+    """Second line of a concept's title: what the test of its saliency map says; empty where it was not tested.
 
     ``shown`` is the key of the maps that are drawn. Saliency maps under a key of their own have their own test; above
     other maps the line says that the saliency was tested.
     """
-    recorded = entry(adata, _keys.record("saliency", shown)) if shown not in _keys.MAPS.values() else {}
-    saliency = shown if recorded else _keys.CONCEPT_SALIENCY
+    saliency = tested_key(adata, shown)
     tested = entry(adata, _keys.record("significance", saliency))
     if not tested or key not in tested["table"].index:
         return ""
-    p, q = (float(tested["table"].loc[key, name]) for name in ("p", "q"))
-    of = "" if shown == saliency else "saliency: "
-    return "" if math.isnan(p) else f"{of}p = {p:.2g}, q = {q:.2g}"
+    q = float(tested["table"].loc[key, "q"])
+    return "" if math.isnan(q) else ("" if shown == saliency else "saliency ") + by_q(q)
+
+
+def tested_key(adata: AnnData, shown: str) -> str:
+    """Key of the saliency maps whose test belongs to the maps that are drawn."""
+    recorded = entry(adata, _keys.record("saliency", shown)) if shown not in _keys.MAPS.values() else {}
+    return shown if recorded else _keys.CONCEPT_SALIENCY
 
 
 def panels(adata: AnnData, values: pd.DataFrame, concepts: Sequence[str] | str | None) -> pd.DataFrame:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from anndata import AnnData
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from stcsm.pl._figure import LABEL, FigureOptions, Panels, figure_of, plot
 from stcsm.pl._read import label, sanity_record
 
 MOST = 30
@@ -23,7 +22,8 @@ CELL = 0.34
 GREY, BAD, NETWORK, SEED, OPPOSITE = "#9a9a9a", "#b2182b", "#2166ac", "#1b7837", "#d6604d"
 
 
-def sanity(adata: AnnData, concepts: Sequence[str] | str | None = None) -> Figure:
+@plot
+def sanity(adata: AnnData, concepts: Sequence[str] | str | None = None, *, look: FigureOptions) -> Panels:
     """Show what :func:`stcsm.tl.sanity` found.
 
     Left, a row a concept: correlation of its map with maps that should differ from it, and with the map of another
@@ -39,10 +39,6 @@ def sanity(adata: AnnData, concepts: Sequence[str] | str | None = None) -> Figur
     concepts
         Names, at most 30; None is all of them.
 
-    Returns
-    -------
-    The figure; ``adata`` is not changed.
-
     Raises
     ------
     ValueError
@@ -57,21 +53,23 @@ def sanity(adata: AnnData, concepts: Sequence[str] | str | None = None) -> Figur
     square = CELL * max(len(rows), 6)
     widths = [3.6 + margin, 3.0] + ([square + margin + 0.6] if matrix else [])
     height = max(2.9, 1.3 + 0.26 * len(rows), (square + 0.7 * margin + 0.4) if matrix else 0) + 0.5
-    fig, axes = plt.subplots(1, len(widths), figsize=(sum(widths), height), width_ratios=widths, squeeze=False)
-    fig.set_layout_engine("constrained", w_pad=0.1)
-    _rows(axes[0, 0], record, rows, names)
-    _layers(axes[0, 1], record, rows)
+    panels = Panels(len(widths), look, (sum(widths) / len(widths), height), width_ratios=widths)
+    _rows(panels.axes[0], record, rows, names)
+    _layers(panels.axes[1], record, rows)
     if matrix:
-        _matrix(fig, axes[0, 2], np.asarray(record["correlation"])[np.ix_(rows, rows)], names)
-    fig.legend(
-        handles=_handles(record),
-        fontsize=8,
-        frameon=False,
-        ncols=6 if matrix else 3,
-        loc="outside lower left",
-        handletextpad=0.3,
-    )
-    return fig
+        _matrix(panels.axes[2], np.asarray(record["correlation"])[np.ix_(rows, rows)], names)
+    for k, ax in enumerate(panels.axes):
+        ax.set_title(panels.title(k, ax.get_title(loc="left")), fontsize=9, loc="left")
+    if panels.own:
+        panels.figure.legend(
+            handles=_handles(record),
+            fontsize=LABEL,
+            frameon=False,
+            ncols=6 if matrix else 3,
+            loc="outside lower left",
+            handletextpad=0.3,
+        )
+    return panels
 
 
 def _handles(record: dict[str, Any]) -> list[Line2D]:
@@ -143,7 +141,7 @@ def _warned(record: dict[str, Any], rows: list[int]) -> list[bool]:
     return [bool(text) for text in record["summary"]["warning"].iloc[rows]]
 
 
-def _matrix(fig: Figure, ax: Axes, values: np.ndarray, names: list[str]) -> None:
+def _matrix(ax: Axes, values: np.ndarray, names: list[str]) -> None:
     image = ax.imshow(values, vmin=-1, vmax=1, cmap="RdBu_r")
     ticks = np.arange(len(names))
     ax.set_xticks(ticks, names, rotation=45, ha="right", fontsize=7)
@@ -155,6 +153,7 @@ def _matrix(fig: Figure, ax: Axes, values: np.ndarray, names: list[str]) -> None
             colour = "white" if abs(values[i, j]) > 0.6 else "black"
             ax.text(j, i, f"{values[i, j]:.2f}", ha="center", va="center", fontsize=6.5, color=colour)
     ax.set_title("Maps of the concepts", fontsize=9, loc="left")
-    bar = fig.colorbar(image, ax=ax, shrink=0.7, aspect=16, ticks=[-1, 0, 1])
+    bar = figure_of(ax).colorbar(image, ax=ax, shrink=0.7, aspect=16, ticks=[-1, 0, 1])
     bar.ax.tick_params(labelsize=7)
+    bar.set_label("correlation", fontsize=LABEL)
     bar.outline.set_visible(False)

@@ -1,34 +1,19 @@
-"""The one drawing function below all plots of values on the tissue, and the image of the section. Through squidpy."""
+"""Which image of ``.uns["spatial"]`` is that of the spots."""
 
 from __future__ import annotations
 
-import logging
 import re
-import warnings
 from collections.abc import Iterable, Mapping
-from itertools import combinations
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, ListedColormap, Normalize, TwoSlopeNorm
-from matplotlib.figure import Figure
-from scipy.spatial import cKDTree
 
 from stcsm import _keys
-from stcsm._lazy import column, in_memory
+from stcsm._lazy import column
 from stcsm._text import as_text
 
-logger = logging.getLogger(__name__)
-
-DIVERGING = "RdBu_r"
-POINTS_PER_INCH = 72
-PANEL, BAR = 3.4, 0.7
-"""Width of a panel, and what its colour bar takes of it, in inches."""
 ON_IMAGE = 0.95
 """Share of the spots that lie on the image of their section, at least; a few may lie beside its edge."""
 OF_LIBRARIES = re.compile(
@@ -37,164 +22,6 @@ OF_LIBRARIES = re.compile(
 """Names of columns of ``.obs`` that name the section of a spot, as squidpy, scanpy, users and ours call it."""
 BARCODE = r"[ACGTN]{10,}(?:-1(?!\d))?"
 """10x's name of a spot; a number other than 1 at its end is that of a section (``spaceranger aggr``)."""
-
-
-def draw_panels(
-    adata: AnnData,
-    values: pd.DataFrame,
-    titles: list[str],
-    *,
-    spatial_key: str,
-    library_id: str | None,
-    img: bool,
-    size: float | None,
-    cmap: str | None,
-    percentile: float,
-    symmetric: bool,
-    ncols: int,
-    colorbar_label: str,
-) -> Figure:
-    """One panel a column of ``values`` (S, K), on the tissue, with colour limits of its own."""
-    if spatial_key not in adata.obsm:
-        raise ValueError(f"Expected coordinates in adata.obsm[{spatial_key!r}], found {sorted(map(str, adata.obsm))}")
-    if ncols < 1:
-        raise ValueError(f"Expected ncols of 1 or more, found {ncols}")
-    _check_one_section(adata, spatial_key)
-    n = values.shape[1]
-    nrows = -(-n // ncols)
-    ncols = -(-n // nrows)  # rows of even length: five panels are three and two, not four and one
-    xy = np.asarray(adata.obsm[spatial_key], dtype=float)[:, :2]
-    spread = np.ptp(xy, axis=0)
-    aspect = float(np.clip(spread[1] / spread[0], 0.4, 2.5)) if (spread > 0).all() else 1.0
-    fig, axes = plt.subplots(
-        nrows, ncols, figsize=(PANEL * ncols, (PANEL - BAR) * aspect * nrows + 0.4 * nrows), squeeze=False
-    )
-    fig.set_layout_engine("constrained")
-    image, why = _image_of(adata, spatial_key, library_id)
-    if why and img:
-        logger.warning(f"no image is drawn: {why}")
-    shell = AnnData(
-        obs=values.reset_index(drop=True)
-        .set_axis([f"panel_{k}" for k in range(n)], axis=1)
-        .set_axis(adata.obs_names, axis=0),
-        obsm={spatial_key: xy},
-        uns={"spatial": {image[0]: in_memory(adata.uns["spatial"][image[0]])}} if image else {},
-    )
-    for k, ax in enumerate(axes.flat):
-        if k >= n:
-            ax.set_axis_off()
-            continue
-        norm = _limits(values.iloc[:, k].to_numpy(dtype=float), percentile, symmetric)
-        colours = cmap or (_see_through(DIVERGING) if image and img and symmetric else DIVERGING)
-        _panel(shell, f"panel_{k}", ax, norm, colours, spatial_key, image, img, size)
-        ax.set_title(titles[k], fontsize=10)
-        ax.set_xlabel("")
-        ax.set_ylabel("")
-        ax.set_axis_off()
-        bar = fig.colorbar(
-            plt.cm.ScalarMappable(norm=norm, cmap=cmap or DIVERGING), ax=ax, shrink=0.6, pad=0.02, aspect=18
-        )
-        bar.ax.tick_params(labelsize=7)
-        bar.locator = plt.MaxNLocator(3)
-        bar.update_ticks()
-        if (k + 1) % ncols == 0 or k == n - 1:
-            bar.set_label(colorbar_label, fontsize=8)
-    return fig
-
-
-def _panel(
-    shell: AnnData,
-    column: str,
-    ax: Axes,
-    norm: Normalize,
-    cmap: str | Colormap,
-    spatial_key: str,
-    image: tuple[str, str] | None,
-    img: bool,
-    size: float | None,
-) -> None:
-    import squidpy as sq
-
-    common: dict[str, Any] = {
-        "color": column, "ax": ax, "norm": norm, "cmap": cmap, "spatial_key": spatial_key, "colorbar": False,
-        "alpha": None, "legend_na": False,
-    }  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if image:
-            library, res = image
-            sq.pl.spatial_scatter(
-                shell, library_id=library, img=img, img_res_key=res, size=1.0 if size is None else size, **common
-            )
-            _crop(ax, shell.obsm[spatial_key] * shell.uns["spatial"][library]["scalefactors"][f"tissue_{res}_scalef"])
-        else:
-            points = _point_size(shell.obsm[spatial_key]) if size is None else size
-            sq.pl.spatial_scatter(shell, shape=None, size=points, linewidths=0, library_id="spots", **common)
-            ax.set_aspect("equal")
-
-
-def _see_through(name: str) -> ListedColormap:
-    """A diverging colour map whose middle lets the tissue through: spots near zero have nothing to show."""
-    colours = colormaps[name](np.linspace(0, 1, 256))
-    colours[:, 3] = np.clip(0.1 + 1.6 * np.abs(np.linspace(-1, 1, 256)), 0, 1)
-    return ListedColormap(colours)
-
-
-def _crop(ax: Axes, xy: np.ndarray) -> None:
-    """Show the spots and a margin around them, not the whole slide."""
-    margin = 2.5 * _spacing(xy)
-    (left, top), (right, bottom) = xy.min(axis=0) - margin, xy.max(axis=0) + margin
-    ax.set_xlim(left, right)
-    ax.set_ylim(bottom, top)
-
-
-def _spacing(xy: np.ndarray) -> float:
-    """Median distance of a spot to its nearest neighbour."""
-    if len(xy) < 2:
-        return 1.0
-    nearest = np.asarray(cKDTree(xy).query(xy, k=2)[0])
-    return float(np.median(nearest[:, 1])) or 1.0
-
-
-def _check_one_section(adata: AnnData, spatial_key: str) -> None:
-    """Refuse to draw sections over one another.
-
-    Raises
-    ------
-    ValueError
-        If the AnnData was set up with a batch key and its sections overlap.
-    """
-    key = _keys.sections_key(adata)
-    if key is None:
-        return
-    xy = np.asarray(adata.obsm[spatial_key], dtype=float)[:, :2]
-    labels = column(adata.obs, key).astype(str).to_numpy()
-    boxes = {str(name): (xy[labels == name].min(axis=0), xy[labels == name].max(axis=0)) for name in np.unique(labels)}
-    for (one, (low, high)), (other, (below, above)) in combinations(boxes.items(), 2):
-        if (low <= above).all() and (below <= high).all():
-            raise ValueError(
-                f"Expected one section to draw, found that {one!r} and {other!r} lie on one another; draw them one by "
-                f"one: adata[adata.obs[{key!r}] == {one!r}]"
-            )
-
-
-def _limits(values: np.ndarray, percentile: float, symmetric: bool) -> Normalize:
-    """Colour limits that a few extreme spots do not set."""
-    finite = values[np.isfinite(values)]
-    if not finite.size:
-        return Normalize(0, 1)
-    if symmetric:
-        top = float(np.percentile(np.abs(finite), percentile)) or float(np.abs(finite).max()) or 1.0
-        return TwoSlopeNorm(0, -top, top)
-    low, high = np.percentile(finite, [100 - percentile, percentile])
-    return Normalize(float(low), float(high) if high > low else float(low) + 1)
-
-
-def _point_size(xy: np.ndarray) -> float:
-    """Marker area in points that lets neighbouring spots almost touch in a panel."""
-    distance = _spacing(xy)
-    across = max(float(np.ptp(xy[:, 0])), distance) + 2 * distance
-    return float(np.clip((1.05 * distance / across * (PANEL - BAR) * POINTS_PER_INCH) ** 2, 0.5, 400))
 
 
 def find_image(
@@ -224,10 +51,10 @@ def find_image(
     ValueError
         If ``.uns["spatial"]`` has no image of the name ``library_id``.
     """
-    return _image_of(adata, spatial_key, library_id)[0]
+    return image_of(adata, spatial_key, library_id)[0]
 
 
-def _image_of(adata: AnnData, spatial_key: str, library_id: str | None) -> tuple[tuple[str, str] | None, str]:
+def image_of(adata: AnnData, spatial_key: str, library_id: str | None) -> tuple[tuple[str, str] | None, str]:
     """The image of the spots (library, resolution), or why none of those that are there is taken."""
     libraries = dict(adata.uns.get("spatial", {}))
     images = {str(name): res for name, entry in libraries.items() if (res := _resolution(entry))}
@@ -347,42 +174,3 @@ def _lies_on(adata: AnnData, library: Any, resolution: str) -> bool:
     xy = np.asarray(adata.obsm[_keys.SPATIAL], dtype=float)[:, :2]
     on = (xy >= -margin) & (xy <= np.array([width, height]) / scale + margin)
     return bool(on.all(axis=1).mean() >= ON_IMAGE)
-
-
-def section(adata: AnnData, library_id: str | None = None) -> Figure:
-    """Show the image of the section with the outlines of its spots.
-
-    Parameters
-    ----------
-    adata
-        With an image in ``.uns["spatial"]`` (:func:`find_image`).
-    library_id
-        Name of the image in ``.uns["spatial"]``, where there are several.
-
-    Returns
-    -------
-    The figure; ``adata`` is not changed.
-
-    Raises
-    ------
-    ValueError
-        If there is no image.
-    """
-    found, why = _image_of(adata, _keys.SPATIAL, library_id)
-    if found is None:
-        raise ValueError(
-            "Expected an image of the section in adata.uns['spatial'], found none"
-            + (f" to draw: {why}" if why else "; read it with stcsm.io.read_st(..., image=, transformation=)")
-        )
-    library, resolution = found
-    entry = adata.uns["spatial"][library]
-    scale = entry["scalefactors"][f"tissue_{resolution}_scalef"]
-    xy = np.asarray(adata.obsm[_keys.SPATIAL], dtype=float)[:, :2] * scale
-    fig, ax = plt.subplots(figsize=(4.6, 4.6))
-    ax.imshow(np.asarray(entry["images"][resolution]))
-    ax.scatter(xy[:, 0], xy[:, 1], s=6, facecolors="none", edgecolors="black", linewidths=0.3)
-    margin = 0.06 * np.ptp(xy, axis=0).max()
-    ax.set_xlim(xy[:, 0].min() - margin, xy[:, 0].max() + margin)
-    ax.set_ylim(xy[:, 1].max() + margin, xy[:, 1].min() - margin)
-    ax.set_axis_off()
-    return fig

@@ -8,6 +8,7 @@ from stcsm.tl._concept_map import concept_map
 from stcsm.tl._concepts import concepts, embed_genes
 from stcsm.tl._differential import differential
 from stcsm.tl._gene_sets import MatchedSets, match_gene_sets
+from stcsm.tl._gene_umap import gene_umap
 from stcsm.tl._published import published_concepts
 from stcsm.tl._queries import concept_similarity, concept_table, rank_genes_concept, similar_genes
 from stcsm.tl._saliency import decoded, gene_saliency, mean_expression, saliency
@@ -25,6 +26,7 @@ __all__ = [
     "differential",
     "embed_genes",
     "gene_saliency",
+    "gene_umap",
     "match_gene_sets",
     "mean_expression",
     "published_concepts",

@@ -12,6 +12,7 @@ from scipy.sparse import csr_array, diags_array
 
 from stcsm import _keys
 from stcsm._lazy import in_memory
+from stcsm._text import did_you_mean
 from stcsm.models import GeneVAE
 from stcsm.pp import make_spot_graph, same_spots
 from stcsm.space import diffuse, spatial_filter
@@ -100,8 +101,8 @@ def concept_map(
         DataFrame (S, K) in standard deviations; NaN at spots without a count. It is for display: statistics and
         completeness belong to ``.obsm["concept_saliency"]``.
     ``adata.uns["stcsm"]["concept_map"]``
-        The parts, their weights, and the steps over the graph (0: none); ``["concept_map_<key_added>"]`` for another
-        key.
+        The parts, their weights, the steps over the graph (0: none) and its scale; for another key
+        ``["concept_map_<key_added>"]``.
     ``adata.obsp["stcsm_spot_graph"]``
         Where it was absent, or (with a warning) replaced because it was made for other spots, another layer, other
         coordinates or sections; its settings in ``.uns["stcsm"]["spot_graph"]``.
@@ -140,6 +141,7 @@ def concept_map(
         "parts": np.asarray(list(weights), dtype=object),
         "weights": np.asarray(list(weights.values())),
         "steps": steps,
+        "scale": str(settings.get("scale", "")),
     }
     write_maps(adata, "concept_map", key, chosen, model.to_all_spots(maps.T, counted=True).T, record)
 
@@ -150,7 +152,8 @@ def _weights(parts: Sequence[str] | str | Mapping[str, float]) -> dict[str, floa
     given = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names)
     unknown = [p for p in given if p not in PARTS]
     if unknown or not given:
-        raise ValueError(f"Expected parts among {tuple(PARTS)}, found {unknown[0] if unknown else 'none'!r}")
+        meant = did_you_mean(unknown[0], PARTS) if unknown else ""
+        raise ValueError(f"Expected parts among {tuple(PARTS)}, found {unknown[0] if unknown else 'none'!r}{meant}")
     weights = {p: WEIGHTS[p] if w is None else float(w) for p, w in given.items()}
     for part, weight in weights.items():
         if not (np.isfinite(weight) and weight > 0):

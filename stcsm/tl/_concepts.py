@@ -11,7 +11,7 @@ import torch
 from anndata import AnnData
 from scipy import sparse
 
-from stcsm._text import as_text
+from stcsm._text import as_text, did_you_mean
 from stcsm.concepts import ESTIMATORS, GeneSetMatch, GroupProfiles, concept_info, concept_vectors, group_profiles
 from stcsm.models import GeneVAE
 from stcsm.tl._gene_sets import MatchedSets, chosen_groups, group_labels, match_gene_sets
@@ -193,7 +193,10 @@ def _check_estimator(estimator: str, model: GeneVAE | None, groupby: str | None,
                 "themselves; gene sets need estimator='contrast', 'mean' or 'cav' and a call of their own"
             )
     elif estimator not in ESTIMATORS:
-        raise ValueError(f"Expected estimator to be one of {[*sorted(ESTIMATORS), PROFILE]}, found {estimator!r}")
+        there = [*sorted(ESTIMATORS), PROFILE]
+        raise ValueError(
+            f"Expected estimator to be one of {there}, found {estimator!r}{did_you_mean(estimator, there)}"
+        )
 
 
 # ---- Gene sets

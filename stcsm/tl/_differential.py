@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from stcsm import _keys
 from stcsm._lazy import column
-from stcsm._text import as_text, is_missing
+from stcsm._text import as_text, by_its_text, did_you_mean, is_missing
 from stcsm.concepts import (
     benjamini_hochberg,
     differential_concepts,
@@ -202,15 +202,18 @@ def differential(
 def _regions(adata: AnnData, groupby: str, group: str, reference: str) -> tuple[np.ndarray, np.ndarray]:
     text = label_texts(adata, groupby).fillna("")
     values = sorted(set(text) - {""})
+    group, reference = by_its_text(as_text(group), values), by_its_text(as_text(reference), values)
     for side in (group, reference):
-        if as_text(side) not in values and not (side is reference and side == REST):
+        if side not in values and not (side is reference and side == REST):
             why = ", a text that stands for no label; rename that label" if is_missing(side) else ""
-            raise ValueError(f"Expected values of adata.obs[{groupby!r}], found {side!r}{why}; there are {values}")
-    if as_text(group) == as_text(reference):
+            raise ValueError(
+                f"Expected values of adata.obs[{groupby!r}], found {side!r}{why}; there are {values}"
+                f"{did_you_mean(side, values)}"
+            )
+    if group == reference:
         raise ValueError(f"Expected two different regions, found {group!r} twice")
-    in_a = (text == as_text(group)).to_numpy()
-    rest = as_text(reference) not in values
-    in_b = ((text != "") & ~in_a).to_numpy() if rest else (text == as_text(reference)).to_numpy()
+    in_a = (text == group).to_numpy()
+    in_b = ((text != "") & ~in_a).to_numpy() if reference not in values else (text == reference).to_numpy()
     return in_a, in_b
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from anndata import AnnData
 
 from stcsm import _lazy
-from stcsm._text import as_text, is_missing
+from stcsm._text import as_text, by_its_text, did_you_mean, is_missing
 from stcsm.concepts import (
     GeneIndex,
     GeneSet,
@@ -415,10 +415,9 @@ def label_texts(adata: AnnData, column: str) -> pd.Series:
         If the column is absent.
     """
     if column not in adata.obs:
-        alike = [c for c in map(str, adata.obs) if c.casefold() == str(column).casefold()]
-        meant = f"did you mean {alike[0]!r}? " if alike else ""
         raise ValueError(
-            f"Expected a column of adata.obs, found {column!r}; {meant}there are {sorted(map(str, adata.obs))}"
+            f"Expected a column of adata.obs, found {column!r}; there are {sorted(map(str, adata.obs))}"
+            f"{did_you_mean(column, adata.obs)}"
         )
     codes, values = pd.factorize(_lazy.column(adata.obs, column))
     text = np.array([*(None if is_missing(v) else as_text(v) for v in values), None], dtype=object)
@@ -487,13 +486,17 @@ def chosen_groups(labels: pd.Series, groups: Sequence[str] | str | None, column:
     there = sorted(labels.dropna().unique())
     if groups is None:
         return there
-    asked = [groups] if isinstance(groups, str) else [as_text(g) for g in groups]
+    asked = [by_its_text(as_text(g), there) for g in ([groups] if isinstance(groups, str) else groups)]
     unknown = [g for g in asked if g not in there]
     if unknown or not asked:
-        found = repr(unknown[0]) if unknown else "none"
+        found, meant = repr(unknown[0]) if unknown else "none", ""
         if unknown and is_missing(unknown[0]):
             found += ", a text that stands for no label; rename that label"
-        raise ValueError(f"Expected groups among the labels of adata.obs[{column!r}], found {found}; there are {there}")
+        elif unknown:
+            meant = did_you_mean(unknown[0], there)
+        raise ValueError(
+            f"Expected groups among the labels of adata.obs[{column!r}], found {found}; there are {there}{meant}"
+        )
     return [g for g in there if g in asked]
 
 

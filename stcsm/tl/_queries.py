@@ -10,6 +10,7 @@ from anndata import AnnData
 
 from stcsm import _keys
 from stcsm._lazy import column
+from stcsm._verdict import by_q, together
 from stcsm.concepts import (
     benjamini_hochberg,
     cluster,
@@ -42,10 +43,11 @@ def similar_genes(adata: AnnData, gene: str, n: int = 50) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame indexed by gene, the seed first, with the columns ``r`` (Pearson correlation over the L latents), ``p``
-    (two-sided, t distribution with L - 2 degrees of freedom) and ``q`` (Benjamini-Hochberg over all genes). With
-    several members of an ensemble, the r of each is averaged on Fisher's scale, and p and q belong to that average as
-    if to one member, which is cautious.
+    DataFrame indexed by gene, the seed first, with the columns ``r`` (Pearson correlation over the L latents),
+    ``p_of_latents`` (two-sided, t distribution with L - 2 degrees of freedom) and ``q_of_latents`` (Benjamini-Hochberg
+    over all genes). Both are those of the published pipeline, which takes the latents for independent samples: they
+    rank genes and are no evidence. With several members of an ensemble, the r of each is averaged on Fisher's scale,
+    and p and q belong to that average as if to one member.
 
     Raises
     ------
@@ -58,7 +60,8 @@ def similar_genes(adata: AnnData, gene: str, n: int = 50) -> pd.DataFrame:
     index = int(match_genes([gene], adata.var_names, missing="error").index[0])
     if len(latents) == 1:
         near = nearest_genes(latents[0], index, n)
-        table = pd.DataFrame({"r": near.r, "p": near.p, "q": near.q}, index=adata.var_names[near.index])
+        columns = {"r": near.r, "p_of_latents": near.p, "q_of_latents": near.q}
+        table = pd.DataFrame(columns, index=adata.var_names[near.index])
     else:
         table = _consensus(latents, index, n, adata.var_names)
     table.index.name = "gene"
@@ -84,8 +87,8 @@ def _consensus(latents: list[np.ndarray], index: int, n: int, var_names: pd.Inde
     return pd.DataFrame(
         {
             "r": np.concatenate([[1.0], r[tested][order]]),
-            "p": np.concatenate([[np.nan], p[order]]),
-            "q": np.concatenate([[np.nan], q[order]]),
+            "p_of_latents": np.concatenate([[np.nan], p[order]]),
+            "q_of_latents": np.concatenate([[np.nan], q[order]]),
         },
         index=var_names[rows],
     )
@@ -177,8 +180,9 @@ def concept_table(adata: AnnData, *, key: str = _keys.CONCEPT_SALIENCY) -> pd.Da
     -------
     DataFrame with a row for each concept, in the user's order, indexed by key: ``label``, ``source``, ``estimator``;
     genes ``n_given``, ``n_found``, ``n_usable``, ``n_ambiguous`` (several rows are called so; the one with most counts
-    is taken) and the ``fraction`` found; ``cv_accuracy`` and ``cv_auroc`` of ``"cav"`` concepts (0.5 is chance); and,
-    after :func:`significance`, the columns of its table.
+    is taken) and the ``fraction`` found; ``cv_accuracy`` and ``cv_auroc`` of ``"cav"`` concepts (0.5 is chance). After
+    :func:`significance`, the columns of its table, p and q rounded to three digits, and ``verdict``, what q says; after
+    :func:`sanity`, ``sanity``, what it found in one line. After both, ``meaning``: what the two say together.
 
     Raises
     ------
@@ -195,9 +199,20 @@ def concept_table(adata: AnnData, *, key: str = _keys.CONCEPT_SALIENCY) -> pd.Da
     # A column stays where no concept has a number: a classifier of single genes has no accuracy.
     known = [*dict.fromkeys([*table.columns.drop("fraction"), *concept_info(adata)]), "fraction"]
     table = table.reindex(columns=known)
-    tested = entry(adata, _keys.record("significance", key))
+    table = table.astype({name: "Int64" for name in table if str(name).startswith("n_")})
+    tested, checked = entry(adata, _keys.record("significance", key)), entry(adata, "sanity")
     if tested:
         table = table.join(pd.DataFrame(tested["table"]).drop(columns="n_genes"))
+        table["verdict"] = [by_q(q) for q in table["q"]]
+        for name in ("p", "q", "smallest_p"):
+            table[name] = [float(f"{value:.3g}") for value in table[name]]
+    if checked:
+        table["sanity"] = checked["summary"]["line"].reindex(table.index)
+    if tested and checked:
+        warned = checked["summary"]["warning"].reindex(table.index)
+        table["meaning"] = [
+            together(q, None if pd.isna(text) else bool(text)) for q, text in zip(table["q"], warned, strict=True)
+        ]
     return table
 
 

@@ -6,7 +6,6 @@ what is dropped when a concept changes, is known here alone.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import logging
 import re
@@ -21,6 +20,7 @@ from anndata import AnnData
 
 from stcsm import _keys
 from stcsm._lazy import in_memory
+from stcsm._text import by_its_text, did_you_mean
 from stcsm.concepts import concept_scores, standardise
 from stcsm.models import GeneVAE
 
@@ -167,6 +167,7 @@ def check_fits(adata: AnnData, model: GeneVAE) -> None:
             found = (
                 f"{len(mine)} {axis}, {common} of them the model's; the AnnData was subset or renamed after the "
                 "model was made: take the whole one, or train a model on this one"
+                + ("" if common else '; for another section on the same grid: GeneVAE.load(..., match="positions")')
             )
         raise ValueError(f"Expected the model's {len(theirs)} {axis}, found {found}")
 
@@ -239,8 +240,9 @@ def write_embedding(adata: AnnData, model: GeneVAE, encoded: Sequence[tuple[np.n
         arrays |= {_keys.embedding(m): mean, _keys.embedding_var(m): var}
     for key, array in arrays.items():
         adata.varm[key] = array
-    # Members that an earlier, larger ensemble left behind; other keys that begin alike are the user's.
-    for key in [k for k in adata.varm if re.fullmatch(rf"{_keys.EMBEDDING}(_\d+)?(_var)?", k) and k not in arrays]:
+    # Members that an earlier, larger ensemble left behind, and a layout; other keys that begin alike are the user's.
+    ours = rf"{_keys.EMBEDDING}(_\d+)?(_var)?|{_keys.GENE_UMAP}"
+    for key in [k for k in adata.varm if re.fullmatch(ours, k) and k not in arrays]:
         del adata.varm[key]
     write_entry(adata, "model", {**model.describe(), "stcsm": version("stcsm"), "scvi-tools": version("scvi-tools")})
     write_entry(adata, "embedding_model", {"fingerprint": model.fingerprint(), "counts": _counts_hash(model)})
@@ -277,11 +279,12 @@ def read_concepts(adata: AnnData, names: Sequence[str] | str | None = None) -> l
         names = list(stored)
     elif isinstance(names, str):
         names = [names]
+    names = [by_its_text(str(n), map(str, by_name)) for n in names]
     unknown = [n for n in names if n not in by_name]
     if unknown:
-        close = difflib.get_close_matches(str(unknown[0]), [str(n) for n in by_name], n=1)
-        meant = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"Expected concepts among {sorted(stored)}, found {unknown[0]!r}{meant}")
+        raise ValueError(
+            f"Expected concepts among {sorted(stored)}, found {unknown[0]!r}{did_you_mean(unknown[0], by_name)}"
+        )
     if len(names) == 0:
         raise ValueError("Expected at least one concept, found an empty list")
     return [stored[key] for key in dict.fromkeys(by_name[n] for n in names)]

@@ -173,7 +173,7 @@ def _draw(adata: AnnData, path: Path) -> None:
         backend = mpl.get_backend()
         mpl.use("agg")
         for section, part in sections_of(adata):
-            figure = pl.concept_map(part, spatial_key=spatial_key_of(adata))
+            figure = pl.concept_map(part, spatial_key=spatial_key_of(adata), return_fig=True)
             if section:
                 figure.text(0, 1, section, ha="left", va="bottom", fontsize="x-large")
             held = BytesIO()

@@ -320,12 +320,13 @@ def _quiet_libraries() -> None:
 
 def _tested(adata: AnnData, most: int = 15) -> Table:
     """Table of the most significant concepts."""
-    found = tl.concept_table(adata).sort_values(["p", "strength"], ascending=[True, False], kind="stable")
+    found = tl.concept_table(adata).sort_values(["q", "p", "strength"], ascending=[True, True, False], kind="stable")
     shown = Table(
         title=f"Each map against those of random concepts ({min(most, len(found))} of {len(found)} concepts shown)"
     )
-    for heading in ("concept", "p", "q", "strength", "Moran's I"):
-        shown.add_column(heading, justify="left" if heading == "concept" else "right")
+    for heading in ("concept", "verdict", "strength", "Moran's I"):
+        shown.add_column(heading, justify="left" if heading in ("concept", "verdict") else "right")
     for _, row in found.head(most).iterrows():
-        shown.add_row(escape(str(row["label"])), *(f"{float(row[v]):.2g}" for v in ("p", "q", "strength", "morans_i")))
+        numbers = (f"{float(row[v]):.2g}" for v in ("strength", "morans_i"))
+        shown.add_row(escape(str(row["label"])), row["verdict"], *numbers)
     return shown

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from rich.console import Console
 from rich.markup import escape
 
 from stcsm import _keys, tl
+from stcsm._verdict import LEVEL, stronger
 from stcsm.attribution import method_class
 from stcsm.models import GeneVAE
 
@@ -35,12 +37,14 @@ def check_trust(adata: AnnData, model: GeneVAE, method: str, seed: int, console:
         warnings.simplefilter("always")
         tl.sanity(adata, model, keys[:most], method, seed=seed)
     summary = adata.uns[_keys.UNS]["sanity"]["summary"]
+    meaning = tl.concept_table(adata).get("meaning", pd.Series(dtype=object))
     said = 0
     for warning in caught:  # what warns comes even where all else is to be quiet
         warnings.warn(str(warning.message), warning.category, stacklevel=2)
-    for _, row in summary.iterrows():
+    for key, row in summary.iterrows():
         if not row["warning"] and said < MOST_SAID:
-            console.print(f"[bold]{escape(row['concept'])}[/]: {escape(row['line'])}", soft_wrap=True, highlight=False)
+            told = f"{row['line']} {meaning.get(key, '')}".rstrip()
+            console.print(f"[bold]{escape(row['concept'])}[/]: {escape(told)}", soft_wrap=True, highlight=False)
             said += 1
     bad = int((summary["warning"] != "").sum())
     console.print(
@@ -52,13 +56,13 @@ def check_trust(adata: AnnData, model: GeneVAE, method: str, seed: int, console:
     )
 
 
-def _strong(adata: AnnData, level: float = 0.05) -> str:
+def _strong(adata: AnnData) -> str:
     """That a map may be sound and still no stronger than those of random genes; empty where no map was tested."""
     tested = adata.uns[_keys.UNS].get("significance")
     if not tested:
         return ""
     q = tested["table"]["q"].dropna()
-    return f"; {int((q < level).sum())} of {len(q)} are stronger than maps of random genes (q < {level:g})"
+    return f"; {sum(map(stronger, q))} of {len(q)} are stronger than random genes (q < {LEVEL:g})"
 
 
 def write_trust(adata: AnnData, path: Path) -> None:

@@ -366,3 +366,10 @@ def test_training_follows_its_schedule():
     assert (plan.lr, plan.kl_warmup) == (0.012, 0.45)
     assert model.trainer.datamodule.batch_size == 256
     assert len(model.history["train_loss"]) == 1
+
+
+def test_a_model_is_a_text_and_a_table(counts):
+    model = fitted(counts)
+    assert repr(model).startswith("GeneVAE: 1 member(s), mlp encoder")
+    assert "Trained" in repr(model)
+    assert "<td>n_latent</td><td>4</td>" in model._repr_html_()

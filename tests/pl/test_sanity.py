@@ -45,7 +45,7 @@ def close():
 )
 def test_panels_show_every_concept_by_its_name_and_warnings_in_red(k, seeds, matrix, panels):
     adata = checked(k, seeds=seeds, matrix=matrix)
-    figure = stcsm.pl.sanity(adata)
+    figure = stcsm.pl.sanity(adata, return_fig=True)
     axes = [ax for ax in figure.axes if ax.get_title(loc="left")]
     assert len(axes) == panels
     ticks = axes[0].get_yticklabels()
@@ -56,7 +56,7 @@ def test_panels_show_every_concept_by_its_name_and_warnings_in_red(k, seeds, mat
 
 
 def test_some_concepts_by_key_or_name():
-    figure = stcsm.pl.sanity(checked(4), ["c2", "concept/c0"])
+    figure = stcsm.pl.sanity(checked(4), ["c2", "concept/c0"], return_fig=True)
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["concept/c2", "concept/c0"]
 
 

@@ -161,7 +161,7 @@ def test_alike_concepts_are_told_so(mapped, model):
         assert table.loc["left", "right"] < 0
         order = [table.index[i] for i in mapped.uns["stcsm"]["similarity"]["order"]]
         assert abs(order.index("left") - order.index("left too")) == 1
-        ax = pl.concept_similarity(mapped).axes[1]
+        ax = pl.concept_similarity(mapped, show=False)
         assert [t.get_text() for t in ax.get_yticklabels()] == order
 
 
@@ -283,18 +283,23 @@ def test_labels_as_ideal_genes(tissue, model):
         tl.significance(tissue, model)
 
 
-def test_p_and_q_stand_in_the_titles(mapped, model):
+def test_one_verdict_in_the_titles_and_the_table(mapped, model):
+    def told(key):
+        ax = pl.saliency(mapped, "left", key=key, show=False)
+        return [text.get_text() for text in ax.texts]
+
     tl.significance(mapped, model, n_random=99)
-    p = mapped.uns["stcsm"]["significance"]["table"].loc["left", "p"]
-    assert pl.saliency(mapped, "left").axes[0].get_title().startswith(f"left\np = {p:.2g}, q = ")
+    q = mapped.uns["stcsm"]["significance"]["table"].loc["left", "q"]
+    words = "stronger than random genes" if q < 0.05 else "not distinguishable from random genes"
+    verdict = tl.concept_table(mapped).loc["left", "verdict"]
+    assert verdict == f"{words} (q = {q:.2g})"
+    assert told("concept_saliency") == [verdict]
     tl.decoded(mapped, model)
-    other = pl.saliency(mapped, "left", key="concept_decoded").axes[0].get_title()
-    assert other.startswith(f"left\nsaliency: p = {p:.2g}, q = ")
+    assert told("concept_decoded") == [f"saliency {verdict}"]
     tl.saliency(mapped, model, "left", method="input_x_gradient", key_added="again")
-    assert pl.saliency(mapped, "left", key="again").axes[0].get_title() == "left"
+    assert told("again") == []
     tl.significance(mapped, model, n_random=19, key="again")
-    p = mapped.uns["stcsm"]["significance_again"]["table"].loc["left", "p"]
-    assert pl.saliency(mapped, "left", key="again").axes[0].get_title().startswith(f"left\np = {p:.2g}, q = ")
+    assert told("again") == [tl.concept_table(mapped, key="again").loc["left", "verdict"]]
 
 
 def test_maps_are_needed(tissue, model):

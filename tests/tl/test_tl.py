@@ -242,12 +242,14 @@ def test_members_of_an_ensemble_are_averaged_after_standardising(trained):
     expected = np.mean([(s - np.nanmean(s)) / np.nanstd(s) for s in scores], axis=0)
     np.testing.assert_allclose(a.varm["concept_score"]["left"], expected, rtol=1e-4, atol=1e-5)
     tl.concepts(a, both.__class__.load(_saved(both), a), genes={"left": ["a0"]})
+    a.varm["X_stcsm_tsne"] = np.zeros((a.n_vars, 2))
     a.varm["X_stcsm_umap"] = np.zeros((a.n_vars, 2))
     one = GeneVAE(adata, n_latent=6, n_hidden=32)
     one.train(max_epochs=1, progress=False)
     tl.embed_genes(a, one)
     assert "X_stcsm_1" not in a.varm  # left behind by the larger ensemble
-    assert "X_stcsm_umap" in a.varm  # the user's
+    assert "X_stcsm_tsne" in a.varm  # the user's
+    assert "X_stcsm_umap" not in a.varm  # of the earlier embedding
 
 
 def test_similar_genes_are_those_of_the_region(tissue, model):
@@ -256,7 +258,7 @@ def test_similar_genes_are_those_of_the_region(tissue, model):
     assert table.index[0] == "a0"
     assert table["r"].iloc[0] == 1
     assert (table.index.str[0] == "a").sum() >= 9
-    assert (table["q"].iloc[1:] >= table["p"].iloc[1:]).all()
+    assert (table["q_of_latents"].iloc[1:] >= table["p_of_latents"].iloc[1:]).all()
 
 
 def test_names_that_are_nearly_right_are_suggested(tissue, model):
@@ -462,3 +464,56 @@ def test_squidpy_reads_the_maps(tissue, model):
 def test_public_names():
     for name in ("concepts", "saliency", "concept_map", "decoded", "similar_genes", "gene_saliency", "embed_genes"):
         assert callable(getattr(stcsm.tl, name))
+
+
+def test_a_gene_umap_lays_genes_of_a_region_together_and_is_dropped_with_the_embedding(tissue, model):
+    with pytest.raises(ValueError, match="gene embedding"):
+        tl.gene_umap(tissue)
+    tl.embed_genes(tissue, model)
+    tl.gene_umap(tissue, n_neighbors=8)
+    xy = tissue.varm["X_stcsm_umap"]
+    known = np.isfinite(tissue.varm["X_stcsm"]).all(axis=1)
+    np.testing.assert_array_equal(np.isfinite(xy).all(axis=1), known)
+    again = tissue.copy()
+    tl.gene_umap(again, n_neighbors=8)
+    np.testing.assert_array_equal(again.varm["X_stcsm_umap"], xy)
+    kind = tissue.var_names.str[0]
+    centre = {k: np.nanmean(xy[kind == k], axis=0) for k in "ab"}
+    own = np.linalg.norm(xy[kind == "a"] - centre["a"], axis=1)
+    other = np.linalg.norm(xy[kind == "a"] - centre["b"], axis=1)
+    assert np.nanmean(own < other) > 0.9
+    tl.embed_genes(tissue, model)
+    assert "X_stcsm_umap" not in tissue.varm
+
+
+def test_messages_say_how_to_go_on(tissue, model):
+    with pytest.raises(ValueError, match=r'To go on with its other genes: missing="report"'):
+        tl.concepts(tissue, model, genes={"x": ["a0", "a00"]})
+    tissue.obs["layer"] = np.where(tissue.obs["region"] == "B", "2: Bee", "1: Left")
+    tl.concepts(tissue, model, groupby="layer", groups="left")
+    assert list(tl.concept_table(tissue).index) == ["1: Left"]
+    tl.saliency(tissue, model, "Left")
+    assert stcsm.pl.saliency(tissue, "Left", show=False).get_title() == "1: Left"
+    for call, name in (
+        (lambda: tl.concepts(tissue, model, groupby="layer", groups="Be"), "2: Bee"),
+        (lambda: tl.concepts(tissue, model, groupby="layr"), "layer"),
+        (lambda: tl.saliency(tissue, model, method="salience"), "saliency"),
+        (lambda: stcsm.pl.saliency(tissue, "Leftt"), "1: Left"),
+    ):
+        with pytest.raises(ValueError, match=f"did you mean '{name}'"):
+            call()
+
+
+def test_the_table_counts_in_integers_and_tells_the_verdict(tissue, model):
+    tl.concepts(tissue, model, genes={"left": ["a0", "a1", "a2"], "right": ["b0", "b1"]})
+    tl.saliency(tissue, model)
+    tl.significance(tissue, model, n_random=299)
+    table = tl.concept_table(tissue)
+    assert [str(value) for value in table["n_given"]] == ["3", "2"]
+    assert all(p == float(f"{p:.3g}") for p in table["p"])
+    assert "meaning" not in table
+    tl.sanity(tissue, model, "left", n_random=5, n_draws=1)
+    table = tl.concept_table(tissue)
+    assert table.loc["left", "sanity"] == tissue.uns["stcsm"]["sanity"]["summary"].loc["left", "line"]
+    assert table.loc["left", "meaning"]
+    assert table.loc["right", "meaning"] == ""

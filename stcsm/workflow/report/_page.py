@@ -126,8 +126,7 @@ def _maps(adata: AnnData, key: str) -> dict[str, str]:
     for heading, table in (("Concept map", _keys.CONCEPT_MAP), ("Saliency", _keys.CONCEPT_SALIENCY)):
         if table in adata.obsm and key in pd.DataFrame(adata.obsm[table]):
             for section, part in sections_of(adata):
-                figure = pl.concept_map(part, [key], key=table, spatial_key=spatial_key)
-                figure.axes[0].set_title("")
+                figure = pl.concept_map(part, [key], key=table, spatial_key=spatial_key, title="", return_fig=True)
                 made[f"{heading}, {section}" if section else heading] = _encoded(figure)
     return made
 
@@ -137,7 +136,7 @@ def _tissue(adata: AnnData) -> str:
     spatial_key = spatial_key_of(adata)
     if spatial_key not in adata.obsm or pl.find_image(adata, spatial_key) is None:
         return ""
-    return _encoded(pl.section(adata), kind="jpg")
+    return _encoded(pl.section(adata, return_fig=True), kind="jpg")
 
 
 def _sanity(adata: AnnData, keys: list[str]) -> str:
@@ -147,7 +146,7 @@ def _sanity(adata: AnnData, keys: list[str]) -> str:
         return ""
     known = {str(key) for key in record["concepts"]}
     checked = [key for key in keys if key in known][:MOST_SANITY]
-    return _encoded(pl.sanity(adata, checked)) if checked else ""
+    return _encoded(pl.sanity(adata, checked, return_fig=True)) if checked else ""
 
 
 def _encoded(figure: Figure, kind: str = "png") -> str:

@@ -9,10 +9,9 @@ import pandas as pd
 from anndata import AnnData
 
 from stcsm import _keys, pl
+from stcsm._verdict import by_q, stronger, together
 
 TOP_GENES = 12
-LEVEL = 0.05
-"""p of a whole map below which it counts as more than random genes show."""
 MOST_OWN = 12
 """Genes of a concept that are named."""
 
@@ -40,6 +39,7 @@ def _row(adata: AnnData, key: str, record: dict[str, Any], tests: pd.DataFrame, 
     own = [str(g) for g in record.get("genes", ())]
     test: Any = tests.loc[key] if key in tests.index else None
     check: Any = checks.loc[key] if key in checks.index else None
+    q = float("nan") if test is None else float(test["q"])
     return {
         "key": key,
         "label": str(record.get("label", key)),
@@ -51,8 +51,10 @@ def _row(adata: AnnData, key: str, record: dict[str, Any], tests: pd.DataFrame, 
         "own": own[:MOST_OWN],
         "genes": _top_genes(adata, key),
         "p": _number(test, "p"),
-        "stands_out": test is not None and float(test["p"]) < LEVEL,
         "q": _number(test, "q"),
+        "stronger": stronger(q),
+        "verdict": "" if test is None else by_q(q),
+        "meaning": together(q, None if check is None else bool(check["warning"])),
         "strength": _number(test, "strength"),
         "morans_i": _number(test, "morans_i"),
         "spots": _share(test),
