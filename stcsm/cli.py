@@ -47,6 +47,12 @@ Encoder = Annotated[
         "--encoder", help="Encoder of the gene model: auto, mlp (fully connected) or conv (needs an array of spots)."
     ),
 ]
+LibraryId = Annotated[
+    str | None,
+    typer.Option(
+        "--library-id", help="Name of the image in .uns['spatial'] to draw on, where the spots do not say it."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no report.")]
 
 
@@ -154,6 +160,7 @@ def run(
     one_section: Annotated[
         bool, typer.Option("--one-section", help="These spots are one section, although they look like several.")
     ] = False,
+    library_id: LibraryId = None,
     method: Method = "saliency",
     encoder: Encoder = "auto",
     seed: Seed = 0,
@@ -176,7 +183,8 @@ def run(
         labels_column=labels_column, labels_key=labels_key, groups=groups or None, layer=layer, bin_size=bin_size,
         keep_background=keep_background, keep_controls=keep_controls, spatial_key=spatial_key, batch_key=batch_key,
         one_section=one_section, table=table, coordinate_system=coordinate_system, write_store=write_store,
-        method=method, encoder=encoder, seed=seed, n_seeds=n_seeds, null=null, resume=resume, quiet=quiet,
+        library_id=library_id, method=method, encoder=encoder, seed=seed, n_seeds=n_seeds, null=null, resume=resume,
+        quiet=quiet,
     )  # fmt: skip
 
 
@@ -187,6 +195,7 @@ def report(
         "report.html"
     ),
     title: Annotated[str | None, typer.Option("--title", help="Heading; by default the name of the file.")] = None,
+    library_id: LibraryId = None,
     quiet: Quiet = False,
 ) -> None:
     """Write a self-contained HTML page of a result, which opens without Python."""
@@ -194,7 +203,7 @@ def report(
 
     # Notices about the source of libraries that plots import do not concern the user.
     warnings.filterwarnings("ignore", category=SyntaxWarning)
-    path = write_report(result, out, title=title, progress=not quiet)
+    path = write_report(result, out, title=title, library_id=library_id, progress=not quiet)
     if not quiet:
         typer.echo(str(path))
 
@@ -247,8 +256,6 @@ SHELL_WORDS = {
     "index_unique='-'), and pass batch_key='section'": "give a file for each section (stcsm run A B)",
     "in a folder of its own and give stcsm.io.read the list of folders": "in a folder of its own and give all of the "
     "folders",
-    "name the image of these spots: library_id=, one of": "draw it in Python, "
-    "stcsm.pl.concept_map(adata, library_id=...), of",
     "lower batch_size, n_hidden or n_seeds, or bin": "lower n_seeds=, or bin",
     "choose another or pass overwrite=True": "choose another",
     "pass overwrite=True": "remove it",
@@ -269,6 +276,7 @@ OPTIONS = {
     "coordinate_system": "--coordinate-system NAME",
     "spatial_key": "--spatial-key NAME",
     "batch_key": "--batch-key COLUMN",
+    "library_id": "--library-id NAME",
     "bin_size": "--bin-size N",
     "match": "--match COLUMN",
     "column": "--labels-column NAME",

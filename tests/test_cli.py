@@ -19,6 +19,7 @@ from sklearn.metrics import roc_auc_score
 
 import stcsm
 from stcsm.cli import OPTIONS, in_shell, main
+from stcsm.models import GeneVAE
 
 
 def stcsm_command(*args) -> subprocess.CompletedProcess:
@@ -369,6 +370,10 @@ def test_advice_works_in_the_shell(odd_files, command_here, tmp_path, args, says
             "make them unique: adata.obs_names_make_unique() (in Python; then write an .h5ad and give it to stcsm run)",
         ),
         (
+            "draw the image: library_id='V1 A' or library_id='B'",
+            "draw the image: --library-id 'V1 A' or --library-id B",
+        ),
+        (
             "no column of adata.obs tells them apart, but their order does: make one, adata.obs['section'] = [...], "
             "and pass batch_key='section'",
             "no column of adata.obs tells them apart, but their order does: give a file for each section "
@@ -440,3 +445,47 @@ def test_replicates_in_the_st_format_are_sections_of_one_analysis(command_here, 
     assert list(pd.read_csv(tmp_path / "out" / "concept_map.csv")["spot"]) == list(result.obs_names)
     with Image.open(tmp_path / "out" / "concept_maps.png") as drawn:
         assert drawn.height > drawn.width  # one below the other
+
+
+def test_a_run_takes_raw_counts_background_controls_and_one_section_where_told_to(command_here, tmp_path, monkeypatch):
+    """Each of the options is asked for by name where it is needed, and with all of them the run ends."""
+    a = stcsm.datasets.simulated_bulb(n_spots=60, n_genes=300, seed=1)
+    a.obsm["spatial"] = a.obsm["spatial"] / np.ptp(a.obsm["spatial"], axis=0).max() * 90 + 5
+    b = a.copy()
+    b.obsm["spatial"] = b.obsm["spatial"] + 0.1
+    a = ad.concat({"a": a, "b": b}, label="sample", index_unique="-")
+    a.var_names = [*(f"Gene{i}" for i in range(a.n_vars - 1)), "NegControlProbe_00042"]
+    a.obs["in_tissue"] = np.where(np.arange(a.n_obs) < 3, 0, 1)
+    a.raw = a.copy()
+    a.X = np.log1p(a.X.toarray())
+    a.uns["spatial"] = {
+        "V1": {
+            "images": {"hires": np.full((100, 100, 3), (0, 255, 0), np.uint8)},
+            "scalefactors": {"tissue_hires_scalef": 1.0, "spot_diameter_fullres": 4.0},
+        }
+    }
+    a.write_h5ad(tmp_path / "a.h5ad")
+    train = GeneVAE.train
+    monkeypatch.setattr(GeneVAE, "train", lambda model, **kwargs: train(model, max_epochs=1, **kwargs))
+    command = ["run", tmp_path / "a.h5ad", "--genes", "g=Gene1,Gene2", "--null", 0, "--n-seeds", 1, "--quiet"]
+    command += ["--out", tmp_path / "out"]
+    for more in (["--layer", "raw"], ["--one-section"], ["--library-id", "V1"]):
+        done = command_here(*command)
+        assert done.returncode == (0 if more[0] == "--library-id" else 2)
+        assert more[0] in done.stderr
+        command += more
+        if done.returncode == 0:
+            assert "3 of 120 spots lie beside the tissue" in done.stderr
+            assert "(--keep-background takes them)" in done.stderr
+            assert "(--keep-controls takes them)" in done.stderr
+            assert pd.read_csv(tmp_path / "out" / "concept_map.csv")["g"].isna().sum() == 3
+    done = command_here(*command, "--keep-background", "--keep-controls")
+    assert done.returncode == 0, done.stderr
+    assert "left out" not in done.stderr
+    assert "no image is drawn" not in done.stderr
+    result = ad.read_h5ad(tmp_path / "out" / "result.h5ad")
+    assert result.obsm["concept_map"]["g"].notna().all()
+    assert np.isfinite(result.varm["X_stcsm"][result.var_names.get_loc("NegControlProbe_00042")]).all()
+    assert str(result.uns["stcsm"]["setup"]["layer"]) == "raw"
+    with Image.open(tmp_path / "out" / "concept_maps.png") as drawn:
+        assert (np.asarray(drawn.convert("RGB")) == (0, 255, 0)).all(axis=2).mean() > 0.1

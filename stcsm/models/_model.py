@@ -230,7 +230,8 @@ class GeneVAE(BaseModelClass):
     ) -> None:
         """Check ``adata`` and record where its counts and coordinates are.
 
-        Only ``adata.uns["stcsm"]["setup"]`` is written.
+        Only ``adata.uns["stcsm"]["setup"]`` is written. Names of spots and genes of other types (numbers, categories,
+        nullable text) become text in ``adata.obs_names`` and ``adata.var_names``, and the log says so.
 
         Parameters
         ----------

@@ -33,9 +33,8 @@ def find_image(
     write them. The blank canvas that ``read_st`` stores in place of an image does not count. Of several images, as a
     join of sections leaves them, the one counts whose name the spots bear: in the column of sections, in any column of
     ``.obs`` whose values are names of images, or as a part of the spot names that ``anndata.concat`` adds. Where these
-    name a section that has no image, there is none, unless a column such as ``"sample"`` has one name for all spots
-    and there is one image only. Without a name, it is the only one that the spots lie on. Where that cannot be known,
-    there is none.
+    name a section that has no image, there is none: a join may have kept the image of another section alone. Without a
+    name, it is the only one that the spots lie on. Where that cannot be known, there is none.
 
     Parameters
     ----------
@@ -67,7 +66,7 @@ def image_of(adata: AnnData, spatial_key: str, library_id: str | None) -> tuple[
         return (library_id, images[library_id]), ""
     if spatial_key != _keys.SPATIAL or not images:
         return None, ""
-    choose = f"name the image of these spots: library_id=, one of {sorted(images)}"
+    choose = "draw the image of these spots: " + " or ".join(f"library_id={name!r}" for name in sorted(images)[:3])
     named, where = _named_sections(adata, set(map(str, libraries)))
     if len(named) > 1:
         return None, f"the spots are of several sections, {_some(named)} in {where}; draw one of them, or {choose}"
@@ -75,9 +74,7 @@ def image_of(adata: AnnData, spatial_key: str, library_id: str | None) -> tuple[
         name = next(iter(named))
         if name in images:
             return (name, images[name]), ""
-        if len(libraries) > 1 or not _may_be_renamed(adata, where):
-            return None, f"the section of the spots is {name!r} in {where}, which has no image; {choose}"
-        logger.warning(f"the only image, {next(iter(images))!r}, is taken for that of {name!r} in {where}")
+        return None, f"the section of the spots is {name!r} in {where}, and no image is called so; {choose}"
     fitting = [name for name in images if _lies_on(adata, libraries[name], images[name])]
     if len(fitting) == 1:
         return (fitting[0], images[fitting[0]]), ""
@@ -125,14 +122,6 @@ def _named_sections(adata: AnnData, libraries: set[str]) -> tuple[set[str], str]
             if found and fits(of_sections, found):
                 return found, where
     return set(), ""
-
-
-def _may_be_renamed(adata: AnnData, where: str) -> bool:
-    """Whether a name is a user's own for the only image: neither that of an image or a section, nor added by a join."""
-    certain = {_keys.sections_key(adata), "library_id", _keys.SECTION}
-    return where not in {f"adata.obs[{name!r}]" for name in certain} and not _added_to_names(
-        adata.obs_names.astype(str), set()
-    )
 
 
 MISSING_NAME = "no name"

@@ -109,7 +109,10 @@ def check_every_value(matrix: Any, spot_names: Sequence[str], gene_names: Sequen
             hint = named + hint
         raise ValueError(f"Expected counts (whole numbers, 0 or more), found {'; '.join(found)}; {hint}")
     if total == 0:
-        raise ValueError("Expected counts, found only zeros; is this the right layer?")
+        raise ValueError(
+            f"Expected counts, found only zeros in {len(spot_names)} spots x {len(gene_names)} genes; read a file or "
+            "name a layer that has some: layer=..."
+        )
 
 
 def _values(block: Any) -> np.ndarray:

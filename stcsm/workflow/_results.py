@@ -129,10 +129,12 @@ def check_input(out: Path, *inputs: Path | None) -> None:
             )
 
 
-def write_results(adata: AnnData, model: GeneVAE, out: Path, run: Callable[[], dict[str, Any]]) -> None:
+def write_results(
+    adata: AnnData, model: GeneVAE, out: Path, run: Callable[[], dict[str, Any]], library_id: str | None = None
+) -> None:
     """Write every result; those of an earlier run are replaced only when all new ones are there.
 
-    ``run`` gives what is recorded of the run itself, at the end.
+    ``run`` gives what is recorded of the run itself, at the end; ``library_id`` names the image to draw on.
     """
     out.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".stcsm-", dir=out))
@@ -144,7 +146,7 @@ def write_results(adata: AnnData, model: GeneVAE, out: Path, run: Callable[[], d
             table = tl.concept_table(adata)
             table.set_index("label").to_csv(scratch / SIGNIFICANCE, index_label="concept")
         write_trust(adata, scratch / SANITY)
-        _draw(adata, scratch / PLOT)
+        _draw(adata, scratch / PLOT, library_id)
         adata.write_h5ad(scratch / RESULT)
         model.save(scratch / MODEL)
         (scratch / RUN).write_text(json.dumps(run(), indent=1) + "\n", encoding="utf-8")
@@ -166,14 +168,33 @@ def sections_of(adata: AnnData) -> list[tuple[str, AnnData]]:
     return [(str(n), adata[labels == n]) for n in names] if len(names) > 1 else [("", adata)]
 
 
-def _draw(adata: AnnData, path: Path) -> None:
+def check_library(adata: AnnData, library_id: str | None) -> None:
+    """Refuse the name of an image that is not there, or that cannot be that of every section.
+
+    Raises
+    ------
+    ValueError
+        With what is there.
+    """
+    if library_id is None:
+        return
+    pl.find_image(adata, spatial_key_of(adata), library_id)
+    sections = [name for name, _ in sections_of(adata)]
+    if len(sections) > 1:
+        raise ValueError(
+            f"Expected one section with --library-id, found {len(sections)} ({', '.join(map(repr, sections[:3]))}); "
+            "name the images in adata.uns['spatial'] as the sections are (in Python; then write an .h5ad)"
+        )
+
+
+def _draw(adata: AnnData, path: Path, library_id: str | None) -> None:
     """Draw the maps, those of several sections below one another."""
     images = []
     with mpl.rc_context({"figure.dpi": 150}):
         backend = mpl.get_backend()
         mpl.use("agg")
         for section, part in sections_of(adata):
-            figure = pl.concept_map(part, spatial_key=spatial_key_of(adata), return_fig=True)
+            figure = pl.concept_map(part, spatial_key=spatial_key_of(adata), library_id=library_id, return_fig=True)
             if section:
                 figure.text(0, 1, section, ha="left", va="bottom", fontsize="x-large")
             held = BytesIO()

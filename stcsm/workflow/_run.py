@@ -24,7 +24,16 @@ from stcsm.datasets import simulated_bulb
 from stcsm.models import GeneVAE
 from stcsm.workflow._plan import make_plan, require_map_memory, require_reading_memory
 from stcsm.workflow._progress import RunProgress, TrainingProgress, duration
-from stcsm.workflow._results import MODEL, RESULTS, UNFINISHED, check_input, check_out, require_room, write_results
+from stcsm.workflow._results import (
+    MODEL,
+    RESULTS,
+    UNFINISHED,
+    check_input,
+    check_library,
+    check_out,
+    require_room,
+    write_results,
+)
 from stcsm.workflow._trust import check_trust
 
 N_RANDOM = 1000
@@ -208,6 +217,7 @@ def analyse(
     n_seeds: int,
     null: int | None = None,
     resume: bool = False,
+    library_id: str | None = None,
     progress: RunProgress,
 ) -> None:
     """Train a model on ``adata``, map its concepts, write the results.
@@ -222,6 +232,7 @@ def analyse(
     unfinished = out / UNFINISHED
     with progress.stage("read"):
         GeneVAE.setup_anndata(adata, **setup)
+        check_library(adata, library_id)
         model = GeneVAE(adata, encoder=encoder, seed=seed, n_seeds=n_seeds)
         console.print(model.summary_string.splitlines()[1])
         first, *others = (tl.match_gene_sets(adata, model, **source) for source in sources)
@@ -258,7 +269,7 @@ def analyse(
     with progress.stage("sanity"):
         check_trust(adata, model, method, seed, console)
     with progress.stage("write"):
-        write_results(adata, model, out, lambda: {**progress.record(), **plan.record()})
+        write_results(adata, model, out, lambda: {**progress.record(), **plan.record()}, library_id)
     remove_state(unfinished)
     written = [name for name in RESULTS if (out / name).exists()]
     console.print(f"{', '.join(written)} in {escape(str(out))} ({sum(progress.seconds.values()):.0f} s)")

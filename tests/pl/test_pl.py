@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 
+import anndata as ad
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -192,7 +193,7 @@ def test_the_image_is_that_of_the_spots(of_b, say, caplog):
 def test_no_image_is_drawn_where_none_is_known_to_be_theirs(of_b, caplog):
     assert _drawn(of_b) is None
     assert "the spots lie on each of the images 'A', 'B'" in caplog.text
-    assert "library_id=, one of ['A', 'B']" in caplog.text
+    assert "draw the image of these spots: library_id='A' or library_id='B'" in caplog.text
     caplog.clear()
     assert _drawn(of_b, img=False) is None
     assert not caplog.text
@@ -216,7 +217,7 @@ def test_the_image_of_a_section_that_has_none_is_not_replaced(of_b, caplog):
     of_b.uns["spatial"] = {"A": _picture(GREEN)}
     of_b.obs["library_id"] = "B"
     assert _drawn(of_b) is None
-    assert "the section of the spots is 'B' in adata.obs['library_id'], which has no image" in caplog.text
+    assert "the section of the spots is 'B' in adata.obs['library_id'], and no image is called so" in caplog.text
     of_b.obs["library_id"] = ["A"] * 10 + ["B"] * 10
     assert _drawn(of_b) is None
     assert "the spots are of several sections, 'A', 'B'" in caplog.text
@@ -231,8 +232,8 @@ def test_the_image_of_a_section_that_has_none_is_not_replaced(of_b, caplog):
         lambda a: setattr(a, "obs_names", [f"{'ACGT' * 4}{'ACGT'[i % 4] * (i + 1)}-2" for i in range(20)]),
         lambda a: setattr(a, "obs_names", [f"B_{'ACGT' * 4}{'ACGT'[i % 4] * (i + 1)}-1" for i in range(20)]),
         lambda a: _said_in(a, "Schnitt", ["A"] * 10 + ["B"] * 10),
+        lambda a: _said_in(a, "sample", "B"),
         lambda a: _said_in(a, "section", "B"),
-        lambda a: (_said_in(a, "sample", "B"), setattr(a, "obs_names", [f"s{i}-B" for i in range(20)])),
         lambda a: _said_in(a, "library_id", ["A"] * 19 + [None]),
     ],
     ids=[
@@ -242,8 +243,8 @@ def test_the_image_of_a_section_that_has_none_is_not_replaced(of_b, caplog):
         "of aggr",
         "beginning",
         "mixed column",
+        "sample",
         "section",
-        "sample of a join",
         "missing",
     ],
 )
@@ -256,14 +257,18 @@ def test_an_image_is_not_drawn_where_spots_may_be_of_a_section_without_one(of_b,
     assert "no image is drawn" in caplog.text
 
 
-def test_the_only_image_is_that_of_the_only_sample_whatever_its_name(of_b, caplog):
-    of_b.uns["spatial"] = {"V1_Brain": _picture(GREEN)}
-    of_b.obs["sample"] = "P1"
-    assert _drawn(of_b) == GREEN
-    assert "the only image, 'V1_Brain', is taken for that of 'P1' in adata.obs['sample']" in caplog.text
-    of_b.uns["spatial"]["V1_Liver"] = _picture(RED)
-    assert _drawn(of_b) is None
-    assert "library_id=, one of ['V1_Brain', 'V1_Liver']" in caplog.text
+def test_the_section_of_a_join_is_not_drawn_on_the_only_image_that_the_join_kept(of_b, caplog):
+    """B has no image and lies where A does: uns_merge="first" leaves it with that of A."""
+    of_a = of_b.copy()
+    of_a.uns["spatial"] = {"V1_A": _picture(GREEN)}
+    del of_b.uns["spatial"]
+    joined = ad.concat({"A": of_a, "B": of_b}, label="sample", index_unique="-", uns_merge="first")
+    b = joined[joined.obs["sample"] == "B"].copy()
+    b.obs_names = of_b.obs_names
+    assert _drawn(b) is None
+    assert "the section of the spots is 'B' in adata.obs['sample']" in caplog.text
+    assert "draw the image of these spots: library_id='V1_A'" in caplog.text
+    assert _drawn(b, library_id="V1_A") == GREEN
 
 
 @pytest.mark.parametrize("name", ["{barcode}-1", "s_016um_00{i}_00{i}-1", "aaaa{i}-1", "spot_{i}", "{i}.5x{i}"])

@@ -170,8 +170,9 @@ def test_the_best_counted_row_of_a_symbol_is_taken_and_said(tissue, model, caplo
     tissue.var["symbol"] = list(tissue.var_names)
     tissue.var.loc["c28", "symbol"] = "a3"  # 3 counts, and hundreds
     tissue.var.loc["c29", "symbol"] = "b4"  # no count
-    tl.concepts(tissue, model, genes={"x": ["a3", "b4", "a5"]}, match="symbol")
+    tl.concepts(tissue, model, genes={"x": ["a3", "b4", "a5"], "one": ["b1", "b4"], "none": ["a5"]}, match="symbol")
     assert genes_of(tissue, "x") == {"a3", "b4", "a5"}
+    assert tl.concept_table(tissue)["n_ambiguous"].to_dict() == {"x": 2, "one": 1, "none": 0}
     assert "belong to 2 of the genes asked for" in caplog.text
     assert f"for 'a3' it is 'a3' ({totals[3]} counts) and not 'c28' (3), and 'b4'" in caplog.text
     tissue.var["symbol"] = ["s" if g in ("c28", "a7") else g for g in tissue.var_names]

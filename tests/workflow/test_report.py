@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import stcsm
 from stcsm.cli import app
 from stcsm.models import GeneVAE
-from stcsm.workflow.report import write_report
+from stcsm.workflow.report import _page, write_report
 from tests.models.test_sections import tiny
 
 NASTY = "<script>alert('x')</script> & \"co\"/1"
@@ -228,3 +228,19 @@ def test_each_section_has_its_own_images(tmp_path):
     page = (tmp_path / "a.html").read_text(encoding="utf-8")
     for heading in ("Concept map, a", "Concept map, b", "Saliency, a", "Saliency, b"):
         assert heading in page
+
+
+def test_an_image_that_the_spots_do_not_name_is_drawn_where_it_is_named(result, tmp_path, monkeypatch):
+    monkeypatch.setattr(_page, "MOST_CONCEPTS", 1)
+    named = ad.read_h5ad(result)
+    named.obs["sample"] = "P1"
+    xy = named.obsm["spatial"]
+    image = np.full((60, 60, 3), (0, 255, 0), np.uint8)
+    factors = {"tissue_hires_scalef": 50 / float(xy.max()), "spot_diameter_fullres": float(np.ptp(xy) / 10)}
+    named.uns["spatial"] = {"V1": {"images": {"hires": image}, "scalefactors": factors}}
+    named.write_h5ad(tmp_path / "named.h5ad")
+    for library, there in ((None, False), ("V1", True)):
+        page = write_report(tmp_path / "named.h5ad", tmp_path / "page.html", library_id=library).read_text("utf-8")
+        assert ("data:image/jpeg" in page) is there
+    with pytest.raises(ValueError, match=r"library_id to be the name of an image .* found 'V2'; there are \['V1'\]"):
+        write_report(tmp_path / "named.h5ad", tmp_path / "page.html", library_id="V2")

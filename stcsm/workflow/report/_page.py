@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from stcsm import _keys, pl
 from stcsm._files import whole_file
-from stcsm.workflow._results import sections_of, spatial_key_of
+from stcsm.workflow._results import check_library, sections_of, spatial_key_of
 from stcsm.workflow.report._read import concept_rows, glance, overview, settings_tables
 
 MOST_CONCEPTS = 60
@@ -28,7 +28,14 @@ MOST_SANITY = 30
 DPI = 110
 
 
-def write_report(result: str | Path, out: str | Path, *, title: str | None = None, progress: bool = False) -> Path:
+def write_report(
+    result: str | Path,
+    out: str | Path,
+    *,
+    title: str | None = None,
+    library_id: str | None = None,
+    progress: bool = False,
+) -> Path:
     """Write one self-contained page: maps on the tissue, top genes, statistics, sanity, settings, versions.
 
     Images and styles are inside the page, which loads nothing from elsewhere and runs no scripts. It is written whole
@@ -42,6 +49,8 @@ def write_report(result: str | Path, out: str | Path, *, title: str | None = Non
         The page; an existing report is replaced.
     title
         Heading; the file's name by default.
+    library_id
+        Name of the image in ``.uns["spatial"]``, where the spots do not say it.
     progress
         Show a progress bar.
 
@@ -54,7 +63,8 @@ def write_report(result: str | Path, out: str | Path, *, title: str | None = Non
     FileNotFoundError
         If ``result`` is no file.
     ValueError
-        If it is no .h5ad, holds no concepts or no maps, or ``out`` is the result itself.
+        If it is no .h5ad, holds no concepts or no maps, has no image of the name ``library_id`` or several sections, or
+        ``out`` is the result itself.
     FileExistsError
         If ``out`` is a folder, or a file that is no HTML page.
     """
@@ -68,13 +78,13 @@ def write_report(result: str | Path, out: str | Path, *, title: str | None = Non
         raise ValueError(
             f"Expected an .h5ad file, found one that cannot be read as such: {source} ({error})"
         ) from error
-    page = _render(adata, title or source.stem, progress=progress)
+    page = _render(adata, title or source.stem, library_id, progress=progress)
     with whole_file(target) as scratch:
         scratch.write_text(page, encoding="utf-8")
     return target
 
 
-def _render(adata: AnnData, title: str, *, progress: bool = False) -> str:
+def _render(adata: AnnData, title: str, library_id: str | None = None, *, progress: bool = False) -> str:
     """The page of a result as text.
 
     Raises
@@ -85,9 +95,10 @@ def _render(adata: AnnData, title: str, *, progress: bool = False) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     _check_result(adata)
+    check_library(adata, library_id)
     rows, left_out = concept_rows(adata, MOST_CONCEPTS)
     for row in tqdm(rows, desc="report", unit="concept", disable=not progress, leave=False):
-        row["images"] = _maps(adata, row["key"])
+        row["images"] = _maps(adata, row["key"], library_id)
     environment = Environment(
         loader=PackageLoader("stcsm.workflow.report", "."), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -98,7 +109,7 @@ def _render(adata: AnnData, title: str, *, progress: bool = False) -> str:
         overview=overview(rows),
         concepts=rows,
         left_out=left_out,
-        tissue=_tissue(adata),
+        tissue=_tissue(adata, library_id),
         sanity=_sanity(adata, [row["key"] for row in rows]),
         settings=settings_tables(adata),
         made=f"stcsm {version('stcsm')}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -117,7 +128,7 @@ def _check_result(adata: AnnData) -> None:
         )
 
 
-def _maps(adata: AnnData, key: str) -> dict[str, str]:
+def _maps(adata: AnnData, key: str, library_id: str | None) -> dict[str, str]:
     """Maps of one concept by heading, one for each section."""
     spatial_key = spatial_key_of(adata)
     if spatial_key not in adata.obsm:
@@ -126,17 +137,19 @@ def _maps(adata: AnnData, key: str) -> dict[str, str]:
     for heading, table in (("Concept map", _keys.CONCEPT_MAP), ("Saliency", _keys.CONCEPT_SALIENCY)):
         if table in adata.obsm and key in pd.DataFrame(adata.obsm[table]):
             for section, part in sections_of(adata):
-                figure = pl.concept_map(part, [key], key=table, spatial_key=spatial_key, title="", return_fig=True)
+                figure = pl.concept_map(
+                    part, [key], key=table, spatial_key=spatial_key, library_id=library_id, title="", return_fig=True
+                )
                 made[f"{heading}, {section}" if section else heading] = _encoded(figure)
     return made
 
 
-def _tissue(adata: AnnData) -> str:
+def _tissue(adata: AnnData, library_id: str | None) -> str:
     """The image of the section with its spots; empty where there is none."""
     spatial_key = spatial_key_of(adata)
-    if spatial_key not in adata.obsm or pl.find_image(adata, spatial_key) is None:
+    if spatial_key not in adata.obsm or pl.find_image(adata, spatial_key, library_id) is None:
         return ""
-    return _encoded(pl.section(adata, return_fig=True), kind="jpg")
+    return _encoded(pl.section(adata, library_id=library_id, return_fig=True), kind="jpg")
 
 
 def _sanity(adata: AnnData, keys: list[str]) -> str:
