@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,8 +13,6 @@ from anndata import AnnData
 from stcsm import _keys
 from stcsm._lazy import column
 from stcsm._text import as_text
-
-logger = logging.getLogger(__name__)
 
 ON_IMAGE = 0.95
 """Share of the spots that lie on the image of their section, at least; a few may lie beside its edge."""
