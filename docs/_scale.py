@@ -58,6 +58,7 @@ substitutions = {
                 f"{r['memory']['planned'] / r['peak_bytes']:.2f}",
             ]
             for r in runs
+            if all(s["planned_seconds"] != 0 for s in r["stages"].values())  # before there were rates
         ],
     ),
 }
