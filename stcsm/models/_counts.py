@@ -16,7 +16,7 @@ import numpy as np
 from scipy import sparse
 from tqdm.auto import tqdm
 
-from stcsm.space import IN_MEMORY, ScratchFile, available_memory, stored_blocks, stored_by_columns
+from stcsm.space import IN_MEMORY, Pool, ScratchFile, available_memory, stored_blocks, stored_by_columns
 
 logger = logging.getLogger(__name__)
 
@@ -147,6 +147,10 @@ class GeneReader:
         sections = np.repeat(np.arange(n_sections), self.n_genes)
         return SampleReader(store, sections, n_sections, np.arange(n_positions))
 
+    def pooled(self, pool: Pool) -> GeneReader:
+        """Read the same genes over features, each the sum of some of ``spots``: their "spots" are features then."""
+        return GeneReader(pool_genes(self, pool), np.arange(pool.n_features))
+
     def thinned(self, genes: np.ndarray, share: float, seed: int) -> tuple[GeneReader, GeneReader]:
         """Split the counts of some genes in two by binomial thinning.
 
@@ -209,6 +213,10 @@ class SampleReader(GeneReader):
     def section(self, genes: np.ndarray) -> np.ndarray:
         """Section of each sample, (n,)."""
         return self._sections[np.asarray(genes)]
+
+    def pooled(self, pool: Pool) -> GeneReader:
+        """Read the same samples over features, each the sum of some array positions."""
+        return SampleReader(pool_genes(self, pool), self._sections, self.n_sections, np.arange(pool.n_features))
 
     def part(self, genes: np.ndarray, spots: np.ndarray) -> GeneReader:
         """Return a reader of some samples at some array positions."""
@@ -406,6 +414,34 @@ def only_genes(store: GeneStore, genes: np.ndarray) -> GeneStore:
     if not isinstance(store, MemoryGenes):
         return only
     return MemoryGenes(_matrix(only.columns(np.arange(store.shape[1])), store.shape[0]))
+
+
+class PooledGenes:
+    """Counts (F, G) of features, each the sum of some spots of a reader, added up when they are read."""
+
+    def __init__(self, reader: GeneReader, pool: Pool):
+        self._reader, self._pool = reader, pool
+        self.shape = (pool.n_features, reader.n_genes)
+
+    def columns(self, genes: np.ndarray) -> Columns:
+        """Counts of genes."""
+        some = self._reader.sparse_profiles(genes)
+        feature = self._pool.feature[some.indices]
+        summed = sparse.csr_array((some.data, feature, some.indptr), shape=(len(genes), self.shape[0]))
+        summed.sum_duplicates()
+        return Columns(summed.indptr.astype(np.int64), summed.indices, summed.data)
+
+
+def pool_genes(reader: GeneReader, pool: Pool) -> GeneStore:
+    """Counts of features: added up once and kept where they fit into ``IN_MEMORY`` bytes, else at every read."""
+    pooled = PooledGenes(reader, pool)
+    blocks: list[sparse.csc_array] = []
+    for start in range(0, reader.n_genes, BLOCK):
+        genes = np.arange(start, min(start + BLOCK, reader.n_genes))
+        blocks.append(_matrix(pooled.columns(genes), pool.n_features))
+        if sum(block.nnz for block in blocks) * _ENTRY > IN_MEMORY:
+            return pooled
+    return MemoryGenes(sparse.csc_array(sparse.hstack(blocks, format="csc")))
 
 
 class ThinnedGenes:
