@@ -5,9 +5,9 @@
 
 Simulated sections are one tissue at several resolutions: the more places, the fewer counts each has, and a model with
 at most ``--features`` features is compared with one that sees every place (``full``). FILE (.h5ad) is a labelled
-section that is pooled to its number of places divided by ``--by``. As in ``recovery.py`` the counts are split into halves:
-markers of each tissue layer come from one half, maps from the other; the score is the AUROC against "place lies in the
-tissue layer". Seconds are those of the processor, of the search for the filter's width and of the training.
+section that is pooled to its number of places divided by ``--by``. As in ``recovery.py`` the counts are split into
+halves: markers of each tissue layer come from one half, maps from the other; the score is the AUROC against "place lies
+in the tissue layer". Seconds are those of the processor, of the search for the filter's width and of the training.
 """
 
 from __future__ import annotations

@@ -92,6 +92,12 @@ class GeneReader:
         self._column[self.spots] = np.arange(len(self.spots))
 
     @property
+    def is_in_memory(self) -> bool:
+        """Whether all counts are in memory."""
+        store = self._store._store if isinstance(self._store, SectionGenes) else self._store
+        return isinstance(store, MemoryGenes)
+
+    @property
     def n_spots(self) -> int:
         """Number of spots that profiles are restricted to."""
         return len(self.spots)
@@ -416,32 +422,28 @@ def only_genes(store: GeneStore, genes: np.ndarray) -> GeneStore:
     return MemoryGenes(_matrix(only.columns(np.arange(store.shape[1])), store.shape[0]))
 
 
-class PooledGenes:
-    """Counts (F, G) of features, each the sum of some spots of a reader, added up when they are read."""
-
-    def __init__(self, reader: GeneReader, pool: Pool):
-        self._reader, self._pool = reader, pool
-        self.shape = (pool.n_features, reader.n_genes)
-
-    def columns(self, genes: np.ndarray) -> Columns:
-        """Counts of genes."""
-        some = self._reader.sparse_profiles(genes)
-        feature = self._pool.feature[some.indices]
-        summed = sparse.csr_array((some.data, feature, some.indptr), shape=(len(genes), self.shape[0]))
-        summed.sum_duplicates()
-        return Columns(summed.indptr.astype(np.int64), summed.indices, summed.data)
-
-
 def pool_genes(reader: GeneReader, pool: Pool) -> GeneStore:
-    """Counts of features: added up once and kept where they fit into ``IN_MEMORY`` bytes, else at every read."""
-    pooled = PooledGenes(reader, pool)
-    blocks: list[sparse.csc_array] = []
+    """Counts (F, G) of features, each the sum of some spots of a reader, added up once.
+
+    They are kept in memory where the reader's are (they are never more) or up to ``IN_MEMORY`` bytes of them, otherwise
+    in a scratch file.
+    """
+    limit = np.inf if reader.is_in_memory else IN_MEMORY
+    blocks: list[_Block] = []
+    scratch: ScratchGenes | None = None
     for start in range(0, reader.n_genes, BLOCK):
-        genes = np.arange(start, min(start + BLOCK, reader.n_genes))
-        blocks.append(_matrix(pooled.columns(genes), pool.n_features))
-        if sum(block.nnz for block in blocks) * _ENTRY > IN_MEMORY:
-            return pooled
-    return MemoryGenes(sparse.csc_array(sparse.hstack(blocks, format="csc")))
+        some = reader.sparse_profiles(np.arange(start, min(start + BLOCK, reader.n_genes)))
+        shape = (pool.n_features, some.shape[0])
+        summed = sparse.csc_array((some.data, pool.feature[some.indices], some.indptr), shape=shape)
+        summed.sum_duplicates()
+        blocks.append(_Block(0, start, summed))
+        if scratch is None and sum(block.counts.nnz for block in blocks) * _ENTRY > limit:
+            scratch = ScratchGenes((pool.n_features, reader.n_genes))
+        if scratch is not None:
+            for block in blocks:
+                scratch.append(*block)
+            blocks.clear()
+    return scratch or MemoryGenes(sparse.csc_array(_join([block.counts for block in blocks], True)))
 
 
 class ThinnedGenes:

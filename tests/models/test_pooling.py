@@ -186,7 +186,7 @@ def test_pools_counts_that_stay_in_a_file(pooled, tmp_path, monkeypatch):
     on_disk.write_h5ad(tmp_path / "counts.h5ad")
     monkeypatch.setattr(_counts, "IN_MEMORY", 0)
     other = fitted(ad.read_h5ad(tmp_path / "counts.h5ad", backed="r"), 36)
-    assert isinstance(other.samples._store, _counts.PooledGenes)
+    assert isinstance(other.samples._store, _counts.ScratchGenes)
     assert np.array_equal(model.get_latent_representation(), other.get_latent_representation())
     assert other.fingerprint() == model.fingerprint()
 
