@@ -296,6 +296,7 @@ OPTIONS = {
     "encoder": "--encoder NAME",
     "n_seeds": "--n-seeds N",
     "n_random": "--null N",
+    "resolution": "--resolution N",
     "seed": "--seed N",
     "images": "--images FOLDER",
     "attributes": "--attributes FILE",

@@ -224,5 +224,5 @@ def test_bad_resolution_is_refused(resolution):
     GeneVAE.setup_anndata(adata)
     with pytest.raises(ValueError, match="Expected resolution to be 'auto', 'full' or"):
         GeneVAE(adata, resolution=resolution)
-    with pytest.raises(ValueError, match="cells of its grid"):
+    with pytest.raises(ValueError, match="the cells of its grid, found 30; leave resolution out"):
         GeneVAE(adata, resolution=30, encoder="conv")
