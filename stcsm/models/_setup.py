@@ -348,8 +348,8 @@ def check_settings(s: dict[str, Any]) -> None:
         s["resolution"] = int(resolution)
         if s["encoder"] == "conv":
             raise ValueError(
-                f"Expected resolution to be 'auto' or 'full' for a convolutional model, whose features are the cells of "
-                f"its grid, found {resolution}; leave resolution out, or take encoder='mlp'"
+                f"Expected resolution to be 'auto' or 'full' for a convolutional model, whose features are the cells "
+                f"of its grid, found {resolution}; leave resolution out, or take encoder='mlp'"
             )
     seed = s["seed"]
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
