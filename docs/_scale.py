@@ -1,4 +1,4 @@
-"""The tables of large.md, from the record of benchmarks/scale.py."""
+"""The tables of large.md, from the records of benchmarks/scale.py and benchmarks/pooling.py."""
 
 import json
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
+from benchmarks import pooling  # noqa: E402
 from benchmarks.scale import RECORD, STAGES, slopes  # noqa: E402
 
 runs = json.loads(RECORD.read_text(encoding="utf-8"))["runs"]
@@ -31,7 +32,10 @@ def where(run: dict) -> str:
     return f"{run['machine']}, {run['date']}" + ("" if run["idle"] else f", busy (load {run['load']:g})")
 
 
+pooled = json.loads(pooling.RECORD.read_text(encoding="utf-8"))["runs"]
+
 substitutions = {
+    "pooling_runs": pooling.table(pooled, [1, 3, 5, 10]),
     "scale_runs": table(
         ["places x genes", "seconds", "memory, GB", *STAGES],
         [

@@ -53,6 +53,14 @@ LibraryId = Annotated[
         "--library-id", help="Name of the image in .uns['spatial'] to draw on, where the spots do not say it."
     ),
 ]
+Resolution = Annotated[
+    str,
+    typer.Option(
+        "--resolution",
+        help="Most features of the gene model, each a few neighbouring spots pooled: auto (20,000), a number, or full "
+        "(every spot is one).",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no report.")]
 
 
@@ -165,6 +173,7 @@ def run(
     encoder: Encoder = "auto",
     seed: Seed = 0,
     n_seeds: NSeeds = 2,
+    resolution: Resolution = "auto",
     resume: Annotated[
         bool,
         typer.Option(
@@ -183,8 +192,8 @@ def run(
         labels_column=labels_column, labels_key=labels_key, groups=groups or None, layer=layer, bin_size=bin_size,
         keep_background=keep_background, keep_controls=keep_controls, spatial_key=spatial_key, batch_key=batch_key,
         one_section=one_section, table=table, coordinate_system=coordinate_system, write_store=write_store,
-        library_id=library_id, method=method, encoder=encoder, seed=seed, n_seeds=n_seeds, null=null, resume=resume,
-        quiet=quiet,
+        library_id=library_id, method=method, encoder=encoder, seed=seed, n_seeds=n_seeds,
+        resolution=int(resolution) if resolution.isdecimal() else resolution, null=null, resume=resume, quiet=quiet,
     )  # fmt: skip
 
 
@@ -235,6 +244,7 @@ SHELL_WORDS = {
     ' To go on with its other genes: missing="report".': " To go on with its other genes, leave it out.",
     "Expected method to be": "Expected --method to be",
     "encoder to be": "--encoder to be",
+    "resolution to be": "--resolution to be",
     "Expected estimator='contrast' or 'cav'": "Expected --estimator contrast or cav",
     "; lower min_counts": "; too few for a map, or train in Python, where GeneVAE takes a lower min_counts",
     "log='tensorboard'": "--log tensorboard",
@@ -286,6 +296,7 @@ OPTIONS = {
     "encoder": "--encoder NAME",
     "n_seeds": "--n-seeds N",
     "n_random": "--null N",
+    "resolution": "--resolution N",
     "seed": "--seed N",
     "images": "--images FOLDER",
     "attributes": "--attributes FILE",

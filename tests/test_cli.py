@@ -16,9 +16,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
+from typer.testing import CliRunner
 
 import stcsm
-from stcsm.cli import OPTIONS, in_shell, main
+from stcsm.cli import OPTIONS, app, in_shell, main
 from stcsm.models import GeneVAE
 
 
@@ -323,6 +324,11 @@ def odd_files(tmp_path_factory):
         (["twice.tsv"], "in Python with stcsm.io.read_st(path, duplicates='sum') and write an .h5ad"),
         (["tissue.h5ad", "--method", "nonsense"], "Expected --method to be one of"),
         (["tissue.h5ad", "--encoder", "cnn"], "--encoder to be"),
+        (["tissue.h5ad", "--resolution", "half"], "Expected --resolution to be 'auto', 'full' or the most features"),
+        (
+            ["tissue.h5ad", "--resolution", "20", "--encoder", "conv"],
+            "Expected --resolution to be 'auto' or 'full' for",
+        ),
     ],
 )
 def test_advice_works_in_the_shell(odd_files, command_here, tmp_path, args, says):
@@ -334,6 +340,17 @@ def test_advice_works_in_the_shell(odd_files, command_here, tmp_path, args, says
     left = [name for name in OPTIONS if re.search(rf"\b{name}=(?!'sum')", last)]
     assert not left, last
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("given", "resolution"), [([], "auto"), (["full"], "full"), (["5000"], 5000)])
+def test_resolution_is_a_word_or_a_number(monkeypatch, tmp_path, given, resolution):
+    asked = {}
+    monkeypatch.setattr("stcsm.workflow.run_counts", lambda *args, **kwargs: asked.update(kwargs))
+    options = ["--resolution", *given] if given else []
+    done = CliRunner().invoke(app, ["run", "tissue.h5ad", "--out", str(tmp_path / "out"), *options])
+    assert done.exit_code == 0, done.output
+    assert asked["resolution"] == resolution
+    assert type(asked["resolution"]) is type(resolution)
 
 
 @pytest.mark.parametrize(

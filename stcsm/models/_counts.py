@@ -16,7 +16,7 @@ import numpy as np
 from scipy import sparse
 from tqdm.auto import tqdm
 
-from stcsm.space import IN_MEMORY, ScratchFile, available_memory, stored_blocks, stored_by_columns
+from stcsm.space import IN_MEMORY, Pool, ScratchFile, available_memory, stored_blocks, stored_by_columns
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +92,12 @@ class GeneReader:
         self._column[self.spots] = np.arange(len(self.spots))
 
     @property
+    def is_in_memory(self) -> bool:
+        """Whether all counts are in memory."""
+        store = self._store._store if isinstance(self._store, SectionGenes) else self._store
+        return isinstance(store, MemoryGenes)
+
+    @property
     def n_spots(self) -> int:
         """Number of spots that profiles are restricted to."""
         return len(self.spots)
@@ -146,6 +152,10 @@ class GeneReader:
         store = SectionGenes(self._store, of_spot[0], of_spot[1], n_sections, n_positions)
         sections = np.repeat(np.arange(n_sections), self.n_genes)
         return SampleReader(store, sections, n_sections, np.arange(n_positions))
+
+    def pooled(self, pool: Pool) -> GeneReader:
+        """Read the same genes over features, each the sum of some of ``spots``: their "spots" are features then."""
+        return GeneReader(pool_genes(self, pool), np.arange(pool.n_features))
 
     def thinned(self, genes: np.ndarray, share: float, seed: int) -> tuple[GeneReader, GeneReader]:
         """Split the counts of some genes in two by binomial thinning.
@@ -209,6 +219,10 @@ class SampleReader(GeneReader):
     def section(self, genes: np.ndarray) -> np.ndarray:
         """Section of each sample, (n,)."""
         return self._sections[np.asarray(genes)]
+
+    def pooled(self, pool: Pool) -> GeneReader:
+        """Read the same samples over features, each the sum of some array positions."""
+        return SampleReader(pool_genes(self, pool), self._sections, self.n_sections, np.arange(pool.n_features))
 
     def part(self, genes: np.ndarray, spots: np.ndarray) -> GeneReader:
         """Return a reader of some samples at some array positions."""
@@ -406,6 +420,30 @@ def only_genes(store: GeneStore, genes: np.ndarray) -> GeneStore:
     if not isinstance(store, MemoryGenes):
         return only
     return MemoryGenes(_matrix(only.columns(np.arange(store.shape[1])), store.shape[0]))
+
+
+def pool_genes(reader: GeneReader, pool: Pool) -> GeneStore:
+    """Counts (F, G) of features, each the sum of some spots of a reader, added up once.
+
+    They are kept in memory where the reader's are (they are never more) or up to ``IN_MEMORY`` bytes of them, otherwise
+    in a scratch file.
+    """
+    limit = np.inf if reader.is_in_memory else IN_MEMORY
+    blocks: list[_Block] = []
+    scratch: ScratchGenes | None = None
+    for start in range(0, reader.n_genes, BLOCK):
+        some = reader.sparse_profiles(np.arange(start, min(start + BLOCK, reader.n_genes)))
+        shape = (pool.n_features, some.shape[0])
+        summed = sparse.csc_array((some.data, pool.feature[some.indices], some.indptr), shape=shape)
+        summed.sum_duplicates()
+        blocks.append(_Block(0, start, summed))
+        if scratch is None and sum(block.counts.nnz for block in blocks) * _ENTRY > limit:
+            scratch = ScratchGenes((pool.n_features, reader.n_genes))
+        if scratch is not None:
+            for block in blocks:
+                scratch.append(*block)
+            blocks.clear()
+    return scratch or MemoryGenes(sparse.csc_array(_join([block.counts for block in blocks], True)))
 
 
 class ThinnedGenes:

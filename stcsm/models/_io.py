@@ -17,22 +17,24 @@ from stcsm import _keys
 from stcsm._files import read_model, write_model
 from stcsm.models._batches import GeneDataModule, gain_over_depth, most_counted
 from stcsm.models._module import GeneVAEModule
-from stcsm.models._setup import EARLIER, Setup, check_anndata, check_settings, read_setup
+from stcsm.models._setup import EARLIER, FULL, Setup, check_anndata, check_settings, read_setup
 from stcsm.models._tissue import Frame, Sections, Tissue, find_on_frame, open_reader
 from stcsm.nets import SpatialFilter
+from stcsm.space import Pool
 
 logger = logging.getLogger(__name__)
 
-KEYS, COORDINATES = "places.keys", "places.coordinates"
-"""Names of the array positions among the saved tensors; files that exist call them places."""
+KEYS, COORDINATES, FEATURES = "places.keys", "places.coordinates", "places.features"
+"""Names of the array positions, and of the features they are pooled to, among the saved tensors; files that exist call
+positions places."""
 MISFIT_GENES, HELD_OUT = 1000, 0.3
 """Genes, those of most counts, and share of their counts, that tell whether a section lies where the model's did."""
 FAINT = 0.1
 """A section with fewer well-counted genes than this share of those trained on (or there) is warned of."""
 
 
-def hash_weights(module: nn.Module) -> str:
-    """Short hash of everything in a module that an embedding depends on."""
+def hash_weights(module: nn.Module, pool: Pool | None = None) -> str:
+    """Short hash of everything in a module that an embedding depends on, and of how its features are pooled."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
@@ -45,6 +47,8 @@ def hash_weights(module: nn.Module) -> str:
         if isinstance(layer, SpatialFilter):
             entries = layer.matrix().tocoo()
             digest.update(np.stack([entries.row, entries.col]).astype(np.int64).tobytes() + entries.data.tobytes())
+    if pool is not None:
+        digest.update(pool.feature.astype(np.int64).tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -99,6 +103,7 @@ def write_saved(
             KEYS: torch.from_numpy(frame.keys),
             # Where positions are coordinates, both may be one array, and safetensors takes no tensor twice.
             COORDINATES: torch.from_numpy(frame.coordinates.copy()),
+            **({} if tissue.pool is None else {FEATURES: torch.from_numpy(tissue.pool.feature)}),
         },
         {
             "class": kind,
@@ -141,8 +146,9 @@ class SavedModel:
         Indices of the spots that it knows.
     trained_genes
         Names of the genes that it was trained on.
-    frame, sections
-        Its array positions (None in files of versions that did not save them), and sections, where it has several.
+    frame, sections, pool
+        Its array positions (None in files of versions that did not save them), sections, where it has several, and
+        features, where positions are pooled.
     """
 
     folder: Path
@@ -156,6 +162,7 @@ class SavedModel:
     trained_genes: list[str]
     frame: Frame | None
     sections: Sections | None
+    pool: Pool | None
 
     def on_its_spots(self, adata: AnnData) -> tuple[Tissue, np.ndarray]:
         """Return the model's tissue in an AnnData with the same spots, and the indices of the genes trained on.
@@ -174,7 +181,7 @@ class SavedModel:
                 f"{self.trained_genes[0]!r}), found none among {adata.n_vars} (such as {adata.var_names[0]!r}); "
                 "symbols against Ensembl identifiers?"
             )
-        return Tissue(adata, self.setup, self.spots, self.sections, self.frame), genes
+        return Tissue(adata, self.setup, self.spots, self.sections, self.frame, self.pool), genes
 
     def on_other_section(self, adata: AnnData) -> Tissue:
         """Return the tissue of an AnnData whose spots have array positions of the model.
@@ -199,7 +206,7 @@ class SavedModel:
                 f"{len(seen) - len(spots)} of {len(seen)} spots have no array position of the model; they are left "
                 "out, and maps are NaN there"
             )
-        return Tissue(adata, setup, spots, sections)
+        return Tissue(adata, setup, spots, sections, pool=self.pool)
 
     def load_into(self, module: nn.Module, own_depth: bool) -> None:
         """Load the saved weights into a module; with ``own_depth`` its depths stay those that it was built with.
@@ -231,11 +238,12 @@ def read_saved(folder: str | Path) -> SavedModel:
     """
     tensors, saved = read_model(folder)
     try:
-        settings = dict(saved["settings"])
+        settings = {"resolution": FULL, **saved["settings"]}
         check_settings(settings)
         if "depth" not in tensors:
             raise KeyError("depth")
         frame, sections = _saved_positions(tensors, saved)
+        feature = tensors.pop(FEATURES).numpy() if FEATURES in tensors else None
         return SavedModel(
             folder=Path(folder),
             kind=saved.get("class"),
@@ -248,6 +256,7 @@ def read_saved(folder: str | Path) -> SavedModel:
             trained_genes=saved["trained_genes"],
             frame=frame,
             sections=sections,
+            pool=None if feature is None else Pool(feature, int(feature.max()) + 1),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"Expected a whole model in {folder}, found settings without {error}") from error

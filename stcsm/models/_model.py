@@ -24,10 +24,12 @@ from stcsm.models._checkpoint import TrainingState, interruptible, refuse_proces
 from stcsm.models._counts import GeneReader
 from stcsm.models._module import GeneVAEModule, build_module
 from stcsm.models._setup import (
+    FULL,
     Setup,
     check_anndata,
     check_settings,
     choose_encoder,
+    most_features,
     read_setup,
     register,
     say_what_is_left_out,
@@ -79,6 +81,11 @@ class GeneVAE(BaseModelClass):
         predict held-out counts best, chosen when :meth:`train` is called; none until then.
     n_hidden
         Units of the hidden network layers.
+    resolution
+        What the encoder and the decoder see of a large section: at most so many features, each the summed counts of a
+        few neighbouring spots (blocks of array positions, or cells of a k-d tree over the coordinates; of several
+        sections the same for all). ``"auto"``: 20,000; ``"full"``: every spot is a feature, as it is in any section
+        with fewer. Maps are brought back to the spots. A convolutional model has its grid's cells as features.
     seed
         Seed of weights, noise and order; by default ``scvi.settings.seed``, or 0 where that is not set.
 
@@ -118,9 +125,10 @@ class GeneVAE(BaseModelClass):
         min_counts: int = 20,
         smoothing: float | str = "auto",
         n_hidden: int = 128,
+        resolution: int | str = "auto",
         seed: int | None = None,
     ):
-        settings = {
+        settings: dict[str, Any] = {
             "encoder": encoder,
             "likelihood": likelihood,
             "n_latent": n_latent,
@@ -128,6 +136,7 @@ class GeneVAE(BaseModelClass):
             "min_counts": min_counts,
             "smoothing": smoothing,
             "n_hidden": n_hidden,
+            "resolution": resolution,
             "seed": seed if seed is not None else scvi.settings.seed or 0,
         }
         check_settings(settings)
@@ -136,6 +145,10 @@ class GeneVAE(BaseModelClass):
         check_anndata(adata, setup)  # the counts may have been normalised since
         find_sections(adata, setup)  # checks spots without counts too
         tissue = Tissue(adata, setup)
+        most = most_features(settings["encoder"], settings["resolution"])
+        if most is not None:
+            tissue.pool_to(most)
+        settings["resolution"] = FULL if tissue.pool is None else most
         if settings["encoder"] == "conv":
             cells, shape = self._grid_cells(adata, tissue)
             settings["grid"] = {"shape": list(shape), "cells": cells.tolist()}
@@ -196,15 +209,15 @@ class GeneVAE(BaseModelClass):
     def _new_module(self, depth: Tensor, **settings: Any) -> GeneVAEModule:
         """Build a module with new weights; ``settings`` stand in for those of the model."""
         if self.settings["encoder"] == "mlp":
-            n, h, m = len(self._tissue.frame.keys), self.settings["n_hidden"], self.settings["n_seeds"]
+            n, h, m = self.samples.n_spots, self.settings["n_hidden"], self.settings["n_seeds"]
             require_memory(
                 4.0 * m * n * (2 * h + 2),
-                f"{m} members x {n} spots x {2 * h + 2} weights, 4 bytes each",
-                "lower n_hidden or n_seeds, or bin the tissue to fewer spots: stcsm.pp.bin_spots",
+                f"{m} members x {n} {'features' if self.is_pooled else 'spots'} x {2 * h + 2} weights, 4 bytes each",
+                f"lower n_hidden or n_seeds, or pool spots: resolution={n // 4}",
             )
         cells = self.settings.get("grid")
         grid = None if cells is None else SpotGrid(torch.as_tensor(cells["cells"]), tuple(cells["shape"]))
-        return self._build_module(self.settings | settings, depth, self._tissue.frame.coordinates, grid)
+        return self._build_module(self.settings | settings, depth, self._tissue.feature_coordinates, grid)
 
     @staticmethod
     def published(adata: AnnData, seed: int | None = None) -> PublishedVAE:
@@ -402,7 +415,7 @@ class GeneVAE(BaseModelClass):
         width = choose_smoothing(
             self.samples,
             self.trained_samples,
-            self._tissue.frame.coordinates,
+            self._tissue.feature_coordinates,
             n_latent=self.settings["n_latent"],
             seed=self.settings["seed"],
         )
@@ -422,7 +435,7 @@ class GeneVAE(BaseModelClass):
         """
         state = _io.weights_state(self.module)
         if self._hashed is None or self._hashed[0] != state:
-            self._hashed = state, _io.hash_weights(self.module)
+            self._hashed = state, _io.hash_weights(self.module, self._tissue.pool)
         return self._hashed[1]
 
     @own_settings()
@@ -517,7 +530,11 @@ class GeneVAE(BaseModelClass):
 
     @property
     def samples(self) -> GeneReader:
-        """Counts of what is trained on: genes, or genes in one section each, over the array positions of all."""
+        """Counts of what is trained on: genes, or genes in one section each, over the features of the model.
+
+        A feature is a spot, of several sections an array position, or where these are pooled (``resolution``) the sum
+        of some neighbouring ones; ``n_spots`` is the number of features.
+        """
         return self._tissue.samples
 
     @property
@@ -570,7 +587,7 @@ class GeneVAE(BaseModelClass):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one encoder input: (S',), of several sections (P,) over their array positions, or (1, H, W)."""
+        """Shape of one encoder input: (F,) over the features (see :attr:`samples`), or (1, H, W)."""
         grid = self.settings.get("grid")
         return (self.samples.n_spots,) if grid is None else (1, *grid["shape"])
 
@@ -606,8 +623,8 @@ class GeneVAE(BaseModelClass):
         Returns
         -------
         On the CPU: (n, S') with S' spots with at least one count, see :attr:`spots`; of several sections (n, P) over
-        the array positions of all, zero where this one has no spot; images (n, 1, H, W) where the encoder is
-        convolutional.
+        the array positions of all, zero where this one has no spot; (n, F) over features where these are pooled;
+        images (n, 1, H, W) where the encoder is convolutional.
 
         Raises
         ------
@@ -622,9 +639,11 @@ class GeneVAE(BaseModelClass):
         return _latents.encoder_inputs(self.module, self.samples, index + (b or 0) * self.reader.n_genes).cpu()
 
     def maps_to_spots(self, maps: np.ndarray, section: str | None = None) -> np.ndarray:
-        """Bring maps over encoder inputs, (..., S'), (..., P) or (..., 1, H, W), to the model's spots, (..., S').
+        """Bring maps over encoder inputs, (..., S'), (..., P), (..., F) or (..., 1, H, W), to the spots, (..., S').
 
-        Spots that share a cell of the grid get one value, and so do spots of several sections at one array position.
+        Spots of one feature get one value: those that are pooled or share a cell of the grid, and those of several
+        sections at one array position. It is right for gradients (a count adds as much to its feature at whichever spot
+        it is) and for the decoder's output, which is relative to depth; see :meth:`shares_at_spots` for others.
 
         Parameters
         ----------
@@ -644,6 +663,43 @@ class GeneVAE(BaseModelClass):
         if len(shape) > 1:
             maps = maps.reshape(*maps.shape[: maps.ndim - 3], -1)[..., np.asarray(self.settings["grid"]["cells"])]
         return self._tissue.to_spots(maps, b)
+
+    def shares_at_spots(
+        self, maps: np.ndarray, genes: np.ndarray, section: str | None = None, summed: bool = False
+    ) -> np.ndarray:
+        """Bring attributions that add up, (n, ..., F) of n genes, to the spots: their sum over spots stays the same.
+
+        The value of a pooled feature is divided among its spots in proportion to their counts of the gene, and to their
+        depth where it has none. Without pooling it is :meth:`maps_to_spots`.
+
+        Parameters
+        ----------
+        maps
+            The attributions.
+        genes
+            Indices (n,) of their genes.
+        section
+            Section of these profiles; return its spots only.
+        summed
+            Return the sum over the genes, (..., S').
+        """
+        b = self._tissue.section_index(section)
+        pool = self._tissue.spot_pool(b)
+        if pool is None:
+            at_spots = self.maps_to_spots(maps, section)
+            return at_spots.sum(axis=0) if summed else at_spots
+        counts, depth = self._tissue.spot_counts(genes, b), self._tissue.spot_depth(b)
+        return (pool.divided_sum if summed else pool.divide)(maps, counts, depth)
+
+    def to_features(self, values: np.ndarray) -> np.ndarray:
+        """Add up values (..., S') at the spots of a model of one section over its features, (..., F)."""
+        pool = self._tissue.pool
+        return values if pool is None else pool.sums(values)
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether a feature may be the sum of several spots (``resolution``)."""
+        return self._tissue.pool is not None
 
     def to_all_spots(self, maps: np.ndarray, counted: bool = False) -> np.ndarray:
         """Bring maps over the model's spots (..., S') to all spots (..., S), NaN where the model knows none.
@@ -859,10 +915,12 @@ class GeneVAE(BaseModelClass):
         }
         left_out = {"n_features_left_out": int((~self._tissue.genes).sum()), "n_spots_beside": self._tissue.n_beside}
         described |= {name: n for name, n in left_out.items() if n}
+        if self.is_pooled:
+            described["n_features"] = self.samples.n_spots
         if self.sections is not None:
             described |= {
                 "n_sections": len(self.sections.names),
-                "n_positions": self.samples.n_spots,
+                "n_positions": self._tissue.at_positions.n_spots,
                 "n_samples_trained": len(self.trained_samples),
             }
         return described
@@ -889,6 +947,7 @@ class GeneVAE(BaseModelClass):
                 if self.sections
                 else ""
             )
+            + (f", pooled to {s['n_features']} features" if self.is_pooled else "")
         )
 
 

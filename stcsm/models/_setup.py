@@ -29,6 +29,10 @@ from stcsm.space import check_counts
 logger = logging.getLogger(__name__)
 
 ENCODERS = ("auto", "mlp", "conv")
+FULL = "full"
+"""The resolution at which every spot (or array position) is a feature."""
+MOST_FEATURES, FEWEST_FEATURES = 20_000, 2
+"""Most features where ``resolution="auto"``, and the fewest that can be asked for."""
 
 
 @dataclass(frozen=True)
@@ -310,6 +314,13 @@ def choose_encoder(encoder: str) -> str:
     return "mlp" if encoder == "auto" else encoder
 
 
+def most_features(encoder: str, resolution: int | str) -> int | None:
+    """Most features of a model; None where every spot is one. A convolutional model has a grid of its own."""
+    if encoder == "conv" or resolution == FULL:
+        return None
+    return MOST_FEATURES if resolution == "auto" else int(resolution)
+
+
 def check_settings(s: dict[str, Any]) -> None:
     """Refuse settings out of range; numbers become plain ``int`` and ``float``, since they are written as JSON.
 
@@ -326,6 +337,20 @@ def check_settings(s: dict[str, Any]) -> None:
         if not isinstance(s[name], (int, np.integer)) or s[name] < 1:
             raise ValueError(f"Expected {name} to be a whole number of 1 or more, found {s[name]!r}")
         s[name] = int(s[name])
+    resolution = s["resolution"]
+    if resolution not in ("auto", FULL):
+        whole = isinstance(resolution, (int, np.integer)) and not isinstance(resolution, bool)
+        if not whole or resolution < FEWEST_FEATURES:
+            raise ValueError(
+                f"Expected resolution to be 'auto', 'full' or the most features, {FEWEST_FEATURES} or more, found "
+                f"{resolution!r}"
+            )
+        s["resolution"] = int(resolution)
+        if s["encoder"] == "conv":
+            raise ValueError(
+                f"Expected resolution to be 'auto' or 'full' for a convolutional model, whose features are the cells "
+                f"of its grid, found {resolution}; leave resolution out, or take encoder='mlp'"
+            )
     seed = s["seed"]
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"Expected seed to be a whole number of 0 or more, found {seed!r}")

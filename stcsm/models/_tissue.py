@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy import sparse
 
 from stcsm import _keys
 from stcsm.models._counts import GeneReader
@@ -27,10 +28,13 @@ from stcsm.models._setup import (
 from stcsm.nets import padded_side
 from stcsm.space import (
     IMAGES,
+    Pool,
     array_coordinates,
     check_grid_size,
     fold_hexagonal,
     lattice_positions,
+    pool_array,
+    pool_points,
     whole_positions,
 )
 
@@ -84,6 +88,10 @@ class Sections:
         """Indices of a section's spots among the model's."""
         return np.flatnonzero(self.section == section)
 
+    def positions(self, section: int | None) -> np.ndarray:
+        """Array positions of a section's spots; None is all spots."""
+        return self.position if section is None else self.position[self.spots(section)]
+
 
 class Tissue:
     """The counts that a model reads, and where its spots lie, as they were when the model was made.
@@ -101,13 +109,19 @@ class Tissue:
         Sections of these spots, where there are several.
     frame
         Array positions of these spots; by default those that ``adata`` has now.
+    pool
+        Features of the array positions, where these are pooled.
 
     Attributes
     ----------
     reader
         Profiles of genes over the model's spots.
-    samples
+    at_positions
         Profiles of samples over the array positions of several sections; of one section, the same as ``reader``.
+    pool
+        Features that neighbouring array positions are pooled to; None where each is a feature.
+    samples
+        Profiles of samples over the features.
     section_names
         Names of the sections; empty where no column names them.
     n_beside
@@ -123,6 +137,7 @@ class Tissue:
         spots: np.ndarray | None = None,
         sections: Sections | None = None,
         frame: Frame | None = None,
+        pool: Pool | None = None,
     ):
         self.setup = setup
         self.gene_names: pd.Index = adata.var_names
@@ -132,18 +147,41 @@ class Tissue:
         beside = ~spots_on_tissue(adata, setup)
         beside[self.reader.spots] = False
         self.n_beside = int(beside.sum())
-        self.samples = self.reader
+        self.at_positions = self.reader
         self.sections = find_sections(adata, setup, self.reader.spots) if spots is None else sections
         labels = section_labels(adata, setup)
         if self.sections is not None:
             self.frame = self.sections.frame
             self.section_names = self.sections.names
-            self.samples = self.reader.in_sections(
+            self.at_positions = self.reader.in_sections(
                 self.sections.section, self.sections.position, len(self.sections.names), len(self.frame.keys)
             )
         else:
             self.section_names = () if labels is None else tuple(np.unique(labels).tolist())
             self.frame = frame or self._positions_now(adata)
+        self.pool_by(pool)
+
+    def pool_by(self, pool: Pool | None) -> None:
+        """Take these features."""
+        self.pool = pool
+        self.samples = self.at_positions if pool is None else self.at_positions.pooled(pool)
+
+    def pool_to(self, most: int) -> None:
+        """Pool neighbouring array positions to at most so many features, where there are more."""
+        frame = self.frame
+        if len(frame.keys) <= most:
+            return
+        if frame.kind == ARRAY:
+            rows, cols = frame.keys.astype(np.int64).T
+            feature = pool_array(rows, cols, most)
+        else:
+            feature = pool_points(frame.coordinates, most)
+        self.pool_by(Pool(feature, int(feature.max()) + 1))
+
+    @property
+    def feature_coordinates(self) -> np.ndarray:
+        """Where the features lie, (F, 2 or 3): in the middle of their array positions."""
+        return self.frame.coordinates if self.pool is None else self.pool.centroids(self.frame.coordinates)
 
     def _positions_now(self, adata: AnnData) -> Frame:
         here, known = spot_positions(adata, self.setup.spatial_key), self.reader.spots
@@ -175,21 +213,40 @@ class Tissue:
                 return (self.reader.gene_totals[genes] * self.reader.depth[spots]).astype(np.float32)
             b = self.sections.section[spots]
             totals = self.samples.gene_totals[genes + b * self.reader.n_genes]
-            return (totals * self.samples.depth[b, self.sections.position[spots]]).astype(np.float32)
+            return (totals * self.at_positions.depth[b, self.sections.position[spots]]).astype(np.float32)
         if self.sections is None:
             return np.outer(self.reader.gene_totals[genes], self.reader.depth).astype(np.float32)
         out = np.empty((len(genes), self.reader.n_spots), dtype=np.float32)
         for b, name in enumerate(self.sections.names):
             own = self.sections.spots(b)
-            out[:, own] = np.outer(self.section_totals(name)[genes], self.samples.depth[b, self.sections.position[own]])
+            depth = self.at_positions.depth[b, self.sections.position[own]]
+            out[:, own] = np.outer(self.section_totals(name)[genes], depth)
         return out
 
     def to_spots(self, maps: np.ndarray, section: int | None = None) -> np.ndarray:
-        """Bring maps over what samples are profiles of, (..., S') or (..., P), to the model's spots."""
+        """Bring maps over features, (..., F), to the model's spots: each gets the value of its feature."""
         if self.sections is None:
-            return maps
-        position = self.sections.position
-        return maps[..., position if section is None else position[self.sections.spots(section)]]
+            return maps if self.pool is None else self.pool.repeat(maps)
+        position = self.sections.positions(section)
+        return maps[..., position if self.pool is None else self.pool.feature[position]]
+
+    def spot_pool(self, section: int | None = None) -> Pool | None:
+        """Features of the model's spots, or of a section's; None where nothing is pooled."""
+        if self.pool is None or self.sections is None:
+            return self.pool
+        return self.pool.part(self.sections.positions(section))
+
+    def spot_depth(self, section: int | None = None) -> np.ndarray:
+        """Depth of the model's spots, or of a section's."""
+        depth = self.reader.depth
+        return depth if self.sections is None or section is None else depth[self.sections.spots(section)]
+
+    def spot_counts(self, genes: np.ndarray, section: int | None = None) -> sparse.csr_array:
+        """Counts of genes at the model's spots, or at a section's."""
+        counts = self.reader.sparse_profiles(genes)
+        if self.sections is None or section is None:
+            return counts
+        return sparse.csr_array(counts[:, self.sections.spots(section)])
 
     def to_all_spots(self, maps: np.ndarray, counted: bool = False) -> np.ndarray:
         """Bring maps over the model's spots to all spots, (..., S); NaN elsewhere, see ``GeneVAE.to_all_spots``."""

@@ -38,6 +38,7 @@ from stcsm.space._grid import (
 )
 from stcsm.space._heldout import HeldOutCounts
 from stcsm.space._memory import available_memory, require_memory, resident_memory
+from stcsm.space._pool import Pool, pool_array, pool_points
 from stcsm.space._region import irregularity, region_width
 from stcsm.space._scratch import IN_MEMORY, ScratchFile, ScratchMatrix, gather, join_blocks
 
@@ -52,6 +53,7 @@ __all__ = [
     "GraphSetting",
     "HeldOutCounts",
     "Lattice",
+    "Pool",
     "ScratchFile",
     "ScratchMatrix",
     "array_coordinates",
@@ -74,6 +76,8 @@ __all__ = [
     "log_normalise",
     "nearest_neighbour_distance",
     "nearest_spots",
+    "pool_array",
+    "pool_points",
     "principal_axes",
     "region_width",
     "require_memory",

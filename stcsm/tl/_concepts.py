@@ -297,13 +297,13 @@ def _encoded_profiles(model: GeneVAE, labels: pd.Series) -> tuple[GroupProfiles,
         total=float(COUNTS_A_SPOT * len(model.spots)),
     )
     some = model.trained_genes[:1]
-    theirs, ours = model.inputs(some), _inputs(model, model.reader.profiles(some))
+    theirs, ours = model.inputs(some), _inputs(model, model.samples.profiles(some))
     if theirs.shape != ours.shape or not torch.allclose(theirs, ours, atol=1e-5):
         raise ValueError(
             "Expected a model over spots with depth-corrected counts as input for estimator='profile', found another "
             "(a grid, or max-scaled counts); use estimator='contrast', which takes the label's marker genes"
         )
-    inputs = _inputs(model, np.concatenate([profiles.background[None], profiles.counts]))
+    inputs = _inputs(model, model.to_features(np.concatenate([profiles.background[None], profiles.counts])))
     vectors = []
     with torch.inference_mode():
         for encoder in model.encoders:
@@ -313,6 +313,6 @@ def _encoded_profiles(model: GeneVAE, labels: pd.Series) -> tuple[GroupProfiles,
 
 
 def _inputs(model: GeneVAE, counts: np.ndarray) -> torch.Tensor:
-    """The model's input u for profiles (n, S') that are no genes of the data."""
-    expected = counts.sum(axis=1, keepdims=True) * model.reader.depth
+    """The model's input u for profiles (n, F) over its features that are no genes of the data."""
+    expected = counts.sum(axis=1, keepdims=True) * model.samples.depth
     return torch.from_numpy(np.log1p(counts / (expected + 0.5)).astype(np.float32))

@@ -20,7 +20,7 @@ from scipy import sparse
 from scipy.special import expit
 from torch import Tensor
 
-from stcsm.attribution import make_method, mean_attribution, method_class
+from stcsm.attribution import attribute, make_method, mean_attribution, method_class
 from stcsm.concepts import concept_vectors, match_genes, standardise
 from stcsm.models import GeneVAE
 from stcsm.space import HeldOutCounts, choose_components, gather, principal_axes, some_spots, stored_blocks
@@ -32,6 +32,8 @@ N_NEAREST = 10
 """Genes beside a concept's own in the part "nearest": five do as well, twenty dilute (benchmarks/RECOVERY.md)."""
 PCA_GENES, PCA_SPOTS = 4000, 5000
 """The number of principal components is chosen on at most so many genes and spots."""
+DIVIDED = 2**25
+"""Attributions, of single genes, that are held at once where they are divided among pooled spots."""
 BLOCK, VALUES = 256, 2**22
 """At most BLOCK genes are dense at once, fewer where they would hold more than VALUES values."""
 STORED = 2**27
@@ -109,13 +111,20 @@ def latent_maps(adata: AnnData, model: GeneVAE, how: Attribution) -> list[np.nda
 class InputMaps:
     """Mean attributions (K, ...) over the inputs of one part of the tissue: a section, or all of it.
 
-    ``spots`` of the model's are its own, and ``n`` samples were averaged.
+    ``spots`` of the model's are its own, and ``n`` samples were averaged. Where spots are pooled, attributions that add
+    up have been divided among them, each gene's by its own counts: ``shares`` (K, S'') is their mean at the spots.
     """
 
     section: str | None
     spots: Any
     n: int
     maps: np.ndarray
+    shares: np.ndarray | None = None
+
+    def times(self, vectors: np.ndarray) -> InputMaps:
+        """Maps of vectors (K, L), where these are maps of the latents."""
+        shares = None if self.shares is None else np.tensordot(vectors, self.shares, 1)
+        return replace(self, maps=np.tensordot(vectors, self.maps, 1), shares=shares)
 
 
 def input_maps(
@@ -135,8 +144,7 @@ def input_maps(
     if few and make_method(how.method, params).variants(model.input_shape) > 1 and not _is_kept(model, how, genes):
         return _attributed(model, member, how, genes, vectors, progress)
     return [
-        replace(part, maps=np.tensordot(np.asarray(vectors, dtype=np.float64), part.maps, 1))
-        for part in _kept_maps(model, how, genes, progress)[member]
+        part.times(np.asarray(vectors, dtype=np.float64)) for part in _kept_maps(model, how, genes, progress)[member]
     ]
 
 
@@ -177,7 +185,8 @@ def _kept_maps(model: GeneVAE, how: Attribution, genes: np.ndarray, progress: bo
 
 
 def _values(kept: OrderedDict[Any, list[list[InputMaps]]]) -> int:
-    return sum(part.maps.size for members in kept.values() for parts in members for part in parts)
+    parts = [part for members in kept.values() for parts in members for part in parts]
+    return sum(m.size for part in parts for m in (part.maps, part.shares) if m is not None)
 
 
 def _comparable(value: Any) -> bool:
@@ -198,6 +207,10 @@ def _attributed(
     out = []
     for section, spots in model.parts():
         seen = _genes_seen(model, genes, section)
+        if model.is_pooled and method_class(how.method).times_input:
+            maps, shares = _mean_shares(model, member, how, seen, vectors, section)
+            out.append(InputMaps(section, spots, len(seen), maps, shares))
+            continue
         maps = mean_attribution(
             model.encoders[member], _batches(model, seen, section), vectors, how.method, progress=progress, **params
         )
@@ -205,11 +218,28 @@ def _attributed(
     return out
 
 
+def _mean_shares(
+    model: GeneVAE, member: int, how: Attribution, genes: np.ndarray, vectors: np.ndarray, section: str | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over genes of attributions that add up: over features (K, F), and divided among the spots (K, S'')."""
+    maps: Any = 0.0
+    shares: Any = 0.0
+    step = max(1, DIVIDED // (len(vectors) * int(np.prod(model.input_shape))))
+    for start in range(0, len(genes), step):
+        some = genes[start : start + step]
+        inputs = model.inputs(some, section).to(model.device)
+        made = attribute(model.encoders[member], inputs, vectors, how.method, **(how.params or {})).cpu().numpy()
+        maps = maps + made.sum(axis=0, dtype=np.float64)
+        shares = shares + model.shares_at_spots(made, some, section, summed=True)
+    return maps / len(genes), shares / len(genes)
+
+
 def _at_spots(model: GeneVAE, parts: list[InputMaps]) -> np.ndarray:
     """Maps (K, S') over the model's spots, every part's at its own."""
     maps = np.empty((len(parts[0].maps), len(model.spots)))
     for part in parts:
-        maps[:, part.spots] = model.maps_to_spots(part.maps, part.section)
+        shared = part.shares is not None
+        maps[:, part.spots] = part.shares if shared else model.maps_to_spots(part.maps, part.section)
     return maps
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
-from stcsm.attribution import attribute
+from stcsm.attribution import attribute, method_class
 from stcsm.concepts import match_genes
 from stcsm.models import GeneVAE, counts_of, read_setup, spots_on_tissue
 from stcsm.tl._maps import (
@@ -149,7 +149,10 @@ def gene_saliency(
     for section, own in model.parts():
         inputs = model.inputs(match.index, section).to(model.device)
         maps = attribute(model.encoder, inputs, vector, method, **params).cpu().numpy()
-        at_spots[:, own] = model.maps_to_spots(maps, section)
+        adds_up = method_class(method).times_input
+        at_spots[:, own] = (
+            model.shares_at_spots(maps, match.index, section) if adds_up else model.maps_to_spots(maps, section)
+        )
     latent = embedding(adata, model)[0][match.index]
     out = AnnData(model.to_all_spots(at_spots))
     out.obs_names, out.var_names = adata.var_names[match.index], adata.obs_names

@@ -148,8 +148,9 @@ def require_map_memory(model: GeneVAE, n_concepts: int) -> None:
 
 
 def size_of(model: GeneVAE, n_concepts: int) -> Size:
-    """Size of a run."""
-    return Size(model.samples.n_spots, len(model.trained_samples), model.n_members, n_concepts)
+    """Size of a run; what is not trained grows with places, however these are pooled."""
+    places = model.describe().get("n_positions", len(model.spots))
+    return Size(places, len(model.trained_samples), model.n_members, n_concepts)
 
 
 def read_rates() -> dict[str, Any]:

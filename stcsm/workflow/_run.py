@@ -215,6 +215,7 @@ def analyse(
     encoder: str,
     seed: int,
     n_seeds: int,
+    resolution: int | str = "auto",
     null: int | None = None,
     resume: bool = False,
     library_id: str | None = None,
@@ -233,7 +234,7 @@ def analyse(
     with progress.stage("read"):
         GeneVAE.setup_anndata(adata, **setup)
         check_library(adata, library_id)
-        model = GeneVAE(adata, encoder=encoder, seed=seed, n_seeds=n_seeds)
+        model = GeneVAE(adata, encoder=encoder, seed=seed, n_seeds=n_seeds, resolution=resolution)
         console.print(model.summary_string.splitlines()[1])
         first, *others = (tl.match_gene_sets(adata, model, **source) for source in sources)
         sets = sum(others, first)
