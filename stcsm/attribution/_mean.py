@@ -18,6 +18,7 @@ from stcsm.attribution._attribute import attribute, directions_of, make_method, 
 from stcsm.attribution._checks import Dependence, parents
 from stcsm.attribution._evaluating import evaluation_mode, sealed_generators
 from stcsm.attribution._forward import Encoder
+from stcsm.nets import AffineFunction
 
 __all__ = ["mean_attribution"]
 
@@ -241,8 +242,9 @@ def _way(neck: Tensor, leaf: Tensor, latents: Tensor) -> tuple[str, ...]:
     node = neck.grad_fn
     while node is not None and not hasattr(node, "variable"):
         name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", re.sub(r"Backward\d*$", "", node.name())).lower()
+        ours = issubclass(getattr(node, "_forward_cls", object), AffineFunction)
         before = [parent for parent in parents(node) if dependence.of_node(parent)]
-        if name not in AFFINE or len(before) != 1:
+        if not (ours or name in AFFINE) or len(before) != 1:
             return ()
         way.append(name)
         node = before[0]
