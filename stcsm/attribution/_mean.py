@@ -169,7 +169,7 @@ class _GradientSums:
                 found = self._pass(self._run, x)
                 narrow = bool(found.way) and found.way == self._way
                 wrt = found.narrow if narrow else found.leaf
-                sums = [g.double().sum(dim=0).cpu() for g in self._run.backward(wrt, found.latents, vectors)]
+                sums = [_double(g).sum(dim=0).cpu() for g in self._run.backward(wrt, found.latents, vectors)]
                 if narrow:
                     self._narrow = torch.stack(sums) + (0.0 if self._narrow is None else self._narrow)
                     self._some = x[: len(vectors)]
@@ -198,8 +198,13 @@ class _GradientSums:
                 signal = torch.zeros_like(found.narrow)
                 signal[: len(some)] = some.to(signal)
                 (back,) = torch.autograd.grad(found.narrow, found.leaf, signal, retain_graph=True)
-                parts.append(back[: len(some)].double().cpu())
+                parts.append(back[: len(some)].cpu().double())
         return torch.cat(parts) + self._wide
+
+
+def _double(tensor: Tensor) -> Tensor:
+    """In float64, which MPS does not have."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
 
 
 class _Pass(NamedTuple):
