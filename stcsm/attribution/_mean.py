@@ -18,6 +18,7 @@ from stcsm.attribution._attribute import attribute, directions_of, make_method, 
 from stcsm.attribution._checks import Dependence, parents
 from stcsm.attribution._evaluating import evaluation_mode, sealed_generators
 from stcsm.attribution._forward import Encoder
+from stcsm.nets import AffineFunction
 
 __all__ = ["mean_attribution"]
 
@@ -168,7 +169,7 @@ class _GradientSums:
                 found = self._pass(self._run, x)
                 narrow = bool(found.way) and found.way == self._way
                 wrt = found.narrow if narrow else found.leaf
-                sums = [g.double().sum(dim=0).cpu() for g in self._run.backward(wrt, found.latents, vectors)]
+                sums = [_double(g).sum(dim=0).cpu() for g in self._run.backward(wrt, found.latents, vectors)]
                 if narrow:
                     self._narrow = torch.stack(sums) + (0.0 if self._narrow is None else self._narrow)
                     self._some = x[: len(vectors)]
@@ -197,8 +198,13 @@ class _GradientSums:
                 signal = torch.zeros_like(found.narrow)
                 signal[: len(some)] = some.to(signal)
                 (back,) = torch.autograd.grad(found.narrow, found.leaf, signal, retain_graph=True)
-                parts.append(back[: len(some)].double().cpu())
+                parts.append(back[: len(some)].cpu().double())
         return torch.cat(parts) + self._wide
+
+
+def _double(tensor: Tensor) -> Tensor:
+    """In float64, which MPS does not have."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
 
 
 class _Pass(NamedTuple):
@@ -241,8 +247,9 @@ def _way(neck: Tensor, leaf: Tensor, latents: Tensor) -> tuple[str, ...]:
     node = neck.grad_fn
     while node is not None and not hasattr(node, "variable"):
         name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", re.sub(r"Backward\d*$", "", node.name())).lower()
+        ours = issubclass(getattr(node, "_forward_cls", object), AffineFunction)
         before = [parent for parent in parents(node) if dependence.of_node(parent)]
-        if name not in AFFINE or len(before) != 1:
+        if not (ours or name in AFFINE) or len(before) != 1:
             return ()
         way.append(name)
         node = before[0]

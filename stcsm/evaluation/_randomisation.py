@@ -129,7 +129,7 @@ def input_randomisation(
     """
     if n_draws < 1:
         raise ValueError(f"Expected at least one draw, found {n_draws}.")
-    x = torch.as_tensor(inputs)
+    x = inputs if isinstance(inputs, Tensor) else torch.as_tensor(inputs, device="cpu")
     flat = x.flatten(1)
     mask = (flat != 0).any(dim=0).cpu().numpy() if moving is None else np.asarray(moving, dtype=bool).ravel()
     if len(mask) != flat.shape[1]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 
@@ -18,9 +19,12 @@ from stcsm.io._spatialdata import is_zarr, read_store
 from stcsm.io._st import count_tables, is_text, read_st, read_st_folder
 from stcsm.io._tenx import is_tenx
 from stcsm.io._vendors import VENDORS, read_vendor, vendor_of
+from stcsm.space import available_memory
 
 logger = logging.getLogger(__name__)
 
+SHARE = 1 / 8
+"""Share of the free memory up to which counts of an .h5ad are read: the model and the spot graph make copies."""
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 KNOWN = (
     ".h5ad, a SpatialData store (.zarr), an ST text table (.tsv, .txt, .csv, plain or .gz), .gef, .gem, or a folder of "
@@ -36,6 +40,7 @@ def read(
     keep_background: bool = False,
     table: str | None = None,
     coordinate_system: str = "global",
+    backed: bool | None = None,
 ) -> ad.AnnData:
     """Read counts with coordinates from any format stcsm knows.
 
@@ -59,6 +64,9 @@ def read(
         Of a SpatialData store: name of the table; may be left out where there is only one.
     coordinate_system
         Of a SpatialData store: where the centroids of shapes or labels are taken, for a table without coordinates.
+    backed
+        Leave the counts of a single `.h5ad` in the file (as ``anndata.read_h5ad(path, backed="r")``), from which every
+        step reads them in blocks. None: where they would take more than an eighth of the free memory.
 
     Returns
     -------
@@ -87,7 +95,9 @@ def read(
     # a table in the ST format has no column for a gene without a count; other files name all that were looked for
     absent_is_zero = True
     for one in paths:
-        found, is_st = _read_one(one, bin_size, keep_background, table, coordinate_system)
+        found, is_st = _read_one(
+            one, bin_size, keep_background, table, coordinate_system, backed if len(paths) == 1 else False
+        )
         _check_layer(found, layer, one)
         sections += found
         absent_is_zero &= is_st
@@ -104,7 +114,12 @@ def _check_layer(sections: list[tuple[str, ad.AnnData]], layer: str | None, path
 
 
 def _read_one(
-    path: Path, bin_size: int | None, keep_background: bool, table: str | None, coordinate_system: str
+    path: Path,
+    bin_size: int | None,
+    keep_background: bool,
+    table: str | None,
+    coordinate_system: str,
+    backed: bool | None,
 ) -> tuple[list[tuple[str, ad.AnnData]], bool]:
     """Name and spots x genes of each section that a path holds, and whether it is text in the ST format."""
     if path.is_dir() and (is_zarr(path) or path.suffix == ".zarr"):
@@ -121,7 +136,7 @@ def _read_one(
     _refuse_bin_size(bin_size, path)
     if is_tenx(path):
         return _read_matrix(path, keep_background), False
-    return [(section_name(path), _read_file(path))], is_text(path)
+    return [(section_name(path), _read_file(path, backed))], is_text(path)
 
 
 def _read_matrix(path: Path, keep_background: bool) -> list[tuple[str, ad.AnnData]]:
@@ -178,11 +193,11 @@ def _refuse_bin_size(bin_size: int | None, path: Path) -> None:
         )
 
 
-def _read_file(path: Path) -> ad.AnnData:
+def _read_file(path: Path, backed: bool | None) -> ad.AnnData:
     with path.open("rb") as file:
         hdf5 = file.read(len(HDF5_MAGIC)) == HDF5_MAGIC
     if hdf5:
-        return _read_hdf5(path)
+        return _read_hdf5(path, backed)
     name = path.name.lower()
     if name.endswith((".h5", ".h5ad", ".hdf5")):
         raise ValueError(f"Expected an HDF5 file, found other content in {path}; it is damaged or misnamed.")
@@ -191,21 +206,37 @@ def _read_file(path: Path) -> ad.AnnData:
     raise ValueError(f"Expected {KNOWN}, found a file of unknown kind: {path}.")
 
 
-def _read_hdf5(path: Path) -> ad.AnnData:
+def _read_hdf5(path: Path, backed: bool | None) -> ad.AnnData:
     import h5py
 
     try:
         with h5py.File(path, "r") as file:
             groups = set(file)
+            if backed is None:
+                backed = _is_large(file)
     except OSError as error:
         raise ValueError(
             f"Expected a whole HDF5 file, found one that does not open ({error}): {path}; copy it again."
         ) from error
     if {"obs", "var"} <= groups:
         try:
-            return ad.read_h5ad(path)
+            if backed:
+                logger.info("%s: the counts stay in the file, from which they are read in blocks.", path)
+            return ad.read_h5ad(path, backed="r" if backed else None)
         except Exception as error:  # anndata meets a foreign file with whatever its readers happen to raise
             raise ValueError(
                 f"Expected an AnnData file, found one that anndata cannot read: {path} ({error})."
             ) from error
     raise ValueError(f"Expected an AnnData file with obs and var, found the groups {sorted(groups)} in {path}.")
+
+
+def _is_large(file: Any) -> bool:
+    """Whether the counts in ``X`` of an HDF5 file would take more than their share of the free memory."""
+    held = file.get("X")
+    if held is None:
+        return False
+    needed, free = (
+        sum(part.nbytes for part in (held.values() if hasattr(held, "values") else [held])),
+        available_memory(),
+    )
+    return free is not None and needed > SHARE * free

@@ -74,7 +74,7 @@ def weights_state(module: nn.Module) -> tuple[Any, ...]:
 
 def _weighted_sum(tensor: Tensor, width: int = 1024) -> float:
     """Sum of values with weights that depend on where they stand, without a copy of the tensor."""
-    flat = tensor.reshape(-1)
+    flat = (tensor.cpu() if tensor.device.type == "mps" else tensor).reshape(-1)  # MPS has no float64
     flat = flat if flat.is_floating_point() else flat.to(torch.float64)
     rows = len(flat) // width
     body, rest = flat[: rows * width].view(rows, width), flat[rows * width :].double()

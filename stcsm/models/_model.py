@@ -792,7 +792,7 @@ class GeneVAE(BaseModelClass):
     def _check_latents(self, z: np.ndarray | Tensor, member: int) -> Tensor:
         """Return latents on the model's device; the module is in evaluation mode then."""
         self._check_member(member)
-        z = torch.as_tensor(np.asarray(z), dtype=torch.float32)
+        z = torch.as_tensor(np.asarray(z), dtype=torch.float32, device="cpu")
         if z.ndim != 2 or z.shape[1] != self.settings["n_latent"]:
             raise ValueError(f"Expected latents of shape (N, {self.settings['n_latent']}), found {tuple(z.shape)}")
         self.module.eval()

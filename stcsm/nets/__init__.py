@@ -1,5 +1,6 @@
 """Network layers and networks that both halves (tissues and faces) use."""
 
+from stcsm.nets._affine import AffineFunction
 from stcsm.nets._conv import Conv2dSame, conv2d_same
 from stcsm.nets._conv_transpose import ConvTranspose2dSame
 from stcsm.nets._grid import SpotGrid
@@ -27,6 +28,7 @@ from stcsm.nets._settings import own_settings
 __all__ = [
     "HIDDEN",
     "SIZE",
+    "AffineFunction",
     "BatchNormOfAny",
     "Conv2dSame",
     "Conv2dSameToOne",

@@ -9,6 +9,8 @@ import torch
 from scipy import sparse
 from torch import Tensor, nn
 
+from stcsm.nets._affine import AffineFunction
+
 
 class SpatialFilter(nn.Module):
     """Multiply each row of the input by a fixed sparse matrix.
@@ -73,7 +75,7 @@ class SpatialFilter(nn.Module):
         return bags.index_select(0, self.back_to_place).T
 
 
-class _Filtered(torch.autograd.Function):
+class _Filtered(AffineFunction):
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: SpatialFilter, transposed: bool) -> Tensor:
         ctx.layer, ctx.transposed = layer, transposed

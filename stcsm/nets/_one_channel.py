@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
+from stcsm.nets._affine import AffineFunction
 from stcsm.nets._conv import Conv2dSame, same_padding
 
 
@@ -37,7 +38,7 @@ class Conv2dSameToOne(Conv2dSame):
         return _ToOne.apply(input, weight) + bias
 
 
-class _ToOne(torch.autograd.Function):
+class _ToOne(AffineFunction):
     """Images (N, C, H, W) and a kernel (1, C, h, w) to (N, 1, H, W)."""
 
     @staticmethod

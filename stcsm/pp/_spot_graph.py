@@ -223,7 +223,7 @@ def _join(values: csr_array | ScratchMatrix, coords: np.ndarray, settings: dict[
     n_pcs = min(settings["n_pcs"], max(min(values.shape) - 1, 1))
     n_neighbors = min(settings["n_neighbors"], len(coords) - 1)
     scores = spot_components(values, n_pcs, smoother, seed=seed)
-    return similarity_graph(nearest_spots(scores, n_neighbors), n_neighbors)
+    return similarity_graph(nearest_spots(scores, n_neighbors, seed=seed), n_neighbors)
 
 
 def _origin(adata: AnnData, layer: str | None, spatial_key: str, batch_key: str | None) -> dict[str, str]:

@@ -6,6 +6,7 @@ maps are standardised and averaged.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -244,13 +245,28 @@ def _at_spots(model: GeneVAE, parts: list[InputMaps]) -> np.ndarray:
 
 
 def _batches(model: GeneVAE, genes: np.ndarray, section: str | None) -> Iterator[Tensor]:
-    for start in range(0, len(genes), BLOCK):
-        yield model.inputs(genes[start : start + BLOCK], section).to(model.device)
+    step = _at_once(math.prod(model.input_shape))
+    for start in range(0, len(genes), step):
+        yield model.inputs(genes[start : start + step], section).to(model.device)
+
+
+def _at_once(n_spots: int) -> int:
+    """Genes that are dense at once."""
+    return int(np.clip(VALUES // max(n_spots, 1), 1, BLOCK))
 
 
 def all_inputs(model: GeneVAE, genes: np.ndarray) -> Tensor:
     """Encoder inputs of genes in every section that has counts of them, section after section, (n, ...)."""
     return torch.cat([model.inputs(_genes_seen(model, genes, section), section) for section, _ in model.parts()])
+
+
+def where_any(model: GeneVAE, genes: np.ndarray) -> np.ndarray:
+    """Mask of an input's shape: where any of the genes is not zero in any section."""
+    found = np.zeros(model.input_shape, dtype=bool)
+    for section, _ in model.parts():
+        for batch in _batches(model, _genes_seen(model, genes, section), section):
+            found |= (batch != 0).any(dim=0).cpu().numpy()
+    return found
 
 
 def _genes_seen(model: GeneVAE, genes: np.ndarray, section: str | None) -> np.ndarray:
@@ -556,7 +572,7 @@ def _gene_shares(model: GeneVAE, concepts: list[Concept]) -> sparse.csc_array:
 def _gene_blocks(share: sparse.csc_array, n_spots: int) -> list[np.ndarray]:
     """Genes that any concept uses, in blocks."""
     used = np.flatnonzero(np.diff(share.indptr))
-    step = int(np.clip(VALUES // max(n_spots, 1), 1, BLOCK))
+    step = _at_once(n_spots)
     return [used[start : start + step] for start in range(0, len(used), step)]
 
 

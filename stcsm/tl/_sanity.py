@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from stcsm.evaluation import (
     verdict,
 )
 from stcsm.models import GeneVAE
-from stcsm.tl._maps import Attribution, all_inputs, choose_genes, input_maps, work_groups
+from stcsm.tl._maps import Attribution, all_inputs, choose_genes, input_maps, where_any, work_groups
 from stcsm.tl._state import (
     Concept,
     average_members,
@@ -39,6 +40,8 @@ MOST_KEPT = 100
 """Concepts up to which all correlations between maps are kept; of more, only the closest other concept is."""
 MOST_CELLS = 5000
 """Spots that are compared at most; a rank correlation over more of them says the same."""
+MOST_VALUES, FEWEST_GENES = 2**20, 20
+"""Inputs, genes times spots, that are checked at most: genes stand for all of them, fewer on a large section."""
 MOST_WARNINGS = 10
 
 
@@ -81,7 +84,8 @@ def sanity(
     n_draws
         Random networks, and shuffled inputs.
     most_genes
-        At most so many of the genes, sampled at random, stand for all.
+        At most so many of the genes, sampled at random, stand for all; of a section of more than 5,000 spots fewer, one
+        million over the spots, but 20. How many is stored with the settings.
     seed
         Of everything random.
     progress
@@ -122,7 +126,9 @@ def sanity(
     how = Attribution(method, genes, n_genes, params)
     rows = choose_genes(adata, model, how, chosen)
     # On a grid, every gene is zero off the tissue, and what a map says there does not count.
-    tissue = (all_inputs(model, _some(model.trained_genes, most_genes, seed)) != 0).any(dim=0).numpy()
+    tissue = where_any(model, _some(model.trained_genes, most_genes, seed))
+    inputs_of_a_gene = math.prod(model.input_shape) * len(model.parts())
+    most_genes = min(most_genes, max(MOST_VALUES // inputs_of_a_gene, FEWEST_GENES))
     job = _Job(model, how, n_draws, seed, tissue, _some_cells(tissue, seed))
     random_vectors = _random_vectors(model, latents, n_random, seed)
     found: list[tuple[list[int], _Found]] = []

@@ -77,7 +77,7 @@ def require_room(adata: AnnData, model: GeneVAE, n_concepts: int, out: Path) -> 
         # Weights and two moments, and the same once more while a new state is written.
         "state of the training": 2 * 3 * weights,
         "model": weights,
-        "counts": sum(_nbytes(m) for m in (adata.X, *adata.layers.values(), *([adata.raw.X] if adata.raw else []))),
+        "counts": _counts_bytes(adata),
         # Saliency, p, q, decoded and concept map, and the first and the last again as text of some 20 letters.
         "maps": spots * n_concepts * (5 * 8 + 2 * 20),
         "genes": genes * (8 * latent + n_concepts * (8 + 20)),
@@ -93,8 +93,15 @@ def require_room(adata: AnnData, model: GeneVAE, n_concepts: int, out: Path) -> 
         )
 
 
+def _counts_bytes(adata: AnnData) -> int:
+    """Bytes of the counts in a result."""
+    if adata.isbacked:  # copied from the file as they are
+        return os.stat(str(adata.filename)).st_size
+    return sum(_nbytes(m) for m in (adata.X, *adata.layers.values(), *([adata.raw.X] if adata.raw else [])))
+
+
 def _nbytes(matrix: Any) -> int:
-    """Bytes of a matrix in memory or in a file."""
+    """Bytes of a matrix in memory."""
     if hasattr(matrix, "indptr"):
         return sum(part.nbytes for part in (matrix.data, matrix.indices, matrix.indptr))
     return int(np.prod(matrix.shape)) * matrix.dtype.itemsize
@@ -147,12 +154,29 @@ def write_results(
             table.set_index("label").to_csv(scratch / SIGNIFICANCE, index_label="concept")
         write_trust(adata, scratch / SANITY)
         _draw(adata, scratch / PLOT, library_id)
-        adata.write_h5ad(scratch / RESULT)
+        _write_h5ad(adata, scratch / RESULT)
         model.save(scratch / MODEL)
         (scratch / RUN).write_text(json.dumps(run(), indent=1) + "\n", encoding="utf-8")
         replace_all(RESULTS, scratch, out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _write_h5ad(adata: AnnData, path: Path) -> None:
+    """Write an AnnData; counts that lie in a file are copied from there, without coming into memory."""
+    if not adata.isbacked:
+        adata.write_h5ad(path)
+        return
+    AnnData(
+        obs=adata.obs, var=adata.var, uns=adata.uns, obsm=dict(adata.obsm), varm=dict(adata.varm),
+        obsp=dict(adata.obsp), varp=dict(adata.varp), layers=dict(adata.layers),
+    ).write_h5ad(path)  # fmt: skip
+    with h5py.File(str(adata.filename), "r") as source, h5py.File(path, "r+") as file:
+        for name in ("X", "raw"):
+            if name in source:
+                if name in file:
+                    del file[name]
+                source.copy(name, file)
 
 
 def spatial_key_of(adata: AnnData) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 from torch import nn
 
 from stcsm.attribution import METHODS, TABLE, attribute, mean_attribution, method_class
+from stcsm.nets import SpatialFilter, SpotEncoder
 from tests.attribution.networks import inputs, mlp, seeded
 
 X = inputs(23, 10)
@@ -115,3 +117,19 @@ def test_gradients_go_back_through_an_affine_layer_once(way, rows, passes, monke
     found = mean_attribution(encoder, x.split(rows), torch.eye(4), "saliency")
     np.testing.assert_allclose(found, expected, atol=1e-12)
     assert sum(to_inputs) == passes
+
+
+@pytest.mark.parametrize("is_affine", [True, False])
+def test_gradients_go_back_through_the_filter_once(is_affine, monkeypatch):
+    """One pass back to the inputs sees that rows are samples, one takes all four latents; without: four a batch."""
+    weights = sparse.random_array((10, 10), density=0.3, rng=np.random.default_rng(0)) + sparse.eye_array(10)
+    encoder = seeded(lambda: SpotEncoder(10, 6, 4, SpatialFilter(weights)))
+    if not is_affine:
+        monkeypatch.setattr("stcsm.attribution._mean.AffineFunction", str)
+    x = inputs(17, 10)
+    expected = attribute(encoder, x, torch.eye(4), "saliency").mean(dim=0)
+    filtered, product = [], SpatialFilter.product
+    monkeypatch.setattr(SpatialFilter, "product", lambda *args: filtered.append(args[2]) or product(*args))
+    found = mean_attribution(encoder, x.split(6), torch.eye(4), "saliency")
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert sum(filtered) == (1 + 1 if is_affine else 3 * 4)

@@ -87,3 +87,16 @@ def test_spots_are_smoothed_where_neighbours_are_alike_and_only_there():
 def test_one_candidate_of_each_kind_is_taken_as_it_is():
     tried = chosen(shuffled=False, widths=(1.0,), n_neighbors=(7,), steps=(3,))
     assert [(s.width, s.n_pcs, s.n_neighbors, s.steps) for s in tried] == [(1.0, 2, 7, 3)]
+
+
+@pytest.mark.slow
+def test_a_descent_finds_nearly_all_of_the_nearest_the_same_every_time(monkeypatch):
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(6000, 20)) + 3 * rng.normal(size=(5, 20))[rng.integers(0, 5, 6000)]
+    _, exact = nearest_spots(points, 50)
+    monkeypatch.setattr("stcsm.space._graph.EXACT_SPOTS", 5000)
+    distances, found = nearest_spots(points, 50, seed=1)
+    assert np.mean([len(set(a) & set(b)) for a, b in zip(exact, found, strict=True)]) > 0.99 * 51
+    np.testing.assert_array_equal(found[:, 0], np.arange(6000))
+    np.testing.assert_allclose(distances, np.linalg.norm(points[found] - points[:, None], axis=2), atol=1e-4)
+    np.testing.assert_array_equal(nearest_spots(points, 50, seed=1)[1], found)

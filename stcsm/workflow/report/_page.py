@@ -73,12 +73,15 @@ def write_report(
         raise FileNotFoundError(f"Expected a result of stcsm run (an .h5ad file), found no such file: {source}")
     _check_target(source, target)
     try:
-        adata = ad.read_h5ad(source)
+        adata = ad.read_h5ad(source, backed="r")  # a page shows no counts
     except Exception as error:
         raise ValueError(
             f"Expected an .h5ad file, found one that cannot be read as such: {source} ({error})"
         ) from error
-    page = _render(adata, title or source.stem, library_id, progress=progress)
+    try:
+        page = _render(adata, title or source.stem, library_id, progress=progress)
+    finally:
+        adata.file.close()
     with whole_file(target) as scratch:
         scratch.write_text(page, encoding="utf-8")
     return target
