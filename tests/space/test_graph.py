@@ -94,7 +94,7 @@ def test_a_descent_finds_nearly_all_of_the_nearest_the_same_every_time(monkeypat
     rng = np.random.default_rng(0)
     points = rng.normal(size=(6000, 20)) + 3 * rng.normal(size=(5, 20))[rng.integers(0, 5, 6000)]
     _, exact = nearest_spots(points, 50)
-    monkeypatch.setattr("stcsm.space._graph.EXACT_SPOTS", 5000)
+    monkeypatch.setattr("stcsm.space._graph.EXACT_VALUES", 5000 * 20)
     distances, found = nearest_spots(points, 50, seed=1)
     assert np.mean([len(set(a) & set(b)) for a, b in zip(exact, found, strict=True)]) > 0.99 * 51
     np.testing.assert_array_equal(found[:, 0], np.arange(6000))
