@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.vq import kmeans2
+from scipy.cluster.vq import ClusterError, kmeans2
 from scipy.sparse import csr_array
 
 MODULES = (4, 5, 6, 7, 8)
@@ -45,7 +45,10 @@ def _module_means(maps: NDArray[np.floating], n: int, rng: np.random.Generator) 
     if maps.shape[1] <= n:
         return best
     for _ in range(STARTS):
-        means, module = kmeans2(maps.T, n, minit="++", iter=20, seed=rng, missing="warn")
+        try:
+            means, module = kmeans2(maps.T, n, minit="++", iter=20, seed=rng, missing="raise")
+        except ClusterError:  # an empty cluster: fewer modules than that
+            continue
         spread = float(np.square(maps.T - means[module]).sum())
         if spread < least:
             best, least = means[np.unique(module)].T, spread
