@@ -16,10 +16,10 @@ N_NEAREST = 10
 
 
 def standardised(tissue, model):
-    """log1p of counts over relative depth, each gene to mean 0 and standard deviation 1; (G, S)."""
+    """log1p of counts scaled to a tenth of the median depth, each gene to mean 0 and standard deviation 1; (G, S)."""
     counts = tissue.X.toarray().T.astype(np.float64)
-    depth = counts.sum(axis=0) / counts.sum() * counts.shape[1]
-    profiles = np.log1p(counts / depth)
+    depth = counts.sum(axis=0)
+    profiles = np.log1p(counts * np.median(depth) / 10 / depth)
     profiles -= profiles.mean(axis=1, keepdims=True)
     spread = profiles.std(axis=1, keepdims=True)
     return profiles / np.where(spread > 0, spread, 1)
