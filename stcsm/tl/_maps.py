@@ -32,8 +32,11 @@ N_RANDOM_GENES = 1500
 N_NEAREST = 10
 """Genes beside a concept's own in the part "nearest": five do as well, twenty dilute (benchmarks/RECOVERY.md)."""
 SCALED_TO = 0.1
-"""Counts of expression maps are scaled to this share of the median spot's depth before the logarithm, which then acts on
-large counts alone: at the median itself, single counts of shallow spots are outliers (benchmarks/RECOVERY.md)."""
+"""Counts of expression maps are scaled to this share of the median spot's depth before the logarithm.
+
+It then acts on large counts alone; at the median itself, single counts of shallow spots are outliers
+(benchmarks/RECOVERY.md).
+"""
 PCA_GENES, PCA_SPOTS = 4000, 5000
 """The number of principal components is chosen on at most so many genes and spots."""
 DIVIDED = 2**25
