@@ -86,7 +86,7 @@ def run_section(task: Task, split: int, seed: int, half: AnnData, model: GeneVAE
         maps[f"stcsm {scale}"] = half.obsm[scale][list(names)].to_numpy().T
         record = half.uns["stcsm"][f"concept_map_{scale}"]
         chosen[scale] = {
-            "scale": str(record["scale"][0]), "reason": str(record["reason"][0]),
+            "scale": str(record["scale"]), "reason": str(record["reason"][0]),
             "smoothing": float(np.mean(record["smoothing"])), "graph": found,
         }  # fmt: skip
     scores = {name: score(task, np.nan_to_num(found)) for name, found in maps.items()}

@@ -109,9 +109,10 @@ def concept_map(
         DataFrame (S, K) in standard deviations; NaN at spots without a count. It is for display: statistics and
         completeness belong to ``.obsm["concept_saliency"]``.
     ``adata.uns["stcsm"]["concept_map"]``
-        The parts, their weights, and for each concept the scale, why it was taken (empty: you asked for it), the steps
-        over the graph (0: none) and the width of the last smoothing (the widest of several sections), in
-        nearest-neighbour distances; ``["concept_map_<key_added>"]`` for another key.
+        The parts, their weights, the scale (empty where concepts have different ones), and for each concept the scale
+        (``"scales"``), why it was taken (empty: you asked for it), the steps over the graph (0: none) and the width of
+        the last smoothing (the widest of several sections), in nearest-neighbour distances; for another key
+        ``["concept_map_<key_added>"]``.
     ``adata.obsp["stcsm_spot_graph"]``
         Where it was absent, or (with a warning) replaced because it was made for other spots, another layer, other
         coordinates or sections; its settings in ``.uns["stcsm"]["spot_graph"]``. A graph of another scale than the one
@@ -146,10 +147,12 @@ def concept_map(
         graphs.write()
     of = [found[name][1] for name, _ in asked]
     reasons = [why or (s.get("reason", "") if scale == "auto" else "") for (_, why), s in zip(asked, of, strict=True)]
+    scales = [str(s.get("scale", "")) for s in of]
     record = {
         "parts": np.asarray(list(weights), dtype=object),
         "weights": np.asarray(list(weights.values())),
-        "scale": np.asarray([str(s.get("scale", "")) for s in of], dtype=object),
+        "scale": scales[0] if len(set(scales)) == 1 else "",
+        "scales": np.asarray(scales, dtype=object),
         "reason": np.asarray(reasons, dtype=object),
         "steps": np.asarray([int(s.get("steps", 0)) for s in of]),
         "smoothing": widths,

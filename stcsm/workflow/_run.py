@@ -320,7 +320,7 @@ def _is_same(model: GeneVAE, earlier: GeneVAE) -> bool:
 def _scales(adata: AnnData) -> str:
     """At which scale maps are made, and why."""
     record = adata.uns[_keys.UNS]["concept_map"]
-    rows = dict.fromkeys(zip(record["scale"], record["reason"], strict=True))
+    rows = dict.fromkeys(zip(record["scales"], record["reason"], strict=True))
     return "\n".join(f"maps at the scale of {scale}s{f' ({why})' if why else ''}" for scale, why in rows)
 
 

@@ -224,7 +224,7 @@ def test_the_linear_part_is_the_projection_of_the_genes_of_a_concept(tissue, mod
 def scales(tissue, key="concept_map"):
     """Scale and smoothing of each concept's map."""
     record = tissue.uns["stcsm"][key]
-    return list(record["scale"]), list(record["smoothing"])
+    return list(record["scales"]), list(record["smoothing"])
 
 
 @pytest.mark.parametrize(("labels", "scale"), [("halves", "region"), ("stripes", "spot")])
