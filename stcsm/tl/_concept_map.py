@@ -47,7 +47,7 @@ PARTS: dict[str, Callable[[AnnData, GeneVAE, list[Concept]], np.ndarray]] = {
 """What a concept map can be made of; each gives (K, S')."""
 EXPRESSION_PARTS = ("expression", "nearest")
 """Parts that are expression of genes: smoothed over space first."""
-WEIGHTS = {"saliency": 1.0, "linear": 1.0, "expression": 1.5, "nearest": 1.5, "decoded": 1.0}
+WEIGHTS = {"saliency": 1.0, "linear": 1.0, "expression": 3.0, "nearest": 3.0, "decoded": 1.0}
 """Weight of each part; how it was found: benchmarks/RECOVERY.md."""
 DEFAULT_PARTS = ("saliency", "decoded", "expression", "nearest")
 
@@ -67,7 +67,7 @@ def concept_map(
 
     Each part is brought to mean 0 and standard deviation 1 over the spots (of several sections, over those of each:
     maps compare the spots of a section, not sections). The parts are averaged, expression (``"expression"``,
-    ``"nearest"``) with 1.5 times the weight of the others, and diffused over the spot graph, so that similar spots get
+    ``"nearest"``) with three times the weight of the others, and diffused over the spot graph, so that similar spots get
     similar values. Where regions are wide (smoothing leaves modules of genes apart), a map is then smoothed over space
     as far as its own neighbours explain it; thin layers stay as they are. Attribution
     says what the encoder looks at, the decoder what the model expects of the concept. The expression of the concept's

@@ -176,8 +176,8 @@ def test_expression_is_smoothed_over_space(tissue, model):
 @pytest.mark.parametrize(
     ("parts", "weights"),
     [
-        (None, [1, 1, 1.5, 1.5]),
-        (("nearest", "saliency"), [1.5, 1]),
+        (None, [1, 1, 3, 3]),
+        (("nearest", "saliency"), [3, 1]),
         ("linear", [1]),
         ({"expression": 0.5, "linear": 2}, [0.5, 2]),
     ],
