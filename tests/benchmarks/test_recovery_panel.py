@@ -15,7 +15,7 @@ def test_markers_are_significant_and_higher_in_their_label():
     rng = np.random.default_rng(0)
     labels = np.repeat(["a", "b"], 60)
     rate = np.full((120, 40), 4.0)
-    rate[:60, :6] = rate[60:, 6:18] = 20.0
+    rate[:60, :6], rate[60:, 6:18] = 20.0, 12.0  # of equal depth
     adata = AnnData(rng.poisson(rate).astype(np.float32), obsm={"spatial": rng.uniform(size=(120, 2))})
     task = make_task(adata, labels, ks=(1, 3, 10), draws=5, seed=0)
     drawn = {layer: {int(g) for d in task.draws if d.layer == layer for g in d.genes} for layer in "ab"}
