@@ -67,12 +67,12 @@ def concept_map(
 
     Each part is brought to mean 0 and standard deviation 1 over the spots (of several sections, over those of each:
     maps compare the spots of a section, not sections). The parts are averaged, expression (``"expression"``,
-    ``"nearest"``) with three times the weight of the others, and diffused over the spot graph, so that similar spots get
-    similar values. Where regions are wide (smoothing leaves modules of genes apart), a map is then smoothed over space
-    as far as its own neighbours explain it; thin layers stay as they are. Attribution
-    says what the encoder looks at, the decoder what the model expects of the concept. The expression of the concept's
-    own genes ties both to the counts, and the genes that the model finds nearest to the concept add counts where its
-    own genes are few. ``benchmarks/RECOVERY.md`` measures what each part contributes.
+    ``"nearest"``) with three times the weight of the others, and diffused over the spot graph, so that similar spots
+    get similar values. Where regions are wide (smoothing leaves modules of genes apart), a map is then smoothed over
+    space as far as its own neighbours explain it; thin layers stay as they are. Attribution says what the encoder
+    looks at, the decoder what the model expects of the concept. The expression of the concept's own genes ties both
+    to the counts, and the genes that the model finds nearest to the concept add counts where its own genes are few.
+    ``benchmarks/RECOVERY.md`` measures what each part contributes.
 
     Parameters
     ----------
