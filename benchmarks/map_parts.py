@@ -32,16 +32,17 @@ from benchmarks.recovery import labels_of
 from stcsm.space import log_normalise, spatial_filter, spot_components
 
 KS = (1, 3, 5, 10)
-S, P, E, N = "saliency", "linear", "expression", "nearest"
+S, D, P, E, N = "saliency", "decoded", "linear", "expression", "nearest"
 CANDIDATES = {
     "S + P + E": {S: 1, P: 1, E: 1},
-    "S + P + N": {S: 1, P: 1, N: 1},
-    "S + P + E + N": {S: 1, P: 1, E: 1, N: 1},
     "S + P + 1.5 (E + N)": {S: 1, P: 1, E: 1.5, N: 1.5},
-    "S + P + 2 (E + N)": {S: 1, P: 1, E: 2, N: 2},
-    "S + P + 2 N": {S: 1, P: 1, N: 2},
-    "S + P + 2 E": {S: 1, P: 1, E: 2},
+    "S + D + E + N": {S: 1, D: 1, E: 1, N: 1},
+    "S + D + 1.5 (E + N)": {S: 1, D: 1, E: 1.5, N: 1.5},
+    "S + D + 3 (E + N)": {S: 1, D: 1, E: 3, N: 3},
+    "S + D + P + E + N": {S: 1, D: 1, P: 1, E: 1, N: 1},
+    "2 (S + D) + E + N": {S: 2, D: 2, E: 1, N: 1},
     "S": {S: 1},
+    "D": {D: 1},
     "E": {E: 1},
     "N": {N: 1},
 }

@@ -171,6 +171,14 @@ def run(
     library_id: LibraryId = None,
     method: Method = "saliency",
     encoder: Encoder = "auto",
+    scale: Annotated[
+        str,
+        typer.Option(
+            "--scale",
+            help="Scale of concept_map.csv: region, spot or auto (labels decide for their own concepts, counts for the "
+            "others).",
+        ),
+    ] = "auto",
     seed: Seed = 0,
     n_seeds: NSeeds = 2,
     resolution: Resolution = "auto",
@@ -192,7 +200,7 @@ def run(
         labels_column=labels_column, labels_key=labels_key, groups=groups or None, layer=layer, bin_size=bin_size,
         keep_background=keep_background, keep_controls=keep_controls, spatial_key=spatial_key, batch_key=batch_key,
         one_section=one_section, table=table, coordinate_system=coordinate_system, write_store=write_store,
-        library_id=library_id, method=method, encoder=encoder, seed=seed, n_seeds=n_seeds,
+        library_id=library_id, method=method, encoder=encoder, scale=scale, seed=seed, n_seeds=n_seeds,
         resolution=int(resolution) if resolution.isdecimal() else resolution, null=null, resume=resume, quiet=quiet,
     )  # fmt: skip
 
@@ -294,6 +302,7 @@ OPTIONS = {
     "groups": "--groups LABEL",
     "method": "--method NAME",
     "encoder": "--encoder NAME",
+    "scale": "--scale NAME",
     "n_seeds": "--n-seeds N",
     "n_random": "--null N",
     "resolution": "--resolution N",

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 N_MARKERS = 30
+SIGNIFICANT = 0.01
+"""Largest p value of a marker, not adjusted: labels of few spots have no other markers in half of the counts."""
 
 
 @dataclass(frozen=True)
@@ -87,15 +89,18 @@ def make_task(adata: AnnData, labels: NDArray[np.str_], ks: tuple[int, ...], dra
     if "spatial_array" in adata.obsm:
         half.obsm["spatial_array"] = np.asarray(adata.obsm["spatial_array"], dtype=float)
     visible = set(names[seen])
+    ranked = first.uns["rank_genes_groups"]
     asked: list[Draw] = []
     for layer in layers:
-        markers = [str(g) for g in first.uns["rank_genes_groups"]["names"][layer] if str(g) in visible]
-        if len(markers) < max(ks):
-            raise ValueError(
-                f"Expected at least {max(ks)} markers of {layer} with counts in half B, found {len(markers)}"
-            )
+        higher = (ranked["pvals"][layer] < SIGNIFICANT) & (ranked["scores"][layer] > 0)
+        markers = [str(g) for g in ranked["names"][layer][higher] if str(g) in visible]
         for k in ks:
-            asked += [Draw(layer, k, tuple(rng.choice(markers, k, replace=False))) for _ in range(draws)]
+            if len(markers) >= k:
+                asked += [Draw(layer, k, tuple(rng.choice(markers, k, replace=False))) for _ in range(draws)]
+    if missing := set(ks) - {d.k for d in asked}:
+        raise ValueError(
+            f"Expected a label with at least {min(missing)} significant markers that have counts in half B, found none"
+        )
     return Task(half, labels, layers, tuple(asked))
 
 
@@ -117,21 +122,23 @@ def score(task: Task, maps: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.array([auroc(m[labelled], inside[d.layer]) for m, d in zip(maps, task.draws, strict=True)])
 
 
-def _cells(task: Task, k: int) -> list[NDArray[np.intp]]:
-    return [
-        np.array([i for i, d in enumerate(task.draws) if d.k == k and d.layer == layer], dtype=np.intp)
-        for layer in task.layers
-    ]
+def cells(task: Task, k: int) -> dict[str, NDArray[np.intp]]:
+    """Rows of the draws of k genes for each tissue layer that has them."""
+    rows: dict[str, list[int]] = {}
+    for i, draw in enumerate(task.draws):
+        if draw.k == k:
+            rows.setdefault(draw.layer, []).append(i)
+    return {layer: np.array(own, dtype=np.intp) for layer, own in rows.items()}
 
 
 def mean_auroc(task: Task, scores: NDArray[np.float64], k: int) -> float:
     """Mean over draws, then over tissue layers."""
-    return float(np.mean([scores[rows].mean() for rows in _cells(task, k)]))
+    return float(np.mean([scores[rows].mean() for rows in cells(task, k).values()]))
 
 
 def by_layer(task: Task, scores: NDArray[np.float64], k: int) -> dict[str, float]:
     """Mean over draws for each tissue layer."""
-    return {layer: float(scores[rows].mean()) for layer, rows in zip(task.layers, _cells(task, k), strict=True)}
+    return {layer: float(scores[rows].mean()) for layer, rows in cells(task, k).items()}
 
 
 def paired_interval(
@@ -140,14 +147,14 @@ def paired_interval(
     """Difference of mean AUROC and its 95% bootstrap interval; draws are resampled within tissue layers, in pairs."""
     rng = np.random.default_rng(seed)
     difference = ours - theirs
-    cells = _cells(task, k)
+    every = list(cells(task, k).values())
     means = np.zeros(n)
-    for rows in cells:
+    for rows in every:
         values = difference[rows]
         means += values[rng.integers(0, len(rows), size=(n, len(rows)))].mean(axis=1)
-    means /= len(cells)
+    means /= len(every)
     low, high = np.quantile(means, [0.025, 0.975])
-    centre = float(np.mean([difference[rows].mean() for rows in cells]))
+    centre = float(np.mean([difference[rows].mean() for rows in every]))
     return centre, float(low), float(high)
 
 

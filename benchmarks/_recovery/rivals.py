@@ -6,6 +6,7 @@ import contextlib
 import io
 from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -123,8 +124,12 @@ def _smoothed(s: Section, width: float) -> Array:
 
 def diffused_expression(s: Section) -> Array:
     """Smoothed standardised expression diffused over the spot graph; held-out counts choose all settings."""
-    graph, found = make_spot_graph(s.half, seed=s.seed)
-    return np.asarray(diffuse(csr_array(graph), _smoothed(s, found["width"]).T, found["steps"]).T)
+    return diffused(s, *make_spot_graph(s.half, seed=s.seed))
+
+
+def diffused(s: Section, graph: sp.csr_matrix, settings: dict[str, Any]) -> Array:
+    """Smoothed standardised expression diffused over a spot graph with its settings."""
+    return np.asarray(diffuse(csr_array(graph), _smoothed(s, settings["width"]).T, settings["steps"]).T)
 
 
 def score_genes(s: Section) -> Array:

@@ -20,6 +20,7 @@ from stcsm.space import (
     NEIGHBOURS,
     SPOT_WIDTHS,
     STEPS,
+    RegionWidth,
     ScratchMatrix,
     check_coords,
     check_counts,
@@ -40,14 +41,14 @@ from stcsm.space import (
     spot_components,
 )
 
-SCALES = ("region", "spot")
+SCALES = ("auto", "region", "spot")
 ENOUGH_SPOTS = 5000
 """Settings are chosen on at most so many spots, in whole patches; the graph is then built on all."""
 
 
 def spot_graph(
     adata: AnnData,
-    scale: str = "region",
+    scale: str = "auto",
     width: float | str = "auto",
     n_pcs: int | str = "auto",
     n_neighbors: int | str = "auto",
@@ -73,11 +74,14 @@ def spot_graph(
     adata
         Spots x genes with raw counts, in memory, backed or lazy.
     scale
-        ``"region"``: which region does a spot belong to? ``"spot"``: which spots (cells) are meant?
+        ``"region"``: which region does a spot belong to? ``"spot"``: which spots (cells) are meant? ``"auto"``:
+        spots for single cells whose kinds lie together (their surroundings explain 70% of what is real in them), as in
+        an embryo, where kinds of cells are the regions; otherwise regions, as in a cortex, whose layers mix kinds of
+        cells, and on arrays whose spots hold many cells.
     width
-        Width of the smoothing in nearest-neighbour distances. ``"auto"``: for regions, the width at which neighbours
-        predict a spot's leading components best (half of it where a spot holds many cells); for spots, by held-out
-        counts.
+        Width of the smoothing in nearest-neighbour distances, whatever the scale. ``"auto"``: for regions, the width at
+        which neighbours predict a spot's leading components best (half of it where a spot holds many cells); for spots,
+        by held-out counts.
     n_pcs, n_neighbors, steps
         Components, neighbours and steps; ``"auto"`` takes those that predict held-out counts best: counts are thinned
         70/30, the graph is built on the 70% and carries them, and predicts the 30%. No label is looked at.
@@ -100,7 +104,8 @@ def spot_graph(
     ``adata.obsp["stcsm_spot_graph"]``
         (S, S) sparse; the row of a spot without a count is the spot itself.
     ``adata.uns["stcsm"]["spot_graph"]``
-        The settings, how the width was found, and the gain over the mean profile, in nats a held-out count.
+        The settings, why ``"auto"`` took the scale, how the width was found, and the gain over the mean profile, in
+        nats a held-out count.
 
     Raises
     ------
@@ -119,7 +124,7 @@ def spot_graph(
 
 def make_spot_graph(
     adata: AnnData,
-    scale: str = "region",
+    scale: str = "auto",
     width: float | str = "auto",
     n_pcs: int | str = "auto",
     n_neighbors: int | str = "auto",
@@ -156,7 +161,7 @@ def make_spot_graph(
     graphs = [_join(_values(matrix, own, depth[own]), coords[own], record, seed) for own in sections.values()]
     graph = _to_all_spots(graphs, list(sections.values()), adata.n_obs)
     origin = _origin(adata, layer, spatial_key, batch_key)
-    return graph, {"scale": scale, "seed": seed, **origin, **record}
+    return graph, {"scale": scale, "seed": seed, **origin, **record}  # record: the scale that "auto" took
 
 
 def _sections(adata: AnnData, batch_key: str | None, used: np.ndarray) -> dict[str, np.ndarray]:
@@ -197,13 +202,17 @@ def _choose(
     part = join_blocks(selected_blocks(matrix, spots[some]), (len(some), matrix.shape[1]))
     part_coords = coords[some]
     record: dict[str, Any] = {}
-    if width == "auto" and scale == "region":
+    widths: tuple[float, ...] = SPOT_WIDTHS
+    if width == "auto" and scale != "spot":
         found = region_width(part, part_coords, unit=unit, irregular=irregularity(coords), seed=seed)
-        widths: tuple[float, ...] = (float(found.width),)
-        record |= {"cells": found.cells, "best_width": float(found.best)}
-    elif width == "auto":
-        widths = SPOT_WIDTHS
-    else:
+        if scale == "auto":
+            record |= {"asked": scale, "scale": found.scale, "reason": _reason(found)}
+        if "spot" not in (scale, record.get("scale")):
+            widths = (float(found.width),)
+            record |= {"cells": found.cells, "best_width": float(found.best)}
+    elif width != "auto":
+        if scale == "auto":
+            record["scale"] = "region"
         if isinstance(width, (str, bool)) or not np.isfinite(width) or width < 0:
             raise ValueError(f"Expected width of 0 or more, or 'auto', found {width!r}")
         widths = (float(width),)
@@ -212,7 +221,16 @@ def _choose(
     with tqdm(desc="spot graph", disable=not progress, leave=False) as bar:
         tried = choose_graph(part, part_coords, unit=unit, widths=widths, seed=seed, tick=bar.update, **candidates)
     record["gain"] = float(tried[0].gain)
-    return record | {"width": float(tried[0].width), **{name: int(getattr(tried[0], name)) for name in candidates}}
+    record |= {"width": float(tried[0].width), **{name: int(getattr(tried[0], name)) for name in candidates}}
+    return record
+
+
+def _reason(found: RegionWidth) -> str:
+    """Why ``"auto"`` took the scale."""
+    if found.cells == "many":
+        return "spots hold many cells each"
+    kinds = "lie together" if found.scale == "spot" else "are mixed"
+    return f"kinds of cells {kinds}: surroundings explain {found.shared:.0%} of what is real in a cell"
 
 
 def _join(values: csr_array | ScratchMatrix, coords: np.ndarray, settings: dict[str, Any], seed: int) -> csr_array:

@@ -38,14 +38,24 @@ from stcsm.space._grid import (
 )
 from stcsm.space._heldout import HeldOutCounts
 from stcsm.space._memory import available_memory, require_memory, resident_memory
+from stcsm.space._modules import distance_kept
 from stcsm.space._pool import Pool, pool_array, pool_points
-from stcsm.space._region import irregularity, region_width
+from stcsm.space._region import (
+    LABELS_TOGETHER,
+    RegionWidth,
+    Scale,
+    irregularity,
+    label_coherence,
+    region_width,
+    smooth_regions,
+)
 from stcsm.space._scratch import IN_MEMORY, ScratchFile, ScratchMatrix, gather, join_blocks
 
 __all__ = [
     "COMPONENTS",
     "IMAGES",
     "IN_MEMORY",
+    "LABELS_TOGETHER",
     "NEIGHBOURS",
     "SPOT_WIDTHS",
     "STEPS",
@@ -54,6 +64,8 @@ __all__ = [
     "HeldOutCounts",
     "Lattice",
     "Pool",
+    "RegionWidth",
+    "Scale",
     "ScratchFile",
     "ScratchMatrix",
     "array_coordinates",
@@ -67,11 +79,13 @@ __all__ = [
     "count_totals",
     "depth_factors",
     "diffuse",
+    "distance_kept",
     "find_lattice",
     "fold_hexagonal",
     "gather",
     "irregularity",
     "join_blocks",
+    "label_coherence",
     "lattice_positions",
     "log_normalise",
     "nearest_neighbour_distance",
@@ -85,6 +99,7 @@ __all__ = [
     "selected_blocks",
     "shared_lattice_positions",
     "similarity_graph",
+    "smooth_regions",
     "some_spots",
     "spatial_filter",
     "spatial_order",

@@ -1,4 +1,4 @@
-"""How wide a region is: how far a spot's surroundings predict it, and whether a spot is one cell or many."""
+"""How wide a region is: how far surroundings predict a spot, whether it is one cell or many, how far a map reaches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from stcsm.space._components import spot_components
 from stcsm.space._counts import log_normalise, thin_counts
-from stcsm.space._filter import spatial_filter
+from stcsm.space._filter import nearest_neighbour_distance, spatial_filter
 
 WIDTHS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0)
 """Widths that are tried, in nearest-neighbour distances."""
@@ -30,7 +30,18 @@ SHARED = 0.4
 """Share of a component's real variance that surroundings must explain for a spot to be more than one cell (measured:
 spots of many cells 0.5 to 0.9, single cells 0 to 0.35)."""
 
+TOGETHER = 0.7
+"""The same share from which on single cells of a kind lie together, so that kinds of cells are the regions (measured:
+embryo 0.77 and 0.90; cortex, where kinds of cells are mixed, 0.57 and 0.60)."""
+EXPLAINED = 0.8
+"""Share of a map's variance that neighbours must explain where it is smoothed over them (benchmarks/RECOVERY.md)."""
+LABEL_NEIGHBOURS = 6
+LABELS_TOGETHER = 0.6
+"""Share of neighbours of one label, beyond chance, from which on labels are regions (measured: chambers, tumours and
+cortical layers 0.66 to 0.92; kinds of cells in an embryo 0.53 and 0.59; layers of the bulb 0.30 to 0.38)."""
+
 Cells = Literal["one", "many"]
+Scale = Literal["region", "spot"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,14 @@ class RegionWidth:
     shared: float
     widths: NDArray[np.float64]
     r2: NDArray[np.float64]
+
+    @property
+    def scale(self) -> Scale:
+        """``"spot"`` for single cells whose kinds lie together: held-out counts find how far a kind reaches.
+
+        Where kinds of cells are mixed, a region is a mixture, and spots of many cells are mixtures already.
+        """
+        return "spot" if self.cells == "one" and self.shared >= TOGETHER else "region"
 
 
 def irregularity(coords: NDArray[np.float64]) -> float:
@@ -140,3 +159,63 @@ def _reality(counts: csr_array, values: csr_array, scores: NDArray[np.float64], 
     size = np.sqrt(np.square(a).sum(axis=0) * np.square(b).sum(axis=0))
     correlation = np.clip(together / np.maximum(size, 1e-300), 0.05, 1)
     return 2 * correlation / (1 + correlation)
+
+
+def smooth_regions(
+    maps: NDArray[np.float64], coords: NDArray[np.float64], most: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Smooth each map as far as its own neighbours explain it, and at most as far as regions reach.
+
+    The width is the largest at which the Gaussian mean of a spot's neighbours, itself left out, explains 80% of the
+    map's variance. Wide regions are smoothed over, and layers one spot wide, which their neighbours do not explain,
+    stay as they are.
+
+    Parameters
+    ----------
+    maps
+        A map in each column, (S, K).
+    coords
+        Coordinates (S, 2 or 3).
+    most
+        Largest width, in nearest-neighbour distances: :attr:`RegionWidth.best`.
+
+    Returns
+    -------
+    maps, widths
+        Smoothed maps (S, K), and the width of each (K,), 0 for those left as they are.
+    """
+    out, widths = maps.copy(), np.zeros(maps.shape[1])
+    unit = nearest_neighbour_distance(coords)
+    centred = maps - maps.mean(axis=0)
+    variance = np.square(centred).mean(axis=0)
+    left = np.flatnonzero(variance > 0)
+    for width in sorted((w for w in WIDTHS if w <= most), reverse=True):
+        if not len(left):
+            break
+        smoother = spatial_filter(coords, width, unit=unit)
+        own = smoother.diagonal()[:, None]
+        smoothed = smoother @ centred[:, left]
+        # The mean of the others; a spot without neighbours in reach gets the mean of the map.
+        others = np.where(own < 1, (smoothed - own * centred[:, left]) / np.maximum(1 - own, 1e-12), 0)
+        far = np.square(centred[:, left] - others).mean(axis=0) <= (1 - EXPLAINED) * variance[left]
+        out[:, left[far]] = smoothed[:, far] + maps[:, left[far]].mean(axis=0)
+        widths[left[far]] = width
+        left = left[~far]
+    return out, widths
+
+
+def label_coherence(labels: NDArray[np.integer], coords: NDArray[np.float64]) -> float:
+    """How often a spot's six nearest spots share its label, beyond chance: 1 always, 0 as often as any spots (kappa).
+
+    Parameters
+    ----------
+    labels
+        Number of each spot's label, (S,).
+    coords
+        Coordinates of these spots, (S, 2 or 3).
+    """
+    n = min(LABEL_NEIGHBOURS, len(labels) - 1)
+    near = np.asarray(cKDTree(coords).query(coords, k=n + 1)[1])[:, 1:]
+    same = float((labels[near] == labels[:, None]).mean())
+    chance = float(np.square(np.bincount(labels) / len(labels)).sum())
+    return (same - chance) / max(1 - chance, 1e-12)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from scipy import sparse
 from stcsm._text import as_text, did_you_mean
 from stcsm.concepts import ESTIMATORS, GeneSetMatch, GroupProfiles, concept_info, concept_vectors, group_profiles
 from stcsm.models import GeneVAE
-from stcsm.tl._gene_sets import MatchedSets, chosen_groups, group_labels, match_gene_sets
+from stcsm.tl._gene_sets import MatchedSets, chosen_groups, group_labels, labels_coherence, match_gene_sets
 from stcsm.tl._state import (
     Concept,
     check_fits,
@@ -175,11 +175,11 @@ def concepts(
     encoded = None if model is None or is_embedded(adata, model) else encode_genes(model)
     latents = embedding(adata) if encoded is None else [mean for mean, _ in encoded]
     if labels is not None and model is not None:
-        made = _from_profiles(model, labels)
+        made = _from_profiles(model, labels, labels_coherence(adata, labels, model.setup))
     else:
         made, keys = [], distinct_keys(sets.names)
         for kind, found in sets.sources:
-            made += _from_genes(found, kind, adata.var_names, latents, estimator, keys)
+            made += _from_genes(found, kind, adata.var_names, latents, estimator, keys, sets.coherence)
     if model is not None and encoded is not None:
         write_embedding(adata, model, encoded)
     write_concepts(adata, made, latents, embedding_fingerprint(adata), keep)
@@ -209,6 +209,7 @@ def _from_genes(
     latents: list[np.ndarray],
     estimator: str,
     keys: dict[str, str],
+    coherence: Mapping[str, float],
 ) -> list[Concept]:
     rows = sparse.csr_array(found.weights)
     try:
@@ -235,6 +236,7 @@ def _from_genes(
                     "n_found": int(found.n_found[k]),
                     "n_usable": int(found.n_usable[k]),
                     "n_ambiguous": int(found.n_ambiguous[k]),
+                    **({"coherence": coherence[label]} if label in coherence else {}),
                     **{name: float(np.mean([r[name] for r in own_reports])) for name in own_reports[0]},
                 },
             )
@@ -255,13 +257,14 @@ def _name_the_culprit(found: GeneSetMatch, rows: sparse.csr_array, latents: list
 # ---- Labels as ideal genes
 
 
-def _from_profiles(model: GeneVAE, labels: pd.Series) -> list[Concept]:
+def _from_profiles(model: GeneVAE, labels: pd.Series, coherence: float) -> list[Concept]:
     """A concept for each label: an ideal gene that is expressed where the label is and nowhere else."""
     keys = distinct_keys(sorted(labels.dropna().unique()))
     profiles, vectors = _encoded_profiles(model, labels)
     nothing, sizes = np.array([], dtype=object), labels.value_counts()
+    about = [{"n_spots": int(sizes[name]), "coherence": coherence} for name in profiles.names]
     return [
-        Concept(keys[name], name, "label", PROFILE, nothing, np.array([]), vectors[k], {"n_spots": int(sizes[name])})
+        Concept(keys[name], name, "label", PROFILE, nothing, np.array([]), vectors[k], about[k])
         for k, name in enumerate(profiles.names)
     ]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from stcsm.concepts import (
 )
 from stcsm.concepts import match_gene_sets as match_to_index
 from stcsm.models import GeneVAE, Setup, counts_of, gene_features, read_setup, spots_on_tissue
-from stcsm.space import check_counts, count_totals
+from stcsm.space import check_counts, count_totals, label_coherence
 from stcsm.tl._state import distinct_keys, embedding, first_few, is_embedded
 
 logger = logging.getLogger(__name__)
@@ -54,10 +54,13 @@ class MatchedSets:
         (G,) genes that they were matched to.
     sources
         For each collection, ``"genes"`` or ``"label"`` (marker genes), and its sets over these genes.
+    coherence
+        For each set made from a label, how often neighbours share one (:func:`stcsm.space.label_coherence`).
     """
 
     gene_names: pd.Index
     sources: tuple[tuple[str, GeneSetMatch], ...]
+    coherence: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse names that cannot stand side by side.
@@ -77,7 +80,8 @@ class MatchedSets:
         """Sets of both."""
         if not self.gene_names.equals(other.gene_names):
             raise ValueError("Expected gene sets matched to the same genes, found others; match them to one AnnData")
-        return MatchedSets(self.gene_names, (*self.sources, *other.sources))
+        coherence = {**self.coherence, **other.coherence}
+        return MatchedSets(self.gene_names, (*self.sources, *other.sources), coherence)
 
     @property
     def names(self) -> list[str]:
@@ -146,8 +150,12 @@ def match_gene_sets(
     setup = read_setup(adata) if model is None else model.setup
     totals = cache(lambda: _gene_totals(adata, model, setup))
     sources = [] if genes is None else [_given_sets(adata, genes, _gene_index(adata, match, totals))]
+    coherence: dict[str, float] = {}
     if groupby is not None:
-        sources.append(_Source(_label_markers(adata, groupby, setup, n_markers, groups), "label", True, of_rows=True))
+        labels, depth = _labels_and_depth(adata, groupby, setup)
+        markers = _label_markers(adata, groupby, labels, depth, setup, n_markers, groups)
+        sources.append(_Source(markers, "label", True, of_rows=True))
+        coherence = dict.fromkeys((s.name for s in markers), labels_coherence(adata, labels, setup))
     if rank_genes is not None:
         sources.append(_ranked_sets(adata, rank_genes, n_markers))
     # Before the search, which may take long.
@@ -171,7 +179,7 @@ def match_gene_sets(
             _say_what_was_found(found)
         _say_which_rows(adata, index, found)
         matched.append((source.kind, found))
-    return MatchedSets(adata.var_names, tuple(matched))
+    return MatchedSets(adata.var_names, tuple(matched), coherence)
 
 
 def _check_names(names: list[str]) -> None:
@@ -500,8 +508,27 @@ def chosen_groups(labels: pd.Series, groups: Sequence[str] | str | None, column:
     return [g for g in there if g in asked]
 
 
+def labels_coherence(adata: AnnData, labels: pd.Series, setup: Setup) -> float:
+    """How often neighbours of a section share a label, beyond chance; the mean over spots of several sections."""
+    known = labels.notna().to_numpy()
+    coords = np.asarray(adata.obsm[setup.spatial_key], dtype=np.float64)
+    key = setup.batch_key
+    sections = np.full(adata.n_obs, "") if key is None else _lazy.column(adata.obs, key).astype(str).to_numpy()
+    codes = pd.Categorical(labels).codes.astype(np.int64)
+    parts = [np.flatnonzero(known & (sections == s)) for s in np.unique(sections)]
+    parts = [own for own in parts if len(own) > 1]
+    sizes = [len(own) for own in parts]
+    return float(np.average([label_coherence(codes[own], coords[own]) for own in parts], weights=sizes))
+
+
 def _label_markers(
-    adata: AnnData, column: str, setup: Setup, n_markers: int, groups: Sequence[str] | None = None
+    adata: AnnData,
+    column: str,
+    labels: pd.Series,
+    depth: np.ndarray,
+    setup: Setup,
+    n_markers: int,
+    groups: Sequence[str] | None = None,
 ) -> list[GeneSet]:
     """The genes that stand out in each label of an ``obs`` column (t-test on log-normalised counts).
 
@@ -516,6 +543,8 @@ def _label_markers(
         Spots x genes; not changed.
     column
         Column of ``adata.obs``.
+    labels, depth
+        Of it (:func:`_labels_and_depth`).
     setup
         Where the counts are, and which spots and features are taken.
     n_markers
@@ -526,9 +555,8 @@ def _label_markers(
     Raises
     ------
     ValueError
-        If the column is at fault (see :func:`group_labels`), or no gene stands out in a label.
+        If no gene stands out in a label.
     """
-    labels, depth = _labels_and_depth(adata, column, setup)
     kept = sorted(labels.dropna().unique())
     codes = pd.Categorical(labels, kept).codes
     scores = marker_scores(counts_of(adata, setup.layer), depth, codes, len(kept))

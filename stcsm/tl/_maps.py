@@ -31,6 +31,12 @@ N_RANDOM_GENES = 1500
 """Genes that stand for all genes; a gradient averaged over more of them changes little."""
 N_NEAREST = 10
 """Genes beside a concept's own in the part "nearest": five do as well, twenty dilute (benchmarks/RECOVERY.md)."""
+SCALED_TO = 0.1
+"""Counts of expression maps are scaled to this share of the median spot's depth before the logarithm.
+
+It then acts on large counts alone; at the median itself, single counts of shallow spots are outliers
+(benchmarks/RECOVERY.md).
+"""
 PCA_GENES, PCA_SPOTS = 4000, 5000
 """The number of principal components is chosen on at most so many genes and spots."""
 DIVIDED = 2**25
@@ -448,7 +454,7 @@ def _depth_corrected(model: GeneVAE, genes: np.ndarray) -> sparse.csr_array:
 def expression_maps(adata: AnnData, model: GeneVAE, concepts: list[Concept]) -> np.ndarray:
     """Mean standardised log-normalised expression of each concept's genes, (K, S'); zero where it has none.
 
-    Counts are divided by the spot's depth (relative to the mean spot), ``log1p`` is taken, and each gene is brought to
+    Counts are scaled to a tenth of the median spot's depth, ``log1p`` is taken, and each gene is brought to
     mean 0 and standard deviation 1 over spots before genes are averaged by their weights; of several sections, each
     within its own.
     """
@@ -543,7 +549,7 @@ def _standardised_expression(model: GeneVAE, share: sparse.csc_array) -> np.ndar
     for block in _gene_blocks(share, len(model.spots)):
         profiles = model.reader.profiles(block).astype(np.float64)
         for own in parts:
-            part = np.log1p(profiles[:, own] / (depth[own] / depth[own].mean()))
+            part = np.log1p(profiles[:, own] * (SCALED_TO * np.median(depth[own]) / depth[own]))
             part -= part.mean(axis=1, keepdims=True)
             spread = part.std(axis=1, keepdims=True)
             profiles[:, own] = part / np.where(spread > 0, spread, 1)

@@ -215,6 +215,7 @@ def analyse(
     encoder: str,
     seed: int,
     n_seeds: int,
+    scale: str = "auto",
     resolution: int | str = "auto",
     null: int | None = None,
     resume: bool = False,
@@ -228,6 +229,8 @@ def analyse(
     :func:`stcsm.tl.match_gene_sets`: gene sets and labels are matched before the training,
     so that a bad one is refused in a second.
     """
+    if scale not in pp.SCALES:
+        raise ValueError(f"Expected --scale to be one of {', '.join(pp.SCALES)}, found {scale!r}")
     console = Console(quiet=quiet)
     linear = method_class(method).linear
     unfinished = out / UNFINISHED
@@ -263,10 +266,12 @@ def analyse(
     elif null is None:
         console.print(f"maps are not tested against random concepts ({len(sets)} concepts, {method}); use --null N")
     with progress.stage("graph"):
-        _spot_graph(adata, model)
+        if scale != "auto" or len(sets.coherence) < len(sets):  # labels decide by themselves, when their maps are made
+            _spot_graph(adata, model, scale)
     with progress.stage("map"):
         tl.decoded(adata, model)
-        tl.concept_map(adata, model)
+        tl.concept_map(adata, model, scale=scale)
+    console.print(_scales(adata))
     with progress.stage("sanity"):
         check_trust(adata, model, method, seed, console)
     with progress.stage("write"):
@@ -312,14 +317,22 @@ def _is_same(model: GeneVAE, earlier: GeneVAE) -> bool:
     )
 
 
-def _spot_graph(adata: AnnData, model: GeneVAE) -> None:
+def _scales(adata: AnnData) -> str:
+    """At which scale maps are made, and why."""
+    record = adata.uns[_keys.UNS]["concept_map"]
+    rows = dict.fromkeys(zip(record["scales"], record["reason"], strict=True))
+    return "\n".join(f"maps at the scale of {scale}s{f' ({why})' if why else ''}" for scale, why in rows)
+
+
+def _spot_graph(adata: AnnData, model: GeneVAE, scale: str) -> None:
     """Join the spots for the maps, where they are not joined already."""
     if _keys.SPOT_GRAPH not in adata.obsp:
         setup = model.setup
         batch_key = None if model.sections is None else setup.batch_key
         pp.spot_graph(
-            adata, layer=setup.layer, spatial_key=setup.spatial_key, batch_key=batch_key, seed=model.settings["seed"]
-        )
+            adata, scale, layer=setup.layer, spatial_key=setup.spatial_key, batch_key=batch_key,
+            seed=model.settings["seed"],
+        )  # fmt: skip
 
 
 def _quiet_libraries() -> None:

@@ -16,10 +16,10 @@ N_NEAREST = 10
 
 
 def standardised(tissue, model):
-    """log1p of counts over relative depth, each gene to mean 0 and standard deviation 1; (G, S)."""
+    """log1p of counts scaled to a tenth of the median depth, each gene to mean 0 and standard deviation 1; (G, S)."""
     counts = tissue.X.toarray().T.astype(np.float64)
-    depth = counts.sum(axis=0) / counts.sum() * counts.shape[1]
-    profiles = np.log1p(counts / depth)
+    depth = counts.sum(axis=0)
+    profiles = np.log1p(counts * np.median(depth) / 10 / depth)
     profiles -= profiles.mean(axis=1, keepdims=True)
     spread = profiles.std(axis=1, keepdims=True)
     return profiles / np.where(spread > 0, spread, 1)
@@ -176,15 +176,15 @@ def test_expression_is_smoothed_over_space(tissue, model):
 @pytest.mark.parametrize(
     ("parts", "weights"),
     [
-        (None, [1, 1, 1.5, 1.5]),
-        (("nearest", "saliency"), [1.5, 1]),
+        (None, [1, 1, 3, 3]),
+        (("nearest", "saliency"), [3, 1]),
         ("linear", [1]),
         ({"expression": 0.5, "linear": 2}, [0.5, 2]),
     ],
 )
 def test_parts_have_their_weights(tissue, model, parts, weights):
     stcsm.tl.concepts(tissue, model, genes={"x": ["a0"]})
-    asked = ["saliency", "linear", "expression", "nearest"]
+    asked = ["saliency", "decoded", "expression", "nearest"]
     if parts is not None:
         asked = [parts] if isinstance(parts, str) else list(parts)
     alone = [part(tissue, model, name) for name in asked]
@@ -219,3 +219,68 @@ def test_the_linear_part_is_the_projection_of_the_genes_of_a_concept(tissue, mod
     u = np.log1p(counts / (expected + 0.5))
     direct = (u[tissue.var_names.get_indexer(["a0", "a1"])] - u[model.trained_genes].mean(axis=0)).mean(axis=0)
     assert np.corrcoef(direct, part(tissue, model, "linear"))[0, 1] > 0.5
+
+
+def scales(tissue, key="concept_map"):
+    """Scale and smoothing of each concept's map."""
+    record = tissue.uns["stcsm"][key]
+    return list(record["scales"]), list(record["smoothing"])
+
+
+@pytest.mark.parametrize(("labels", "scale"), [("halves", "region"), ("stripes", "spot")])
+def test_labels_decide_the_scale_of_their_concepts(tissue, model, labels, scale):
+    """Halves of the tissue are regions; stripes one spot wide are not. The map of a gene is the same beside either."""
+    x = tissue.obsm["spatial"][:, 0]
+    tissue.obs["label"] = np.where(x < 4, "a", "b") if labels == "halves" else np.where(x % 2, "a", "b")
+    stcsm.tl.concepts(tissue, model, genes={"x": ["a0"]})
+    stcsm.tl.concept_map(tissue, model)
+    alone = tissue.obsm["concept_map"]["x"].copy()
+    own = scales(tissue)[0][0]
+    fresh = tissue.copy()
+    del fresh.obsp["stcsm_spot_graph"], fresh.uns["stcsm"]["spot_graph"]
+    stcsm.tl.concepts(fresh, model, groupby="label", estimator="profile")
+    stcsm.tl.concept_map(fresh, model, ["a", "b"])
+    assert scales(fresh)[0] == [scale, scale]
+    assert "neighbours share a label" in fresh.uns["stcsm"]["concept_map"]["reason"][0]
+    stcsm.tl.concept_map(fresh, model)
+    assert scales(fresh)[0] == [own, scale, scale]
+    np.testing.assert_allclose(fresh.obsm["concept_map"]["x"], alone, atol=1e-10)
+
+
+def test_both_scales_stand_side_by_side(tissue, model):
+    stcsm.tl.concepts(tissue, model, genes={"x": ["a0"]})
+    stcsm.tl.concept_map(tissue, model)
+    stored = tissue.obsp["stcsm_spot_graph"].copy()
+    for scale in ("region", "spot"):
+        stcsm.tl.concept_map(tissue, model, scale=scale, key_added=scale)
+        assert scales(tissue, f"concept_map_{scale}")[0] == [scale]
+        other = tissue.copy()
+        stcsm.pp.spot_graph(other, scale)
+        stcsm.tl.concept_map(other, model)
+        np.testing.assert_allclose(tissue.obsm[scale]["x"], other.obsm["concept_map"]["x"], atol=1e-10)
+    assert (tissue.obsp["stcsm_spot_graph"] != stored).nnz == 0
+    with pytest.raises(ValueError, match="scale to be one of"):
+        stcsm.tl.concept_map(tissue, model, scale="cell")
+
+
+def test_a_graph_that_the_user_chose_serves_labels_too(tissue, model):
+    stcsm.pp.spot_graph(tissue, "spot")
+    stcsm.tl.concepts(tissue, model, groupby="region", estimator="profile")
+    stcsm.tl.concept_map(tissue, model)
+    assert scales(tissue)[0] == ["spot", "spot"]
+
+
+def test_maps_of_wide_regions_are_smoothed_last_and_others_are_not(tissue, model, monkeypatch):
+    stcsm.tl.concepts(tissue, model, genes={"x": ["a0", "a1", "a2"]})
+    stcsm.pp.spot_graph(tissue, "region")
+    reach = tissue.uns["stcsm"]["spot_graph"]["best_width"]
+    found = {}
+    for wide in (False, True):
+        monkeypatch.setattr("stcsm.tl._concept_map.regions_are_wide", lambda *_, wide=wide: wide)
+        stcsm.tl.concept_map(tissue, model)
+        found[wide], widths = tissue.obsm["concept_map"]["x"].to_numpy(), scales(tissue)[1]
+        assert widths == ([reach] if wide else [0])
+    smoothed = spatial_filter(tissue.obsm["spatial"], reach) @ found[False]
+    np.testing.assert_allclose(found[True], unit(smoothed), atol=1e-10)
+    stcsm.tl.concept_map(tissue, model, scale="spot")
+    assert scales(tissue)[1] == [0]

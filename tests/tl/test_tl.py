@@ -329,7 +329,7 @@ def test_a_step_that_fails_midway_changes_nothing(tissue, model, monkeypatch):
     def broken(*_):
         raise ValueError("broken")
 
-    monkeypatch.setattr(GeneVAE, "expected_counts", broken)
+    monkeypatch.setattr(GeneVAE, "decode", broken)
     with pytest.raises(ValueError, match="broken"):
         tl.concept_map(tissue, model)
     assert_equal(tissue, before)
