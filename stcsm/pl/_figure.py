@@ -36,7 +36,7 @@ class FigureOptions:
     figsize: Annotated[tuple[float, float] | None, "Width and height of the figure in inches."] = None
     title: Annotated[str | Sequence[str] | None, "Titles of the panels instead of the usual ones."] = None
     dpi: Annotated[float | None, "Dots per inch of the figure and of the saved file."] = None
-    show: Annotated[bool | None, "Show the figure; by default if it is a new one and is not returned."] = None
+    show: Annotated[bool | None, "Show the figure; by default if it is a new one, there is a screen or notebook, and it is not returned."] = None
     save: Annotated[str | Path | None, "File to save the figure in; its ending says the format."] = None
     return_fig: Annotated[bool, "Return the figure, which is then not shown."] = False
 
@@ -219,11 +219,12 @@ def _hand_out(drawn: Panels, look: FigureOptions) -> Any:
         if drawn.own:
             plt.close(figure)  # a notebook would show it a second time
         return figure
-    show = drawn.own if look.show is None else look.show
-    if show and plt.get_backend().lower() != "agg":
+    screen = plt.get_backend().lower() != "agg"
+    show = drawn.own and screen if look.show is None else look.show
+    if show and screen:
         plt.show()
-    if show and look.save is not None and drawn.own:
+    if look.save is not None and drawn.own and look.show is not False:
         plt.close(figure)
     if show:
-        return None
+        return None  # a notebook would print the Axes beside the figure
     return drawn.axes[0] if len(drawn.axes) == 1 else drawn.axes

@@ -82,7 +82,7 @@ def test_maps_are_drawn_into_the_users_axes(written):
 
 
 def test_a_figure_is_saved_whole_at_its_size(written, tmp_path):
-    assert pl.concept_map(written, "left", save=tmp_path / "a.png", figsize=(4, 3), dpi=50) is None
+    assert pl.concept_map(written, "left", save=tmp_path / "a.png", figsize=(4, 3), dpi=50).get_title() == "left"
     pixels = plt.imread(tmp_path / "a.png")
     assert 120 < pixels.shape[0] <= 160
     assert 160 < pixels.shape[1] <= 210
