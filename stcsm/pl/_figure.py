@@ -36,7 +36,9 @@ class FigureOptions:
     figsize: Annotated[tuple[float, float] | None, "Width and height of the figure in inches."] = None
     title: Annotated[str | Sequence[str] | None, "Titles of the panels instead of the usual ones."] = None
     dpi: Annotated[float | None, "Dots per inch of the figure and of the saved file."] = None
-    show: Annotated[bool | None, "Show the figure; by default if it is a new one, there is a screen or notebook, and it is not returned."] = None
+    show: Annotated[
+        bool | None, "Show the figure; by default if it is new, is not returned, and there is a screen or notebook."
+    ] = None
     save: Annotated[str | Path | None, "File to save the figure in; its ending says the format."] = None
     return_fig: Annotated[bool, "Return the figure, which is then not shown."] = False
 
