@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,11 @@ def as_text(value: object) -> str:
 def some_of(names: Iterable[object]) -> str:
     """The first two of some names, for a message."""
     return ", ".join(repr(str(name)) for name in list(names)[:2])
+
+
+def listed(names: Sequence[str], at_most: int = 12) -> str:
+    """Names for a message, the first of many and "..."; "nothing" of none."""
+    return ", ".join([*names[:at_most], *(["..."] if len(names) > at_most else [])]) or "nothing"
 
 
 def section_names(labels: pd.Series, where: str, spots: pd.Index) -> np.ndarray:

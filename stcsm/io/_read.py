@@ -11,6 +11,7 @@ import anndata as ad
 
 from stcsm import _keys
 from stcsm._files import existing_file
+from stcsm._text import listed
 from stcsm.io._gef import read_gef
 from stcsm.io._gem import is_gem, read_gem
 from stcsm.io._section import join_sections, section_name
@@ -88,6 +89,7 @@ def read(
         A format without coordinates (a bare 10x matrix), an unknown or damaged file, no such layer, or a `bin_size`
         where there are no bins.
     """
+    bin_size = _whole(bin_size)
     paths = [Path(one).expanduser() for one in ([path] if isinstance(path, str | Path) else path)]
     if not paths:
         raise ValueError("Expected at least one path, found an empty list.")
@@ -102,6 +104,22 @@ def read(
         sections += found
         absent_is_zero &= is_st
     return join_sections(sections, genes="outer" if absent_is_zero else "inner")
+
+
+def _whole(bin_size: Any) -> int | None:
+    """Side of a bin as a number; text and floats will do where they are whole ("16", 8.0)."""
+    if bin_size is None:
+        return None
+    try:
+        size = float(bin_size)
+    except (TypeError, ValueError):
+        size = 0.0
+    if not size.is_integer() or size < 1:
+        raise ValueError(
+            f"Expected bin_size as a whole number, such as 16, found {bin_size!r}; give the side of a bin without its "
+            "unit."
+        )
+    return int(size)
 
 
 def _check_layer(sections: list[tuple[str, ad.AnnData]], layer: str | None, path: Path) -> None:
@@ -172,9 +190,9 @@ def _read_folder(
     if tables := count_tables(folder):
         _refuse_bin_size(bin_size, folder)
         return read_st_folder(tables), True
-    there = ", ".join(sorted(path.name for path in folder.iterdir())[:12]) or "nothing"
+    there = listed(sorted(path.name for path in folder.iterdir()))
     within = [path for path in sorted(folder.iterdir()) if path.is_dir() and _is_section(path)]
-    advice = f"; give the folders of its sections: {', '.join(str(path) for path in within[:4])}" if within else ""
+    advice = f"; give the folders of its sections: {listed([str(path) for path in within], 4)}" if within else ""
     raise FileNotFoundError(
         f"Expected {KNOWN}, found a folder of no platform that is known: {folder} (there: {there}){advice}."
     )

@@ -16,7 +16,7 @@ from scipy import sparse
 
 from stcsm import _keys
 from stcsm._features import background_spots, control_features
-from stcsm._text import some_of
+from stcsm._text import listed, some_of
 from stcsm.io._table import duplicated
 
 _GENERIC = re.compile(
@@ -78,7 +78,7 @@ def place(counts: Counts, table: pd.DataFrame, xy: Sequence[str], path: Path, *,
         if twice := duplicated(names):
             raise ValueError(
                 f"Expected every name once, found {len(twice)} {what} that occur more than once in the {where} "
-                f"({', '.join(twice[:5])}) in {path}; is this more than one section? Give each a folder of its own."
+                f"({listed(twice, 5)}) in {path}; is this more than one section? Give each a folder of its own."
             )
     at = table.index.get_indexer(pd.Index(counts.spots, dtype=object))
     if not (at >= 0).any():

@@ -17,7 +17,7 @@ import pandas as pd
 
 from stcsm import _keys
 from stcsm._files import text_lines
-from stcsm._text import as_text
+from stcsm._text import as_text, listed
 from stcsm.io._section import matched_barcodes, place, section_name, without_background
 from stcsm.io._table import SEPARATORS, split_cells
 from stcsm.io._tenx import plain_bytes, read_parquet, read_tenx
@@ -231,9 +231,9 @@ def _of_sample(paths: dict[str, Path], sample: str, *, alone: bool) -> Path | No
 
 
 def _refuse_incomplete(folder: Path, matrices: dict[str, Path], positions: dict[str, Path]) -> None:
-    there = ", ".join(sorted(str(path.relative_to(folder)) for path in folder.glob("*"))[:12]) or "nothing"
+    there = listed(sorted(path.name for path in folder.iterdir()))
     if packed := [path.name for path in folder.iterdir() if path.name.endswith((".tar.gz", ".tgz", ".tar", ".zip"))]:
-        there += f"; unpack {', '.join(packed[:3])} first"
+        there += f"; unpack {listed(packed, 3)} first"
     if not matrices:
         probes = any("probe_bc_matrix" in path.name for path in folder.iterdir())
         raise FileNotFoundError(

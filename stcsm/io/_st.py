@@ -18,6 +18,7 @@ from scipy import sparse
 
 from stcsm import _keys
 from stcsm._files import existing_file, text_lines
+from stcsm._text import listed
 from stcsm.io._image import check_image_shape, read_image, read_transformation, spatial_entry
 from stcsm.io._section import section_name
 from stcsm.io._table import (
@@ -128,8 +129,7 @@ def read_st_folder(tables: list[Path]) -> list[tuple[str, ad.AnnData]]:
     if without and len(without) < len(tables):
         warnings.warn(
             f"{len(tables) - len(without)} of {len(tables)} sections have a transformation in {folder}, not "
-            f"{', '.join(without[:3])}{', ...' if len(without) > 3 else ''}; none is used, so that the coordinates of "
-            "all are array positions.",
+            f"{listed(without, 3)}; none is used, so that the coordinates of all are array positions.",
             stacklevel=5,
         )
     sections = []
@@ -290,7 +290,7 @@ def _unique(names: list[str], what: str, duplicates: str, path: Path) -> tuple[s
         return None, names
     if duplicates == "error":
         raise ValueError(
-            f"Expected every {what} name once, found {len(twice)} that occur more than once ({', '.join(twice[:5])}"
+            f"Expected every {what} name once, found {len(twice)} that occur more than once ({listed(twice, 5)}"
             f"{', ...' if len(twice) > 5 else ''}) in {path}; rename them, or add their counts with duplicates='sum'."
         )
     codes, unique = pd.factorize(np.asarray(names, dtype=object))

@@ -67,8 +67,9 @@ def read_table(path: Path) -> Table:
     separator = next((s for s in SEPARATORS if s in header), None)
     if separator is None or header.lstrip().startswith("<"):
         raise ValueError(
-            f"Expected a table with cells separated by tabs, found as its first line {_short(header)!r} "
-            f"in {path}; check that this is the count matrix and not, for instance, a web page saved under its name."
+            "Expected a table with cells separated by tabs, commas, semicolons or blanks, found as its "
+            f"first line {_short(header)!r} in {path}; check that this is the count matrix and not, for instance, a "
+            "web page saved under its name."
         )
     names = [name.strip() for name in split_cells(header, separator, head_line, path)]
     columns: list[str] | None = None

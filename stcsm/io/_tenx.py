@@ -16,7 +16,7 @@ from scipy import sparse
 from scipy.io import mmread
 
 from stcsm._files import GZIP_MAGIC, text_lines
-from stcsm._text import as_text
+from stcsm._text import as_text, listed
 from stcsm.io._section import Counts
 from stcsm.io._table import split_cells
 
@@ -144,12 +144,13 @@ def _read_group(group: h5py.Group, name: str, path: Path) -> Counts:
 
 def _mtx_in(folder: Path) -> Path:
     # Cell Ranger 2 puts the files in a folder named by the genome
-    for place in [folder, *sorted(p for p in folder.iterdir() if p.is_dir())]:
-        found = [path for path in sorted(place.iterdir()) if path.is_file() and _ends(path, "matrix.mtx")]
-        if len({path.name.removesuffix(".gz") for path in found}) > 1:
+    for places in ([folder], sorted(p for p in folder.iterdir() if p.is_dir())):
+        held = [path for place in places for path in sorted(place.iterdir())]
+        found = [path for path in held if path.is_file() and _ends(path, "matrix.mtx")]
+        if len({path.with_name(path.name.removesuffix(".gz")) for path in found}) > 1:
             raise ValueError(
-                f"Expected one matrix, found {', '.join(path.name for path in found)} in {place}; put each sample's "
-                "three files in a folder of their own."
+                f"Expected one matrix, found {', '.join(str(path.relative_to(folder)) for path in found)} in {folder}; "
+                "put each sample's (or genome's) three files in a folder of their own."
             )
         if found:
             return found[0]
@@ -191,7 +192,7 @@ def _beside(path: Path, beginning: str, names: tuple[str, ...]) -> Path:
         others = [file for file in held if _ends(file, name)]
         if alike or len(others) == 1:
             return (alike or others)[0]
-    there = ", ".join(file.name for file in held[:12])
+    there = listed([file.name for file in held])
     raise FileNotFoundError(
         f"Expected {' or '.join(beginning + name for name in names)} (or .gz) beside {path}, found {there}; "
         "copy the three files of the matrix together."

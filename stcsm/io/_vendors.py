@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+import re
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +38,10 @@ CELLS_AT_ONCE = 10**7
 """Cells of a table of counts that are held dense at once."""
 XENIUM_MATRIX = ("cell_feature_matrix.h5", "cell_feature_matrix")
 XENIUM_CELLS = ("cells.parquet", "cells.csv.gz", "cells.csv")
+STEREOSEQ_KINDS = (".cellbin", ".tissue", ".ge")
+"""What the names of Stereo-seq's files say of them, the one to be preferred first: cells, bins of the tissue, bins."""
+_STEREOSEQ = re.compile(r"(\.(raw|tissue\w*|cellbin|adjusted))*\.(gef|gem|gem\.gz)$")
+"""What stands after the name of a chip in the names of its files."""
 COSMX_XY = (("CenterX_global_px", "CenterY_global_px"), ("x_slide_mm", "y_slide_mm"))
 
 
@@ -90,9 +95,17 @@ def vendor_of(folder: Path) -> Vendor | None:
     ------
     FileNotFoundError
         Some of a platform's files are there, others not; the message names these.
+    ValueError
+        The files of two platforms.
     """
     missing = [(vendor, vendor.missing(folder)) for vendor in VENDORS]
-    whole = next((vendor for vendor, names in missing if not names), None)
+    found = [vendor for vendor, names in missing if not names]
+    if len(found) > 1:
+        raise ValueError(
+            f"Expected the files of one platform, found those of {' and '.join(vendor.name for vendor in found)} in "
+            f"{folder}; put each in a folder of its own."
+        )
+    whole = found[0] if found else None
     part = next(((vendor, names) for vendor, names in missing if len(names) < len(vendor.files)), None)
     if whole is None and part is not None:
         raise FileNotFoundError(
@@ -127,8 +140,13 @@ def _through_spatialdata_io(folder: Path, vendor: Vendor) -> ad.AnnData | None:
         return None
     absent = [pattern for pattern in vendor.opens if not any(folder.glob(pattern))]
     if absent:
-        logger.info("%s: spatialdata_io.%s also needs %s.", alone, vendor.reader, ", ".join(absent))
+        zipped = [pattern for pattern in absent if any(folder.glob(f"{pattern}.gz"))]
+        needs = [f"{name} (which is gzipped here)" if name in zipped else name for name in absent]
+        logger.info("%s: spatialdata_io.%s also needs %s.", alone, vendor.reader, ", ".join(needs))
         return None
+    for either in vendor.files:  # of several sections that reader takes the first
+        if len(either) == 1:
+            _one(folder, *either)
     if importlib.util.find_spec("spatialdata_io") is None:
         logger.info('%s: spatialdata-io is missing (pip install "stcsm[io]").', alone)
         return None
@@ -211,8 +229,8 @@ def _starmap_plus(folder: Path) -> ad.AnnData:
 
 def _seqfish(folder: Path) -> list[tuple[str, ad.AnnData]]:
     sections = []
-    for at in sorted(folder.glob("*CellCoordinates.csv*")):
-        roi = at.name.split("CellCoordinates")[0]
+    for roi in sorted({re.split("CellCoordinates|CellxGene", path.name)[0] for path in folder.glob("*Cell*.csv*")}):
+        at = _one(folder, f"{roi}CellCoordinates.csv*")
         table = _read_obs(at, ("label",))
         _need(table, ("label", "center_x", "center_y"), at)
         table.index = pd.Index(table["label"], dtype=object)
@@ -233,19 +251,37 @@ def _curio(folder: Path) -> ad.AnnData:
     return _plain(adata, key, folder)
 
 
-def _stereoseq(folder: Path, *, bin_size: int | None) -> ad.AnnData:
-    held = sorted(path for pattern in ("*.gef", "*.gem", "*.gem.gz") for path in folder.rglob(pattern))
-    kinds = ("*.cellbin.gef", "*.tissue*.gef", "*.gef", "*.cellbin.gem*", "*.tissue*.gem*", "*.gem*")
-    for wanted in kinds:
-        for path in held:
-            cells, raw = ".cellbin." in path.name, ".raw." in path.name
-            if fnmatch(path.name, wanted) and not raw and not (cells and bin_size is not None):
-                logger.info("Stereo-seq: %s is read.", path)
-                return (read_gem if ".gem" in path.name else read_gef)(path, bin_size=bin_size)
-    raise FileNotFoundError(
-        f"Expected a .tissue.gef, .cellbin.gef or .gem, found {', '.join(path.name for path in held) or 'none'} in "
-        f"{folder}."
-    )
+def _stereoseq(folder: Path, *, bin_size: int | None) -> list[tuple[str, ad.AnnData]]:
+    held = {path: found for path in sorted(folder.rglob("*")) if (found := _STEREOSEQ.search(path.name))}
+    there = ", ".join(path.name for path in held) or "none"
+    chips: defaultdict[str, list[tuple[tuple[int, int], Path]]] = defaultdict(list)
+    for path, found in held.items():
+        kind = next(i for i, word in enumerate(STEREOSEQ_KINDS) if word in found[0])
+        wanted = ".raw" not in found[0] and not (STEREOSEQ_KINDS[kind] == ".cellbin" and bin_size is not None)
+        # cells that were corrected, then what is read fastest
+        form = next(i for i, word in enumerate((".adjusted", ".gef", ".gem.gz", "")) if word in found[0])
+        if wanted:
+            chips[path.name.removesuffix(found[0])].append(((kind, form), path))
+    if not chips:
+        raise FileNotFoundError(f"Expected a .tissue.gef, .cellbin.gef or .gem, found {there} in {folder}.")
+    best = {chip: min(rank for rank, _ in files) for chip, files in chips.items()}
+    if len({kind for kind, _ in best.values()}) > 1:
+        raise ValueError(
+            f"Expected files of one kind (cells, bins of the tissue) of all {len(chips)} sections, found {there} in "
+            f"{folder}; give the files to be read, or ask for square bins with bin_size=."
+        )
+    sections = []
+    for chip, files in chips.items():
+        paths = [path for rank, path in files if rank == best[chip]]
+        if len(paths) > 1:
+            raise ValueError(
+                f"Expected one file of a kind of section {chip!r}, found "
+                f"{', '.join(str(path.relative_to(folder)) for path in paths)} in {folder}; give one of them."
+            )
+        logger.info("Stereo-seq: %s is read.", paths[0])
+        reader = read_gef if paths[0].suffix == ".gef" else read_gem
+        sections.append((chip if len(chips) > 1 else section_name(folder), reader(paths[0], bin_size=bin_size)))
+    return sections
 
 
 VENDORS = (
@@ -320,7 +356,8 @@ def _header(path: Path) -> tuple[list[str], str]:
     separator = next((s for s in SEPARATORS[:3] if s in first), None)
     if separator is None:
         raise ValueError(
-            f"Expected a table with cells separated by commas, found {first[:60]!r} as first line of {path}."
+            f"Expected a table with cells separated by commas, tabs or semicolons, found {first[:60]!r} as first line "
+            f"of {path}."
         )
     header = [name.strip() for name in split_cells(first, separator, n, path)]
     n, second = next(lines, (0, ""))

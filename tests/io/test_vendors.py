@@ -6,6 +6,7 @@ import gzip
 import importlib.util
 import json
 import logging
+import shutil
 import zipfile
 
 import anndata as ad
@@ -105,6 +106,7 @@ def test_cosmx_cells_are_known_by_field_and_number(tmp_path, zipped, caplog):
     assert "CosMx: counts and coordinates are read from the tables of" in caplog.text
     assert "spatialdata_io.cosmx also needs " in caplog.text
     assert "*fov_positions_file.csv, CellComposite, CellLabels" in caplog.text
+    assert caplog.text.count("(which is gzipped here)") == 2 * zipped
 
 
 def test_cosmx_without_coordinates_of_the_whole_section(tmp_path):
@@ -131,6 +133,22 @@ def test_xenium(tmp_path, cells, matrix):
     for folder in (tmp_path / "run", tmp_path / "run" / "outs"):
         with pytest.warns(UserWarning, match="'Blank-1'"):
             check(read(folder))
+
+
+def test_the_matrices_of_two_genomes_are_refused(tmp_path):
+    matrix = xenium(tmp_path / "outs", matrix="mtx") / "cell_feature_matrix"
+    held = list(matrix.iterdir())
+    for genome in ("hg19", "mm10"):
+        (matrix / genome).mkdir()
+        for path in held:
+            shutil.copy(path, matrix / genome)
+    for path in held:
+        path.unlink()
+    with pytest.raises(ValueError, match=r"one matrix, found hg19.matrix.mtx, mm10.matrix.mtx .*\(or genome's\)"):
+        read(tmp_path / "outs")
+    shutil.rmtree(matrix / "hg19")
+    with pytest.warns(UserWarning, match="'Blank-1'"):
+        check(read(tmp_path / "outs"))
 
 
 def test_starmap_plus(tmp_path):
@@ -299,6 +317,73 @@ def test_stereoseq_text(tmp_path, monkeypatch, lines, name, layout):
         assert adata.var.loc["Penk", "gene_ids"] == "ENS1"
 
 
+def test_several_chips_in_a_folder_are_sections(tmp_path):
+    for name in ("A1.tissue.gem.gz", "B2.tissue.gem.gz", "B2.raw.gem"):
+        gem(tmp_path / name, cells=False)
+    both = read(tmp_path)
+    assert both.obs["section"].tolist() == ["A1"] * 3 + ["B2"] * 3
+    assert list(both.obs_names[2:4]) == ["100_0-A1", "0_0-B2"]
+    gef_squares(tmp_path / "B2.tissue.gef", named=True)  # the same in another form
+    np.testing.assert_array_equal(read(tmp_path)[:, ["Penk", "Doc2g"]].X.toarray(), [[3, 0], [0, 2], [4, 0]] * 2)
+    gef_cells(tmp_path / "A1.cellbin.gef")
+    with pytest.raises(ValueError, match=r"of one kind .* all 2 sections, found A1.cellbin.gef, .*bin_size="):
+        read(tmp_path)
+    assert read(tmp_path, bin_size=50).obs["section"].nunique() == 2
+    gef_squares(tmp_path / "copy" / "B2.tissue.gef", named=True)
+    with pytest.raises(
+        ValueError, match=r"one file of a kind of section 'B2', found B2.tissue.gef, copy.B2.tissue.gef"
+    ):
+        read(tmp_path, bin_size=50)
+
+
+def test_corrected_cells_are_preferred(tmp_path):
+    gef_cells(tmp_path / "A1.adjusted.cellbin.gef")
+    (tmp_path / "A1.cellbin.gef").write_text("not read")
+    assert read(tmp_path).shape == (3, 2)
+
+
+def test_a_folder_of_two_platforms_is_refused(tmp_path):
+    cosmx(tmp_path)
+    merscope(tmp_path)
+    with pytest.raises(ValueError, match="files of one platform, found those of CosMx and MERSCOPE"):
+        read(tmp_path)
+
+
+def test_several_sections_of_cosmx_are_not_left_to_a_reader_that_takes_the_first(tmp_path):
+    cosmx(tmp_path)
+    for name in ("t_exprMat_file.csv", "t_fov_positions_file.csv"):
+        (tmp_path / name).write_text("fov,cell_ID,Penk\n1,1,1\n")
+    for name in ("CellComposite", "CellLabels"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(
+        ValueError, match=r"one file \*exprMat_file.csv\*, found s_exprMat_file.csv, t_exprMat_file.csv"
+    ):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("lost", ["CellxGene", "CellCoordinates"])
+def test_a_region_of_seqfish_without_one_of_its_files_is_not_dropped(tmp_path, lost):
+    (seqfish(tmp_path) / f"Roi2_{lost}.csv").unlink()
+    with pytest.raises(ValueError, match=rf"one file Roi2_{lost}.csv\*, found none"):
+        read(tmp_path)
+
+
+def test_the_side_of_a_bin_as_text(tmp_path):
+    path = gem(tmp_path / "s.gem")
+    for given in ("200", 200.0, " 200 "):
+        assert read(path, bin_size=given).shape == (1, 2)
+    for wrong in ("16um", 0, -8, 2.5, "nan"):
+        with pytest.raises(ValueError, match=f"bin_size as a whole number, such as 16, found {wrong!r}"):
+            read(path, bin_size=wrong)
+
+
+def test_a_long_list_of_folders_is_cut_visibly(tmp_path):
+    for i in range(6):
+        gem(tmp_path / f"s{i}" / "s.gem")
+    with pytest.raises(FileNotFoundError, match=r"its sections: .*s0, .*s3, \.\.\.\."):
+        read(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -331,7 +416,7 @@ def test_gef_of_other_content(tmp_path):
         ("cell_by_gene.csv", lambda s: s.replace("7,1", "7,x"), "table of counts, found .*'x'"),
         ("cell_by_gene.csv", lambda s: s.replace("7,1", "7,"), "an empty cell under 'Penk' for '7'"),
         ("cell_by_gene.csv", lambda s: s.split("\n")[0] + "\n", "found none"),
-        ("cell_by_gene.csv", lambda s: "<html>", "cells separated by commas, found '<html>'"),
+        ("cell_by_gene.csv", lambda s: "<html>", "cells separated by commas, tabs or semicolons, found '<html>'"),
         ("cell_by_gene.csv", lambda s: s + s.split("\n", 1)[1], "3 cells that occur more than once in the counts"),
         ("cell_metadata.csv", lambda s: s.replace("center_x", "x"), "found no center_x among EntityID, fov, x"),
         (
