@@ -112,8 +112,12 @@ def run(
         ),
     ] = None,
     labels: Annotated[
-        Path | None,
-        typer.Option("--labels", help="CSV file with a label for each spot; each label makes a concept."),
+        list[Path] | None,
+        typer.Option(
+            "--labels",
+            help="CSV file with a label for each spot; each label makes a concept. Of several sections: one with a "
+            "column 'section', or one for each section, in their order.",
+        ),
     ] = None,
     labels_column: Annotated[
         str | None, typer.Option("--labels-column", help="Column of --labels, where it has several.")
@@ -196,7 +200,7 @@ def run(
     from stcsm.workflow import run_counts
 
     run_counts(
-        counts, out, genes=genes or [], gmt=gmt, match=match, ignore_case=ignore_case, labels=labels,
+        counts, out, genes=genes or [], gmt=gmt, match=match, ignore_case=ignore_case, labels=labels or None,
         labels_column=labels_column, labels_key=labels_key, groups=groups or None, layer=layer, bin_size=bin_size,
         keep_background=keep_background, keep_controls=keep_controls, spatial_key=spatial_key, batch_key=batch_key,
         one_section=one_section, table=table, coordinate_system=coordinate_system, write_store=write_store,
@@ -272,6 +276,8 @@ SHELL_WORDS = {
     "(stcsm run A B)",
     "write the section of each spot into one, such as anndata.concat({'a': a, 'b': b}, label='section', "
     "index_unique='-'), and pass batch_key='section'": "give a file for each section (stcsm run A B)",
+    "give the labels of each section, {section: labels} with batch_key='section',": "give --labels once for each "
+    "section, in their order,",
     "in a folder of its own and give stcsm.io.read the list of folders": "in a folder of its own and give all of the "
     "folders",
     "lower batch_size, n_hidden or n_seeds, or bin": "lower n_seeds=, or bin",

@@ -421,6 +421,31 @@ def test_warnings_are_lines_in_the_words_of_the_shell(command_here, tmp_path, mo
     assert warnings.showwarning is before
 
 
+def test_labels_of_several_sections(odd_files, command_here, tmp_path, monkeypatch):
+    """A file for each section in their order, or one with a column of sections; spots have their own files' names."""
+    labels = pd.read_csv(odd_files / "labels.csv", index_col=0)["half"]
+    opposite = labels.map({"left": "right", "right": "left"})
+    for name, half in {"a": labels, "b": opposite}.items():
+        half.to_csv(tmp_path / f"{name}_labels.csv")
+        tissue = ad.read_h5ad(odd_files / "tissue.h5ad")
+        tissue.obs = tissue.obs.drop(columns=["layer", "half"])
+        tissue.write_h5ad(tmp_path / f"{name}.h5ad")
+    both = pd.concat({"b": opposite, "a": labels}, names=["section", "spot"]).reset_index()
+    both.to_csv(tmp_path / "both.csv", index=False)
+    analysed = []
+    monkeypatch.setattr("stcsm.workflow._run.analyse", lambda adata, *args, **settings: analysed.append(adata.obs))
+    run = ["run", tmp_path / "a.h5ad", tmp_path / "b.h5ad", "--out", tmp_path / "out", "--quiet", "--labels"]
+    of_each = [tmp_path / "a_labels.csv", "--labels", tmp_path / "b_labels.csv"]
+    for given in (of_each, [tmp_path / "both.csv"]):
+        done = command_here(*run, *given)
+        assert done.returncode == 0, done.stderr
+        assert analysed[-1]["layer"].tolist() == [*labels, *opposite]
+    done = command_here(*run, tmp_path / "a_labels.csv")
+    assert "give --labels once for each section, in their order, or name the section of each spot" in done.stderr
+    done = command_here(*run, *of_each, "--labels", tmp_path / "both.csv")
+    assert "Expected --labels once, or once for each of 2 sections, found it 3 times" in done.stderr
+
+
 @pytest.mark.slow
 def test_coordinates_labels_and_groups_are_those_that_options_name(odd_files, command_here, tmp_path):
     done = command_here(

@@ -1,7 +1,8 @@
 """Files to AnnData: ST text, folders of Space Ranger and other platforms, SpatialData, h5ad; regions on a tissue."""
 
 from stcsm.io._image import read_image, read_transformation, spatial_entry
-from stcsm.io._labels import add_labels, read_labels
+from stcsm.io._label_table import read_labels
+from stcsm.io._labels import add_labels
 from stcsm.io._read import read
 from stcsm.io._regions import add_regions
 from stcsm.io._spatialdata import (

@@ -15,7 +15,8 @@ import pandas as pd
 
 from stcsm import _keys
 from stcsm._lazy import column
-from stcsm.io._labels import natural_order
+from stcsm._text import listed
+from stcsm.io._label_table import natural_order
 from stcsm.io._shapes import Regions, read_regions
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 EDGE = 0.02
 """Share of an image by which a hand may draw over its edge."""
+CLEARLY = 3.0
+"""Ratio of the sizes of regions and tissue from which on their units are doubted."""
 
 
 def add_regions(
@@ -69,7 +72,9 @@ def add_regions(
         Of SpatialData: where shapes and spots meet.
     scale
         Pixels of the image that was drawn on, over pixels of the full-resolution image: the
-        ``tissue_hires_scalef`` of Space Ranger for its ``hires`` image.
+        ``tissue_hires_scalef`` of Space Ranger for its ``hires`` image. Where coordinates are in another unit: pixels
+        of the drawing in one unit, such as ``1 / 0.2125`` for regions drawn on the image of Xenium, whose pixels have
+        0.2125 micrometres and whose coordinates are micrometres. Shapes are divided by `scale`.
     batch_key
         Column of ``adata.obs`` with the sections, where there are several: each has an image, and regions, of its own.
     spatial_key
@@ -80,7 +85,8 @@ def add_regions(
     Warns
     -----
     UserWarning
-        The regions fit the size of another image in ``adata.uns["spatial"]`` better than the one that `scale` says.
+        The regions fit the size of another image in ``adata.uns["spatial"]`` better than the one that `scale` says; or,
+        without such images, they look as if they were drawn in another unit than that of the coordinates.
 
     Raises
     ------
@@ -187,6 +193,13 @@ def _names_of(spots: np.ndarray, regions: Regions, scale: float, image: Mapping[
             "drawn on.",
             stacklevel=3,
         )
+    elif doubt := _other_units(spots[placed], polygons, len(set(inside)), set(region), image):
+        warnings.warn(
+            f"{doubt} ({_ranges(spots[placed], polygons)}) in {regions.source}; if they were drawn in pixels and the "
+            "spots are in micrometres or another unit, pass scale=, the pixels of the drawing in one unit of the "
+            f"coordinates (Xenium: scale=1 / 0.2125), instead of {scale:g}.",
+            stacklevel=3,
+        )
     inside = placed[inside]
     smallest = np.full(len(spots), -1)
     np.maximum.at(smallest, inside, region)
@@ -198,7 +211,7 @@ def _names_of(spots: np.ndarray, regions: Regions, scale: float, image: Mapping[
     )
     empty = sorted(set(names) - set(names[region]), key=natural_order)
     if empty:
-        logger.warning(f"no spot lies in the regions {', '.join(empty[:5])} of {regions.source}")
+        logger.warning(f"no spot lies in the regions {listed(empty, 5)} of {regions.source}")
     found = np.full(len(spots), None, dtype=object)
     found[inside] = names[smallest[inside]]
     return found
@@ -246,19 +259,49 @@ def _better_scales(
 def _nothing_inside(spots: np.ndarray, polygons: np.ndarray, source: str, scale: float, others: list[str]) -> str:
     import shapely
 
-    low_x, low_y, high_x, high_y = shapely.total_bounds(polygons)
-    (least, most) = (spots.min(axis=0), spots.max(axis=0)) if len(spots) else np.full((2, 2), np.nan)
-    ranges = (
-        f"spots x {least[0]:.6g} to {most[0]:.6g}, y {least[1]:.6g} to {most[1]:.6g}; "
-        f"regions x {low_x:.6g} to {high_x:.6g}, y {low_y:.6g} to {high_y:.6g}"
-    )
     if others:
         advice = f"there would be {' or '.join(others)}: pass the scale of the image that was drawn on"
     elif shapely.STRtree(polygons).query(shapely.points(spots[:, ::-1]), predicate="intersects").size:
         advice = "x and y are swapped in one of them: napari draws (row, column), which is (y, x)"
     else:
         advice = (
-            "where they differ by a factor, the image drawn on was a reduced one: give scale=, its pixels over "
-            f"full-resolution pixels (here {scale:g})"
+            "where they differ by a factor, give scale=, the pixels of the image drawn on over full-resolution pixels, "
+            f"or the pixels in one unit of the coordinates (here {scale:g})"
         )
-    return f"Expected spots inside the regions of {source}, found none ({ranges}); {advice}."
+    return f"Expected spots inside the regions of {source}, found none ({_ranges(spots, polygons)}); {advice}."
+
+
+def _ranges(spots: np.ndarray, polygons: np.ndarray) -> str:
+    import shapely
+
+    low_x, low_y, high_x, high_y = shapely.total_bounds(polygons)
+    (least, most) = (spots.min(axis=0), spots.max(axis=0)) if len(spots) else np.full((2, 2), np.nan)
+    return (
+        f"spots x {least[0]:.6g} to {most[0]:.6g}, y {least[1]:.6g} to {most[1]:.6g}; "
+        f"regions x {low_x:.6g} to {high_x:.6g}, y {low_y:.6g} to {high_y:.6g}"
+    )
+
+
+def _other_units(
+    spots: np.ndarray, polygons: np.ndarray, n_inside: int, reached: set[int], image: Mapping[str, Any]
+) -> str | None:
+    """Why regions look as if they were drawn in another unit than that of the spots; None where they do not.
+
+    Only where no image says how large the tissue is. Small regions are nothing unusual, unless all of them lie near the
+    origin, where a factor puts them.
+    """
+    import shapely
+
+    if any(name.startswith("tissue_") for name in image.get("scalefactors", {})):
+        return None
+    low, high = np.reshape(shapely.total_bounds(polygons), (2, 2))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        larger = ((high - low) / np.ptp(spots, axis=0)).min()
+        nearer = (high / spots.max(axis=0)).max()
+    if larger > CLEARLY:
+        return f"The regions are {larger:.2g} times as large as the tissue"
+    if 0 < nearer < 1 / CLEARLY:
+        return "All regions lie in the corner next to the origin"
+    if n_inside == len(spots) and len(reached) == 1 and len(polygons) > 1:
+        return "One region holds all spots, the others hold none"
+    return None

@@ -52,7 +52,7 @@ def run_counts(
     gmt: Path | None,
     match: str | None,
     ignore_case: bool,
-    labels: Path | None,
+    labels: Path | Sequence[Path] | None,
     labels_key: str | None,
     layer: str | None,
     quiet: bool,
@@ -96,7 +96,8 @@ def run_counts(
     if gmt is not None:
         gmt = existing_file(gmt, "a GMT file")
     check_out(out)
-    check_input(out, *paths, gmt, labels)
+    files = [labels] if isinstance(labels, Path) else list(labels or ())
+    check_input(out, *paths, gmt, *files)
     require_reading_memory(paths)
     _quiet_libraries()
     store = _store(paths) if write_store else None
@@ -112,7 +113,8 @@ def run_counts(
                 _shared_positions(adata, batch_key)
             if labels is not None:
                 labels_key = _keys.LAYER
-                io.add_labels(adata, labels, labels_key, column=labels_column, overwrite=True)
+                given = files[0] if len(files) == 1 else _by_section(adata, files, batch_key)
+                io.add_labels(adata, given, labels_key, column=labels_column, batch_key=batch_key, overwrite=True)
             if store is not None:
                 io.check_store(adata, store, table)
         sources: list[dict[str, Any]] = []
@@ -129,6 +131,16 @@ def run_counts(
     if store is not None:
         written = io.add_to_store(adata, store, table)
         Console(quiet=quiet).print(f"results in table {escape(written)} of {escape(str(store))}")
+
+
+def _by_section(adata: AnnData, files: list[Path], batch_key: str | None) -> dict[str, Path]:
+    """File of labels of each section, in their order."""
+    sections = [] if batch_key is None else list(dict.fromkeys(adata.obs[batch_key].astype(str)))
+    if len(files) != len(sections):
+        raise ValueError(
+            f"Expected --labels once, or once for each of {len(sections) or 1} sections, found it {len(files)} times"
+        )
+    return dict(zip(sections, files, strict=True))
 
 
 @contextmanager

@@ -110,7 +110,7 @@ def test_says_nothing_where_all_match(write, adata):
         ("spot,layer\n1x1,\n2x1,NA\n", "Expected labels in column 'layer', found none in 2 lines"),
         ("spot,layer\n1x1,\n9x9,L1\n", "without one"),
         ("spot,layer\n", "found none in 0 lines"),
-        ("spot layer\n1x1 L1\n", "separated by commas or tabs, found 'spot layer'"),
+        ("spot layer\n1x1 L1\n", "separated by commas, tabs or semicolons, found 'spot layer'"),
         ('"spot,layer"\n"1x1,L1"\n', "found one column, 'spot,layer'"),
         ("\n\n", "blank lines"),
         ("", "empty file"),
@@ -344,3 +344,129 @@ def test_a_table_in_memory_of_one_column_needs_no_name():
     adata = ad.AnnData(np.ones((2, 1)), obs=pd.DataFrame(index=["s0", "s1"]))
     add_labels(adata, pd.DataFrame({"cluster": ["y", "x"]}, index=["s1", "s0"]))
     assert adata.obs["layer"].tolist() == ["x", "y"]
+
+
+@pytest.fixture
+def sections():
+    """Two sections of the same barcodes, as stcsm.io.read joins them."""
+    names = [f"{barcode}-1-{section}" for section in ("v1", "v2") for barcode in BARCODES]
+    obs = pd.DataFrame({"section": ["v1"] * 3 + ["v2"] * 3}, index=names)
+    return ad.AnnData(np.ones((6, 1), np.float32), obs=obs)
+
+
+PLAIN = [f"{barcode}-1" for barcode in BARCODES]
+
+
+@pytest.mark.filterwarnings("error")
+def test_labels_of_each_section(sections, write):
+    first = pd.Series(["b", "a", "c"], index=[PLAIN[i] for i in (1, 0, 2)])
+    second = write("Barcode,cl\n" + "".join(f"{name},{x}\n" for name, x in zip(PLAIN, "xyz", strict=True)))
+    add_labels(sections, {"v2": second, "v1": first}, batch_key="section")
+    assert sections.obs["layer"].tolist() == ["a", "b", "c", "x", "y", "z"]
+    assert sections.obs["layer"].cat.categories.tolist() == ["a", "b", "c", "x", "y", "z"]
+    own = pd.Series(list("pqr"), index=sections.obs_names[3:])  # with the section's name
+    add_labels(sections, {"v1": first, "v2": own}, "own")
+    assert sections.obs["own"].tolist() == ["a", "b", "c", "p", "q", "r"]
+    with pytest.raises(ValueError, match=r"Expected sections of obs\['section'\], found 'v3'"):
+        add_labels(sections, {"v3": first}, "x", batch_key="section")
+    with pytest.raises(ValueError, match=r"a column 'batch' of adata.obs that names the sections, found .* section"):
+        add_labels(sections, {"v1": first}, "x", batch_key="batch")
+
+
+def test_sections_without_labels_are_said(sections):
+    with pytest.warns(UserWarning, match="no labels of the sections v2 of 'section'"):
+        add_labels(sections, {"v1": pd.Series(list("abc"), index=PLAIN)})
+    assert sections.obs["layer"].tolist()[:3] == ["a", "b", "c"]
+    assert sections.obs["layer"].isna().tolist() == [False] * 3 + [True] * 3
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("key", ["section", "slide"])
+def test_a_column_of_sections_joins_with_the_names(sections, write, key):
+    sections.obs = sections.obs.rename(columns={"section": key})
+    table = pd.DataFrame({"Barcode": PLAIN * 2, key: ["v2"] * 3 + ["v1"] * 3, "cl": list("xyzabc")})
+    files = [write(text, f"{i}.csv") for i, text in enumerate((table.to_csv(index=False), table.to_csv()))]
+    files.append(write(table[[key, "Barcode", "cl"]].to_csv(index=False), "sections_first.csv"))
+    for labels in (table, table.set_index("Barcode"), *files):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The names of the spots are those in the column 'Barcode'")
+            add_labels(sections, labels, batch_key=key, overwrite=True)
+        assert sections.obs["layer"].tolist() == list("abcxyz")
+    sections.obs["cl"] = list("klmnop")
+    add_labels(sections, sections.obs, "again", column="cl", batch_key=key)  # names with the section's
+    assert sections.obs["again"].tolist() == list("klmnop")
+    add_labels(sections, sections.obs, "whole", column=key, batch_key=key)
+    assert sections.obs["whole"].tolist() == ["v1"] * 3 + ["v2"] * 3
+
+
+def test_plain_names_of_several_sections_are_refused_with_the_rule(sections, write):
+    path = write("Barcode,cl\n" + "".join(f"{name},a\n" for name in PLAIN))
+    with pytest.raises(ValueError, match=r"labels of each section, .*batch_key='section', or name .* column 'section'"):
+        add_labels(sections, path)
+    with pytest.raises(ValueError, match=r"more than once .* section of each in a column 'section'"):
+        add_labels(sections, write("Barcode,cl\n" + f"{PLAIN[0]},a\n" * 2))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "said"),
+    [
+        ("{}-1", "S1_{}-1", "without 'S1_' before the names of the labels"),
+        ("{}-1", "{}-1-v1", "without '-v1' after the names of the labels"),
+        ("S1_{}-1", "{}-1", "without 'S1_' before the names of the data"),
+        ("{}-1-v1", "{}-1", "without '-v1' after the names of the data"),
+    ],
+)
+def test_what_all_names_of_one_side_have_is_left_out(ours, theirs, said):
+    adata = ad.AnnData(np.ones((3, 1)), obs=pd.DataFrame(index=[ours.format(name) for name in BARCODES]))
+    labels = pd.Series(list("bxa"), index=[theirs.format(name) for name in (BARCODES[1], "T" * 16, BARCODES[0])])
+    with pytest.warns(UserWarning, match=f"joined by name, {said}, for 2 of 3 spots: 1 spots of the data"):
+        add_labels(adata, labels)
+    assert adata.obs["layer"].tolist()[:2] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (["7", "9", "12"], ["17", "19", "112"]),  # no sign between
+        (["a-1", "b-1", "c-1"], ["a-2", "b-2", "c-2"]),  # sections
+        (["a", "b", "c"], ["S1_a", "S2_b", "S2_c"]),  # not of all
+        (["a", "b", "c"], ["S_a", "S_x", "S_y"]),  # few partners
+    ],
+)
+def test_names_that_differ_otherwise_are_not_joined(ours, theirs):
+    adata = ad.AnnData(np.ones((3, 1)), obs=pd.DataFrame(index=ours))
+    with pytest.raises(ValueError, match="none in common"):
+        add_labels(adata, pd.Series(list("abc"), index=theirs))
+
+
+NUMBERED = {
+    "R": ('"","Barcode","cl"\n', 1, None),
+    "pandas": (",Barcode,cl\n", 0, None),
+    "R, a missing corner": ('"Barcode","cl"\n', 1, None),
+    "a column chosen": (",Barcode,cl\n", 0, "cl"),
+    "another name": (",sample,cl\n", 1, "cl"),
+}
+
+
+@pytest.mark.parametrize(("header", "first", "column"), NUMBERED.values(), ids=NUMBERED.keys())
+@pytest.mark.parametrize("names", [PLAIN, ["aaaabbbb-1", "ccccdddd-1", "eeeeffff-1"], ["3", "1", "2"]])
+def test_rows_that_are_numbered_before_the_names(write, header, first, column, names):
+    adata = ad.AnnData(np.ones((3, 1), np.float32), obs=pd.DataFrame(index=names))
+    text = header + "".join(
+        f"{i + first},{names[k]},{x}\n" for i, (k, x) in enumerate(zip((1, 0, 2), "bac", strict=True))
+    )
+    with pytest.warns(UserWarning, match="names of the spots are those in the column"):
+        add_labels(adata, write(text), column=column)
+    assert adata.obs["layer"].tolist() == ["a", "b", "c"]
+    frame = pd.DataFrame({"Barcode": [names[k] for k in (1, 0, 2)], "cl": list("bac")})
+    with pytest.warns(UserWarning, match="in the column 'Barcode' of the labels given"):
+        add_labels(adata, frame, "frame", column=column)
+    assert adata.obs["frame"].tolist() == ["a", "b", "c"]
+
+
+def test_labels_that_are_numbers_like_the_names_are_labels(write):
+    adata = ad.AnnData(np.ones((4, 1), np.float32), obs=pd.DataFrame(index=list("1234")))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        add_labels(adata, write(",cluster,x\n1,2,9\n2,1,9\n3,2,9\n4,1,9\n"), column="cluster")
+    assert adata.obs["layer"].tolist() == ["2", "1", "2", "1"]
