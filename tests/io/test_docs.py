@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import textwrap
 import warnings
 from pathlib import Path
 
@@ -83,6 +85,18 @@ def test_every_example_of_the_platforms_page_runs(tmp_path, monkeypatch, data_di
     bulb = stcsm.datasets.simulated_bulb(60, 200, n_markers=2, image=False)
     table = pd.DataFrame(bulb.X.toarray().astype(int), index=bulb.obs_names, columns=bulb.var_names)
     table.to_csv(tmp_path / "counts.tsv.gz", sep="\t")
+    (tmp_path / "replicates").mkdir()
+    for i in (1, 2):
+        table.to_csv(tmp_path / "replicates" / f"Rep{i}_counts.tsv", sep="\t")
+    for name in ("visium", "visium_2"):
+        barcodes = stcsm.io.read(tmp_path / name / "outs").obs_names
+        (tmp_path / f"{name}_labels.csv").write_text("Barcode,layer\n" + "".join(f"{b},{name}\n" for b in barcodes))
+    places = {name: stcsm.io.read(tmp_path / name).obsm["spatial"] for name in ("xenium", "merscope")}
+    drawn_on_half(tmp_path / "morphology.geojson", places["xenium"] / 0.2125)
+    (tmp_path / "merscope" / "images").mkdir()
+    to_pixels = np.array([[9.2, 0, 300], [0, 9.2, -700], [0, 0, 1]])
+    np.savetxt(tmp_path / "merscope" / "images" / "micron_to_mosaic_pixel_transform.csv", to_pixels)
+    drawn_on_half(tmp_path / "mosaic.geojson", places["merscope"] * 9.2 + [300, -700])
     store_of_bulb(tmp_path / "other.zarr", 60, 200)
     store = sd.read_zarr(tmp_path / "other.zarr")
     sd.SpatialData(shapes=dict(store.shapes), tables={"counts": store["counts"]}).write(tmp_path / "section.zarr")
@@ -98,14 +112,24 @@ def test_every_example_of_the_platforms_page_runs(tmp_path, monkeypatch, data_di
     names: dict = {}
     for section in re.split(r"^##+ ", PLATFORMS.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
         for block in re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL):
-            exec(compile(block, str(PLATFORMS), "exec"), names)
+            exec(compile(textwrap.dedent(block), str(PLATFORMS), "exec"), names)
             shapes[section.split("\n")[0]] = names["adata"].shape
+            if "add_labels" in block:
+                assert names["adata"].obs["layer"].tolist() == names["adata"].obs["section"].tolist()
+            if "Shapes.csv" in block:
+                assert names["adata"].obs["annotation"].tolist() == names["adata"].obs["drawn"].tolist()
+                assert set(names["adata"].obs["annotation"]) == {"core", "rim"}
+            if "morphology.geojson" in block or "mosaic.geojson" in block:
+                x = names["adata"].obsm["spatial"][:, 0]
+                assert (names["adata"].obs["annotation"] == "half").tolist() == (x < np.median(x)).tolist()
     expected = {
         "Visium": (3, 3),
         "From GEO and other repositories": (6, 3),
         "Visium HD": (3, 3),
         "Segmented cells": (3, 3),
         "Several sections": (6, 3),
+        "Several sections of cells": (6, 2),
+        "Replicates of ST": (120, 200),
         "Xenium": (6, 4),
         "CosMx": (9, 8),
         "MERSCOPE": (8, 9),
@@ -116,8 +140,22 @@ def test_every_example_of_the_platforms_page_runs(tmp_path, monkeypatch, data_di
         "Spatial Transcriptomics (ST)": (60, 200),
         "SpatialData": (60, 200),
         "Regions from QuPath and napari": (60, 200),
+        "Coordinates that are no pixels": (8, 9),
     }
     assert {heading: shapes.get(heading) for heading in expected} == expected
-    labels = names["adata"].obs
-    assert labels["annotation"].tolist() == labels["drawn"].tolist()
-    assert set(labels["annotation"]) == {"core", "rim"}
+    assert names["bins"].obs["section"].value_counts().to_dict() == {"Roi1": 2, "Roi2": 2}
+    assert names["bins"].X.sum() == 2 * (1 + 2 + 4)
+
+
+def drawn_on_half(path, places: np.ndarray) -> None:
+    """A region around the places on the left, as QuPath writes it."""
+    low, high = places.min(axis=0) - 1, places.max(axis=0) + 1
+    right = np.median(places[:, 0]) - 1e-6
+    ring = [[low[0], low[1]], [right, low[1]], [right, high[1]], [low[0], high[1]], [low[0], low[1]]]
+    properties = {"objectType": "annotation", "classification": {"name": "half"}}
+    feature = {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [[list(map(float, xy)) for xy in ring]]},
+        "properties": properties,
+    }
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))

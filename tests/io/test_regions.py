@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import warnings
 from types import SimpleNamespace
 
 import geopandas as gpd
@@ -475,4 +476,28 @@ def test_a_scale_is_not_doubted_without_reason(library):
     add_regions(library, drawn(1.0, box(-0.2, -0.2, 1.4, 1.4)))
     assert inside(library, "r0") == {(50, 50), (250, 50), (50, 250), (250, 250)}
     del library.uns["spatial"]  # nothing is known of images
-    add_regions(library, drawn(0.1, *WHOLE), "small")
+    add_regions(library, drawn(1.0, *WHOLE), "whole")
+    add_regions(library, drawn(1.0, box(6.8, 2.8, 8.2, 4.2)), "part")
+
+
+@pytest.mark.parametrize(
+    ("made", "shapes", "doubt"),
+    [
+        (1 / 0.2125, (box(-0.2, -0.2, 4.2, 4.2), box(5.8, 2.8, 9.2, 4.2)), "4.9 times as large as the tissue"),
+        (0.1, WHOLE, "in the corner next to the origin"),
+        (2.0, (box(-0.2, -0.2, 5.5, 4.4), box(5.6, -0.2, 9.4, 4.4)), "One region holds all spots"),
+    ],
+)
+def test_regions_in_other_units_than_the_cells_are_doubted(tissue, made, shapes, doubt):
+    """Cells in micrometres, regions in pixels: no image says how large the tissue is."""
+    tissue.obsm["spatial"] = 200 * XY + 50
+    with pytest.warns(
+        UserWarning, match=rf"{doubt}.* \(spots x 50 to 1850, .* pass scale=.*\(Xenium: scale=1 / 0\.2125\)"
+    ):
+        add_regions(tissue, drawn(made, *shapes))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        add_regions(tissue, drawn(made, *shapes), "right", scale=made)
+        add_regions(tissue, drawn(1.0, *shapes), "truth")
+    assert tissue.obs["right"].astype(str).tolist() == tissue.obs["truth"].astype(str).tolist()
+    assert inside(tissue, "r0", "right") == {(200 * x + 50, 200 * y + 50) for x, y in XY if x <= shapes[0].bounds[2]}
