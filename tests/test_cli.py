@@ -449,7 +449,7 @@ def test_coordinates_labels_and_groups_are_those_that_options_name(odd_files, co
     assert {k: str(setup[k]) for k in ("spatial_key", "layer")} == {"spatial_key": "X_spatial", "layer": "counts"}
 
 
-def test_sections_of_cells_are_added_up_in_bins(tmp_path, monkeypatch):
+def test_sections_of_cells_are_added_up_in_bins(command_here, tmp_path, monkeypatch):
     """Cells of two sections have no positions in common; the bins that hold their counts and labels do."""
     rng, files = np.random.default_rng(0), []
     for name in "ab":
@@ -463,9 +463,8 @@ def test_sections_of_cells_are_added_up_in_bins(tmp_path, monkeypatch):
     given = {}
     monkeypatch.setattr("stcsm.workflow._run.analyse", lambda adata, *_, setup, **__: given.update(setup, adata=adata))
     options = ["--labels-key", "side", "--spatial-key", "X_spatial", "--layer", "raw", "--n-bins", "5"]
-    with pytest.raises(SystemExit) as done:
-        main(["run", *map(str, files), *options, "--out", str(tmp_path / "out"), "--quiet"])
-    assert not done.value.code
+    done = command_here("run", *files, *options, "--out", tmp_path / "out", "--quiet")
+    assert done.returncode == 0, done.stderr
     bins = given["adata"]
     assert (given["layer"], given["spatial_key"], given["batch_key"]) == (None, "spatial", "section")
     assert bins.n_obs == 50
