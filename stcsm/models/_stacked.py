@@ -196,7 +196,10 @@ def twice_named(adata: AnnData) -> str:
         return f"make them unique: {unique}"
     best = max(_separating([s for s in _splits(adata) if s.column], names), key=_preference, default=None)
     if best is None:
-        return f"if they are sections that were joined, join them as {REJOIN}, and pass batch_key='section'"
+        return (
+            f"if they are sections that were joined, join them as {REJOIN}, and pass batch_key='section'; otherwise "
+            f"make them unique: {unique}"
+        )
     return f"make them unique: {unique}, and name the column of the sections: batch_key={best.column!r}"
 
 

@@ -18,6 +18,8 @@ ON_IMAGE = 0.95
 """Share of the spots that lie on the image of their section, at least; a few may lie beside its edge."""
 MET = 0.5
 """Share that is enough for the image that bears the name of the section: it may be cropped."""
+ASKED = 0.01
+"""Share that is enough for the image that is asked for by name."""
 OF_LIBRARIES = re.compile(
     r"(library|section|sample|batch|slide|slice)([._ -]?(id|key|name|no|nr|number|label))?", re.IGNORECASE
 )
@@ -66,7 +68,7 @@ def image_of(adata: AnnData, spatial_key: str, library_id: str | None) -> tuple[
                 f"Expected library_id to be the name of an image in adata.uns['spatial'], found {library_id!r}; there "
                 f"are {sorted(images)}"
             )
-        return _met(adata, spatial_key, libraries, library_id, images[library_id])
+        return _met(adata, spatial_key, libraries, library_id, images[library_id], ASKED)
     if spatial_key != _keys.SPATIAL or not images:
         return None, ""
     choose = "draw the image of these spots: " + " or ".join(f"library_id={name!r}" for name in sorted(images)[:3])
@@ -159,15 +161,15 @@ def _is_text(labels: pd.Series) -> bool:
 
 
 def _met(
-    adata: AnnData, spatial_key: str, libraries: Mapping[str, Any], name: str, resolution: str
+    adata: AnnData, spatial_key: str, libraries: Mapping[str, Any], name: str, resolution: str, least: float = MET
 ) -> tuple[tuple[str, str] | None, str]:
     """An image known by its name; none where the spots were moved off it, as those of sections set side by side are."""
     share = _on_image(adata, spatial_key, libraries[name], resolution)
-    if share >= MET:
+    if share >= least:
         return (name, resolution), ""
     return None, (
-        f"{share:.0%} of the spots lie on the image of {name!r}, whose coordinates adata.obsm[{spatial_key!r}] are not "
-        "or no longer; draw with those that the image was stored with: spatial_key=..."
+        f"{share:.0%} of the spots lie on the image of {name!r} by adata.obsm[{spatial_key!r}]; put the coordinates "
+        "that it was stored with back there"
     )
 
 
