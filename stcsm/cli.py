@@ -153,6 +153,15 @@ def run(
             "in DNBs (by default 50).",
         ),
     ] = None,
+    n_bins: Annotated[
+        int | None,
+        typer.Option(
+            "--n-bins",
+            min=1,
+            help="Bins along the longer side of the tissue in which the counts of cells are added up; several sections "
+            "of cells need them.",
+        ),
+    ] = None,
     keep_background: Annotated[
         bool, typer.Option("--keep-background", help="Keep the spots that lie beside the tissue (in_tissue 0).")
     ] = False,
@@ -203,8 +212,9 @@ def run(
         counts, out, genes=genes or [], gmt=gmt, match=match, ignore_case=ignore_case, labels=labels or None,
         labels_column=labels_column, labels_key=labels_key, groups=groups or None, layer=layer, bin_size=bin_size,
         keep_background=keep_background, keep_controls=keep_controls, spatial_key=spatial_key, batch_key=batch_key,
-        one_section=one_section, table=table, coordinate_system=coordinate_system, write_store=write_store,
-        library_id=library_id, method=method, encoder=encoder, scale=scale, seed=seed, n_seeds=n_seeds,
+        one_section=one_section, n_bins=n_bins, table=table, coordinate_system=coordinate_system,
+        write_store=write_store, library_id=library_id, method=method, encoder=encoder, scale=scale, seed=seed,
+        n_seeds=n_seeds,
         resolution=int(resolution) if resolution.isdecimal() else resolution, null=null, resume=resume, quiet=quiet,
     )  # fmt: skip
 
@@ -272,12 +282,10 @@ SHELL_WORDS = {
     "(n_spots, 2) there into the .h5ad",
     "adata = stcsm.io.from_spatialdata(sdata)": "give the SpatialData store (.zarr) itself",
     "write it there or pass batch_key=None": "name one of them with --batch-key, or leave it out",
-    "make one, adata.obs['section'] = [...], and pass batch_key='section'": "give a file for each section "
-    "(stcsm run A B)",
-    "write the section of each spot into one, such as anndata.concat({'a': a, 'b': b}, label='section', "
-    "index_unique='-'), and pass batch_key='section'": "give a file for each section (stcsm run A B)",
     "give the labels of each section, {section: labels} with batch_key='section',": "give --labels once for each "
     "section, in their order,",
+    "join them as adata = anndata.concat([a, b], label='section', index_unique='-'), and pass batch_key='section'": ""
+    "give a file for each section (stcsm run A B)",
     "in a folder of its own and give stcsm.io.read the list of folders": "in a folder of its own and give all of the "
     "folders",
     "lower batch_size, n_hidden or n_seeds, or bin": "lower n_seeds=, or bin",
@@ -302,6 +310,7 @@ OPTIONS = {
     "batch_key": "--batch-key COLUMN",
     "library_id": "--library-id NAME",
     "bin_size": "--bin-size N",
+    "n_bins": "--n-bins N",
     "match": "--match COLUMN",
     "column": "--labels-column NAME",
     "groupby": "--labels-key COLUMN",
@@ -329,6 +338,13 @@ OPTIONS = {
 _NAMES = "|".join(OPTIONS)
 _ARGUMENT = re.compile(rf"""(?<![\w.'"/-])({_NAMES})=('[^']*'|"[^"]*"|\.\.\.|\d+|None|True|False)?(?![\w/])""")
 _WORD = re.compile(rf"""(?<![\w.'"/-])({"|".join(name for name in OPTIONS if "_" in name)})(?![\w'"/=.-]\S)""")
+_IN_BINS = re.compile(
+    r"(, after )?stcsm\.pp\.to_grid\(adata, n_bins=(\d+)[^()]*\), then adata = stcsm\.pp\.bin_spots\(adata\)"
+)
+_BY_NAMES = re.compile(
+    r"adata\.obs\['section'\] = adata\.obs_names\.str\.\w+\('.', n=1\)\.str\[-?\d\], and pass batch_key='section'"
+    r"(, after stcsm\.pp\.to_grid\([^()]*\)(, then adata = stcsm\.pp\.bin_spots\(adata\))?)?"
+)
 _LEFT_OUT = re.compile(rf"leave ({_NAMES}) out")
 _CALL = re.compile(r"(?:stcsm\.models\.)?(?:GeneVAE|(?:GeneVAE\.)?setup_anndata)\((?:adata|\.\.\.), ([^()]*)\)")
 _CODE = re.compile(r"(stcsm\.(?:pp|tl|pl)\.\w+\([^()]*\))")
@@ -343,6 +359,8 @@ def in_shell(text: str, command: str = "") -> str:
     text = " ".join(text.split())
     for python, shell in {**IN_COMMAND.get(command, {}), **SHELL_WORDS}.items():
         text = text.replace(python, shell)
+    text = _BY_NAMES.sub("give a file for each section (stcsm run A B)", text)
+    text = _IN_BINS.sub(lambda found: f"{' with ' if found[1] else ''}--n-bins {found[2]}", text)
     text = _CALL.sub(r"\1", text)
     parts = _CODE.split(text)
     for k in range(0, len(parts), 2):

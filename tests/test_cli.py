@@ -391,10 +391,25 @@ def test_resolution_is_a_word_or_a_number(monkeypatch, tmp_path, given, resoluti
             "draw the image: --library-id 'V1 A' or --library-id B",
         ),
         (
-            "no column of adata.obs tells them apart, but their order does: make one, adata.obs['section'] = [...], "
-            "and pass batch_key='section'",
+            "no column of adata.obs tells them apart, but their order does: join them as adata = "
+            "anndata.concat([a, b], label='section', index_unique='-'), and pass batch_key='section'",
             "no column of adata.obs tells them apart, but their order does: give a file for each section "
             "(stcsm run A B)",
+        ),
+        (
+            "but the ending of their names does: adata.obs['section'] = adata.obs_names.str.rsplit('-', n=1).str[-1], "
+            "and pass batch_key='section', after stcsm.pp.to_grid(adata, batch_key='section'), or take one",
+            "but the ending of their names does: give a file for each section (stcsm run A B), or take one",
+        ),
+        (
+            "name the column: batch_key='run', after stcsm.pp.to_grid(adata, n_bins=15, batch_key='run'), then adata = "
+            "stcsm.pp.bin_spots(adata), or take",
+            "name the column: --batch-key run with --n-bins 15, or take",
+        ),
+        (
+            "bring them onto one grid: stcsm.pp.to_grid(adata, n_bins=6, batch_key='section'), then adata = "
+            "stcsm.pp.bin_spots(adata)",
+            "bring them onto one grid: --n-bins 6",
         ),
         ("adata.raw holds counts: take them with layer='raw'", "adata.raw holds counts: take them with --layer raw"),
         ("two\n lines", "two lines"),
@@ -457,6 +472,30 @@ def test_coordinates_labels_and_groups_are_those_that_options_name(odd_files, co
     assert list(pd.read_csv(tmp_path / "out" / "concept_map.csv", index_col="spot")) == ["left"]
     setup = ad.read_h5ad(tmp_path / "out" / "result.h5ad").uns["stcsm"]["setup"]
     assert {k: str(setup[k]) for k in ("spatial_key", "layer")} == {"spatial_key": "X_spatial", "layer": "counts"}
+
+
+def test_sections_of_cells_are_added_up_in_bins(command_here, tmp_path, monkeypatch):
+    """Cells of two sections have no positions in common; the bins that hold their counts and labels do."""
+    rng, files = np.random.default_rng(0), []
+    for name in "ab":
+        a = ad.AnnData(rng.poisson(3.0, (200, 6)).astype(np.float32))
+        a.obsm["X_spatial"] = rng.random((200, 2)) * 100
+        a.obs["side"] = np.where(a.obsm["X_spatial"][:, 0] < 50, "left", "right")
+        a.raw = a.copy()
+        a.X = np.log1p(a.X)
+        files.append(tmp_path / f"{name}.h5ad")
+        a.write_h5ad(files[-1])
+    given = {}
+    monkeypatch.setattr("stcsm.workflow._run.analyse", lambda adata, *_, setup, **__: given.update(setup, adata=adata))
+    options = ["--labels-key", "side", "--spatial-key", "X_spatial", "--layer", "raw", "--n-bins", "5"]
+    done = command_here("run", *files, *options, "--out", tmp_path / "out", "--quiet")
+    assert done.returncode == 0, done.stderr
+    bins = given["adata"]
+    assert (given["layer"], given["spatial_key"], given["batch_key"]) == (None, "spatial", "section")
+    assert bins.n_obs == 50
+    assert bins.X.sum() == sum(ad.read_h5ad(file).raw.X.sum() for file in files)
+    assert bins.obs["side"].eq("left").groupby(bins.obs["array_col"]).mean()[[0, 4]].tolist() == [1, 0]
+    GeneVAE.setup_anndata(bins, batch_key="section")
 
 
 @pytest.mark.slow

@@ -272,7 +272,7 @@ class GeneVAE(BaseModelClass):
         Warns
         -----
         UserWarning
-            Spots beside the tissue or features that are no genes are left out.
+            Spots beside the tissue, features that are no genes, or genes that only ``adata.raw`` has are left out.
 
         Raises
         ------
@@ -282,8 +282,9 @@ class GeneVAE(BaseModelClass):
             If it is empty, has duplicate names, no coordinates, or values that are not counts (negative, fractional,
             NaN, log-normalised: the message says where and how many); or if a spot has no section, two spots of a
             section have one array position, or a section has fewer than half of its positions in common with the
-            others; or, without ``batch_key``, if the spots are those of several sections that lie over one another (the
-            message names the column that tells them apart).
+            others; or, without ``batch_key``, if the spots are those of several sections that lie over one another,
+            share their array positions or are on slides of their own (the message names the column that tells them
+            apart).
         """
         setup = Setup(layer, spatial_key, batch_key, one_section, keep_background, keep_controls)
         check_anndata(adata, setup)
@@ -939,7 +940,7 @@ class GeneVAE(BaseModelClass):
         return (
             f"{type(self).__name__}: {s['n_seeds']} member(s), {s['encoder']} encoder, {s['likelihood']} likelihood, "
             f"{s['n_latent']} latents, smoothing {s['smoothing']}\n"
-            f"{s['n_genes_trained']} genes trained on, {s['n_genes_embedded_only']} with fewer than {s['min_counts']} "
+            f"{s['n_genes_trained']} genes to train on, {s['n_genes_embedded_only']} with fewer than {s['min_counts']} "
             f"counts embedded only, {s['n_genes_without_counts']} without a count (NaN); {s['n_spots']} spots"
             + (
                 f" of {s['n_sections']} sections at {s['n_positions']} array positions, {s['n_samples_trained']} "

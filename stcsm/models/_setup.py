@@ -23,7 +23,7 @@ from stcsm._layers import RAW, counts_matrix
 from stcsm._lazy import check_writable, column
 from stcsm._text import section_names
 from stcsm.models._module import LIKELIHOODS
-from stcsm.models._stacked import check_one_section
+from stcsm.models._stacked import check_one_section, twice_named
 from stcsm.space import check_counts
 
 logger = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ def gene_features(adata: AnnData, setup: Setup) -> np.ndarray:
 
 
 def say_what_is_left_out(adata: AnnData, setup: Setup) -> None:
-    """Warn of spots beside the tissue and features that are no genes.
+    """Warn of spots beside the tissue, features that are no genes, and genes that only ``adata.raw`` has.
 
     Raises
     ------
@@ -161,6 +161,12 @@ def say_what_is_left_out(adata: AnnData, setup: Setup) -> None:
             f"{adata.var_names[(~genes).argmax()]!r}: they are neither trained on nor embedded "
             "(keep_controls=True takes them)"
         )
+    if setup.layer == RAW and RAW not in adata.layers:
+        n_raw_only = int((~adata.raw.var_names.astype(str).isin(adata.var_names.astype(str))).sum())
+        if n_raw_only:
+            said.append(
+                f"{n_raw_only} genes are in adata.raw only and are left out; adata = adata.raw.to_adata() has them all"
+            )
     if said:
         warnings.warn("; ".join(said), UserWarning, stacklevel=3)
 
@@ -194,15 +200,12 @@ def check_anndata(adata: AnnData, setup: Setup) -> None:
     check_writable(adata)
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise ValueError(f"Expected at least one spot and one gene, found {adata.n_obs} spots x {adata.n_vars} genes")
-    for axis, names, fix in (
-        ("spot", adata.obs_names, "adata.obs_names_make_unique()"),
-        ("gene", adata.var_names, "adata.var_names_make_unique()"),
-    ):
+    for axis, names in (("spot", adata.obs_names), ("gene", adata.var_names)):
         twice = names[names.duplicated()].unique()
         if len(twice):
+            fix = twice_named(adata) if axis == "spot" else "make them unique: adata.var_names_make_unique()"
             raise ValueError(
-                f"Expected unique {axis} names, found {len(twice)} used more than once "
-                f"(such as {twice[0]!r}); make them unique: {fix}"
+                f"Expected unique {axis} names, found {len(twice)} used more than once (such as {twice[0]!r}); {fix}"
             )
     coordinates = check_coordinates(adata, setup.spatial_key)
     try:
@@ -213,7 +216,7 @@ def check_anndata(adata: AnnData, setup: Setup) -> None:
             raise
         raise ValueError(f"{error}{_RAW_HINT}") from None
     if not setup.one_section and setup.batch_key is None:
-        check_one_section(adata, coordinates)
+        check_one_section(adata, coordinates, setup.spatial_key)
 
 
 def check_coordinates(adata: AnnData, spatial_key: str) -> np.ndarray:

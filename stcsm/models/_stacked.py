@@ -1,7 +1,8 @@
 """Sections that lie over one another in one frame: found before a model takes them for one tissue.
 
 One array position has one spot, and spots (or cells) of one section keep their distance. Spots of two sections do not:
-they share array positions or coordinates, or come nearer to one another than to those of their own section. A label of
+they share array positions (also where they lie side by side) or coordinates, or are on slides of their own, or come
+nearer to one another than to those of their own section. A label of
 one section (a cell type) also splits the spots into sets that overlap, but each set is then patchier by itself than all
 spots together; a section is more regular. And cells of one section keep their distance from one another, whatever their
 types; cells of two sections do not, so that the closest pairs are of two sections, and some lie upon one another.
@@ -46,6 +47,10 @@ UPON = 0.25
 CLOSEST, NEAR, FEW_OF_ONE, BY_CHANCE = 0.1, 24, 0.35, 1e-5
 """Closest pairs of neighbours that are looked at (share of all); neighbours that say how the sets are mixed there;
 pairs of one set among the closest, of those expected in that mixture, at most; how likely so few are by chance."""
+APART = 2.0
+"""Distance of the spots at one array position, in pitches, from which on they do not lie in one bin."""
+FIELDS = re.compile(r"fov|field|tile", re.IGNORECASE)
+"""Columns that name fields of view: each may have an image, and all are one section."""
 NAMES = re.compile(
     r"(orig[._]?ident|(sample|batch|library|section|slide|slice|replicate|rep|donor|patient|subject|individual|"
     r"specimen|animal|mouse|embryo|puck|chip|capture[._ ]?area|data[._ ]?set)([._ -]?(id|ids|name|key|no|nr|num|"
@@ -72,6 +77,8 @@ class _Split(NamedTuple):
         Whether nothing but sections is told apart like this, where two spots are at one place.
     numbers
         Whether the values are numbers, which may count or measure anything.
+    line
+        Python that writes the sets of a split without a column into one; empty where there is none.
     """
 
     column: str | None
@@ -80,6 +87,7 @@ class _Split(NamedTuple):
     named: bool = False
     of_sections: bool = False
     numbers: bool = False
+    line: str = ""
 
 
 class _Around(NamedTuple):
@@ -91,8 +99,8 @@ class _Around(NamedTuple):
     places: np.ndarray
 
 
-def check_one_section(adata: AnnData, coordinates: np.ndarray) -> None:
-    """Refuse spots of several sections that lie over one another.
+def check_one_section(adata: AnnData, coordinates: np.ndarray, spatial_key: str = _keys.SPATIAL) -> None:
+    """Refuse spots of several sections: over one another, at the same array positions, or on slides of their own.
 
     Parameters
     ----------
@@ -100,6 +108,8 @@ def check_one_section(adata: AnnData, coordinates: np.ndarray) -> None:
         Spots x genes.
     coordinates
         Coordinates of the spots (S, 2 or 3). Sections at heights of their own, in three dimensions, are sound.
+    spatial_key
+        Key of the coordinates. Images, of one slide each, belong to those of ``"spatial"``.
 
     Raises
     ------
@@ -131,6 +141,12 @@ def check_one_section(adata: AnnData, coordinates: np.ndarray) -> None:
         arrays = _Split(None, "", _arrays(positions, coordinates[:, :2]).astype(str))
         if shared.mean() >= SHARED and _over_one_another(around, arrays):
             _refuse(adata, coordinates, said, [])
+        if shared.mean() >= SHARED and _far_apart(positions, coordinates[:, :2]):
+            _refuse(adata, coordinates, f"{said}, side by side", _separating(splits, positions), "")
+    slides = set(map(str, adata.uns.get(_keys.SPATIAL, {}))) if spatial_key == _keys.SPATIAL else set()
+    on_slides = [s for s in splits if s.column is not None and not FIELDS.fullmatch(s.column) and set(s.sets) <= slides]
+    if on_slides:
+        _refuse(adata, coordinates, f"the spots are on several slides by {on_slides[0].what}", on_slides, "")
     telling = [split for split in (*splits, _in_order(around)) if _tells(around, split)]
     if telling:
         # A label that happens to halve the spots of each section leaves more of the closest pairs in one set.
@@ -144,30 +160,50 @@ def check_one_section(adata: AnnData, coordinates: np.ndarray) -> None:
         )
 
 
-def _refuse(adata: AnnData, coordinates: np.ndarray, found: str, splits: list[_Split]) -> None:
+REJOIN = "adata = anndata.concat([a, b], label='section', index_unique='-')"
+"""How sections are joined; whoever joined them otherwise has them still."""
+OVER = " that lie over one another"
+
+
+def _refuse(adata: AnnData, coordinates: np.ndarray, found: str, splits: list[_Split], where: str = OVER) -> None:
     images = list(dict(adata.uns.get(_keys.SPATIAL, {})))
     if len(images) > 1:
         found += f"; adata.uns['spatial'] holds {len(images)} of them ({', '.join(map(repr, images[:3]))})"
     best = max(splits, key=_preference, default=None)
     if best is not None and best.column is not None:
-        fix = f"name the column that tells them apart: batch_key={best.column!r}" + _first(adata, best, coordinates)
-    elif best is not None:
-        fix = (
-            f"no column of adata.obs tells them apart, but {best.what} does: make one, "
-            "adata.obs['section'] = [...], and pass batch_key='section'"
+        fix = f"name the column that tells them apart: batch_key={best.column!r}" + _first(
+            adata, best, coordinates, best.column
         )
     else:
-        fix = (
-            "no column of adata.obs tells them apart: write the section of each spot into one, such as "
-            "anndata.concat({'a': a, 'b': b}, label='section', index_unique='-'), and pass batch_key='section'"
-        )
+        but = f", but {best.what} does" if best is not None else ""
+        first = "" if best is None else _first(adata, best, coordinates, "section")
+        line = best.line if best is not None and best.line else f"join them as {REJOIN}"
+        fix = f"no column of adata.obs tells them apart{but}: {line}, and pass batch_key='section'{first}"
     raise ValueError(
-        f"Expected the spots of one section, found several sections that lie over one another ({found}); {fix}, or "
+        f"Expected the spots of one section, found several sections{where} ({found}); {fix}, or "
         "take one section alone. If they are one section all the same, pass one_section=True"
     )
 
 
-def _first(adata: AnnData, split: _Split, coordinates: np.ndarray) -> str:
+def twice_named(adata: AnnData) -> str:
+    """How spots whose names occur twice are told apart: the end of a message.
+
+    Most names of sections that are joined as they are occur twice; then a column may tell them apart.
+    """
+    unique = "adata.obs_names_make_unique()"
+    names = adata.obs_names.astype(str).to_numpy(dtype=str)[:, None]
+    if _shared(names).mean() < SHARED:
+        return f"make them unique: {unique}"
+    best = max(_separating([s for s in _splits(adata) if s.column], names), key=_preference, default=None)
+    if best is None:
+        return (
+            f"if they are sections that were joined, join them as {REJOIN}, and pass batch_key='section'; otherwise "
+            f"make them unique: {unique}"
+        )
+    return f"make them unique: {unique}, and name the column of the sections: batch_key={best.column!r}"
+
+
+def _first(adata: AnnData, split: _Split, coordinates: np.ndarray, column: str) -> str:
     """What is to be done before sections that share no array positions can be those of one analysis."""
     codes = pd.factorize(split.sets)[0]
     positions = _array_positions(adata)
@@ -176,13 +212,15 @@ def _first(adata: AnnData, split: _Split, coordinates: np.ndarray) -> str:
     n_sections = np.bincount(pd.DataFrame({"at": position.ravel(), "of": codes}).drop_duplicates()["at"])
     if pd.Series((n_sections > 1)[position.ravel()]).groupby(codes).mean().min() >= SHARED:
         return ""
+    return f", after {onto_one_grid(coordinates, codes, column)}"
+
+
+def onto_one_grid(coordinates: np.ndarray, codes: np.ndarray, batch_key: str) -> str:
+    """Python that brings sections onto common array positions: one lattice for arrays, bins for cells."""
     if shared_lattice_positions(coordinates[:, :2], codes) is not None:
-        return f", after stcsm.pp.to_grid(adata, batch_key={split.column!r})"
+        return f"stcsm.pp.to_grid(adata, batch_key={batch_key!r})"
     n_bins = max(1, round((len(codes) / (codes.max() + 1) / 4) ** 0.5))
-    return (
-        f", after stcsm.pp.to_grid(adata, n_bins={n_bins}, batch_key={split.column!r}) and "
-        "adata = stcsm.pp.bin_spots(adata), since cells have no positions in common"
-    )
+    return f"stcsm.pp.to_grid(adata, n_bins={n_bins}, batch_key={batch_key!r}), then adata = stcsm.pp.bin_spots(adata)"
 
 
 def _preference(split: _Split) -> tuple[bool, bool, int, bool]:
@@ -233,17 +271,24 @@ def _in_names(names: pd.Index) -> Iterator[_Split]:
     Of sections for sure if it tells apart names that are equal without it, as those of joined sections are.
     """
     text = pd.Series(names.astype(str))
-    last = text.str.extract(r"^(?P<base>.*)[-_.:](?P<part>[^-_.:]*)$")
+    last = text.str.extract(r"^(?P<base>.*)(?P<mark>[-_.:])(?P<part>[^-_.:]*)$")
     numbered = last["base"].isin(set(text))  # obs_names_make_unique: "s1" and "s1-1"
     if numbered.any():
-        last = last.where(numbered, pd.DataFrame({"base": text, "part": ""}))
-    first = text.str.extract(r"^(?P<part>[^-_.:]*)[-_.:](?P<base>.*)$")
-    for what, parts in (("the ending of their names", last), ("the beginning of their names", first)):
+        last = last.where(numbered, pd.DataFrame({"base": text, "mark": "", "part": ""}))
+    first = text.str.extract(r"^(?P<part>[^-_.:]*)(?P<mark>[-_.:])(?P<base>.*)$")
+    line = "adata.obs['section'] = adata.obs_names.str."
+    for what, parts, how in (
+        ("the ending of their names", last, "" if numbered.any() else "rsplit({!r}, n=1).str[-1]"),
+        ("the beginning of their names", first, "split({!r}, n=1).str[0]"),
+    ):
         if parts["base"].isna().any() or not 2 <= parts["part"].nunique() <= MOST_SETS:
             continue
         twice = parts["base"].duplicated(keep=False).mean() >= SOME and not parts.duplicated().any()
         if twice or parts["part"].value_counts().min() >= FEWEST:
-            yield _Split(None, what, parts["part"].to_numpy(dtype=str), of_sections=bool(twice))
+            mark = np.unique(parts["mark"].astype(str))
+            # Names that were made unique do not say it: a spot that the first section lacks has kept its name.
+            said = line + how.format(mark[0]) if how and len(mark) == 1 else ""
+            yield _Split(None, what, parts["part"].to_numpy(dtype=str), of_sections=bool(twice), line=said)
 
 
 def _in_order(around: _Around) -> _Split:
@@ -270,6 +315,14 @@ def _separating(splits: list[_Split], keys: np.ndarray) -> list[_Split]:
         return []
     table = pd.DataFrame(keys[shared])
     return [s for s in splits if table.assign(of=s.sets[shared]).duplicated(keep=False).mean() < SOME]
+
+
+def _far_apart(positions: np.ndarray, coordinates: np.ndarray) -> bool:
+    """Whether the spots at one array position lie far apart, as cells in one bin do not."""
+    of = pd.DataFrame(coordinates).groupby(list(positions.T))
+    reach = (of.max() - of.min()).max(axis=1)[of.size() > 1]
+    pitch = np.sqrt(np.ptp(coordinates, axis=0).prod() / of.ngroups)
+    return bool(reach.median() > APART * pitch)
 
 
 def _arrays(positions: np.ndarray, coordinates: np.ndarray, tries: int = 200) -> np.ndarray:

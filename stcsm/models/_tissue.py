@@ -25,6 +25,7 @@ from stcsm.models._setup import (
     section_labels,
     spots_on_tissue,
 )
+from stcsm.models._stacked import onto_one_grid
 from stcsm.nets import padded_side
 from stcsm.space import (
     IMAGES,
@@ -360,8 +361,12 @@ def find_sections(adata: AnnData, setup: Setup, spots: np.ndarray | None = None)
     keys, position = np.unique(here.keys[spots], axis=0, return_inverse=True)
     position = position.ravel()
     words = tuple(str(name) for name in names)
-    _check_one_each(words, section, position, here.kind, setup.spatial_key)
-    _check_shared(words, section, position, keys, here.kind, setup.spatial_key)
+    _check_one_each(words, section, position, here.kind, setup.spatial_key, _are_bins(adata))
+    fix = "register the sections first: shift and turn their rows and columns (array_row, array_col) into one frame"
+    if here.kind == COORDINATES:
+        on_array = adata.obsm.get(_keys.SPATIAL_ARRAY, here.coordinates)
+        fix = "bring them onto one grid: " + onto_one_grid(np.asarray(on_array)[spots], section, str(setup.batch_key))
+    _check_shared(words, section, position, keys, here.kind, setup.spatial_key, fix)
     where = array_coordinates(*keys.astype(np.int64).T) if here.kind == ARRAY else keys
     return Sections(words, Frame(here.kind, keys, where), section, position)
 
@@ -426,7 +431,7 @@ def find_on_frame(frame: Frame, adata: AnnData, setup: Setup, spots: np.ndarray)
                 f"{int(mine.sum())} spots{f' of {name!r}' if name else ''} have one of them; bring it into the model's "
                 "frame: the same origin and unit, stcsm.pp.to_grid over both sections together"
             )
-    _check_one_each(words, section[on], position[on], here.kind, setup.spatial_key)
+    _check_one_each(words, section[on], position[on], here.kind, setup.spatial_key, _are_bins(adata))
     return spots[on], Sections(words, frame, section[on], position[on])
 
 
@@ -434,7 +439,14 @@ def _where(kind: str, spatial_key: str) -> str:
     return "(array_row, array_col)" if kind == ARRAY else f"obsm[{spatial_key!r}]"
 
 
-def _check_one_each(names: tuple[str, ...], section: np.ndarray, position: np.ndarray, kind: str, key: str) -> None:
+def _are_bins(adata: AnnData) -> bool:
+    """Whether rows and columns are bins, each of several spots (:func:`stcsm.pp.to_grid`)."""
+    return bool(adata.uns.get(_keys.UNS, {}).get("grid", {}).get("kind") == "bins")
+
+
+def _check_one_each(
+    names: tuple[str, ...], section: np.ndarray, position: np.ndarray, kind: str, key: str, are_bins: bool
+) -> None:
     both = np.column_stack([section, position])
     taken, n = np.unique(both, axis=0, return_counts=True)
     if (n == 1).all():
@@ -444,12 +456,14 @@ def _check_one_each(names: tuple[str, ...], section: np.ndarray, position: np.nd
     raise ValueError(
         f"Expected one spot of a section at each array position, found that {int(n[at_fault].sum())} spots"
         f"{f' of section {names[worst]!r}' if names[worst] else ''} share {int(at_fault.sum())} positions by "
-        f"{_where(kind, key)}; give each its own with stcsm.pp.to_grid, or add them up with stcsm.pp.bin_spots"
+        f"{_where(kind, key)}; "
+        + ("" if are_bins else "give each its own with stcsm.pp.to_grid, or ")
+        + "add them up: adata = stcsm.pp.bin_spots(adata)"
     )
 
 
 def _check_shared(
-    names: tuple[str, ...], section: np.ndarray, position: np.ndarray, keys: np.ndarray, kind: str, key: str
+    names: tuple[str, ...], section: np.ndarray, position: np.ndarray, keys: np.ndarray, kind: str, key: str, fix: str
 ) -> None:
     has = np.zeros((len(names), len(keys)), dtype=bool)
     has[section, position] = True
@@ -461,8 +475,7 @@ def _check_shared(
         raise ValueError(
             f"Expected sections on shared array positions, found that section {name!r} has {common} of its "
             f"{int(has[b].sum())} positions by {_where(kind, key)} in common with the others "
-            f"({_extents(names, has, keys)}); bring them into one frame, such as stcsm.pp.to_grid over all sections "
-            "together"
+            f"({_extents(names, has, keys)}); {fix}"
         )
 
 

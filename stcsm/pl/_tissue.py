@@ -16,6 +16,10 @@ from stcsm._text import as_text
 
 ON_IMAGE = 0.95
 """Share of the spots that lie on the image of their section, at least; a few may lie beside its edge."""
+MET = 0.5
+"""Share that is enough for the image that bears the name of the section: it may be cropped."""
+ASKED = 0.01
+"""Share that is enough for the image that is asked for by name."""
 OF_LIBRARIES = re.compile(
     r"(library|section|sample|batch|slide|slice)([._ -]?(id|key|name|no|nr|number|label))?", re.IGNORECASE
 )
@@ -34,7 +38,8 @@ def find_image(
     join of sections leaves them, the one counts whose name the spots bear: in the column of sections, in any column of
     ``.obs`` whose values are names of images, or as a part of the spot names that ``anndata.concat`` adds. Where these
     name a section that has no image, there is none: a join may have kept the image of another section alone. Without a
-    name, it is the only one that the spots lie on. Where that cannot be known, there is none.
+    name, it is the only one that the spots lie on. Where that cannot be known, there is none; nor where most of the
+    spots do not lie on the image of their name, because their coordinates were moved.
 
     Parameters
     ----------
@@ -63,7 +68,7 @@ def image_of(adata: AnnData, spatial_key: str, library_id: str | None) -> tuple[
                 f"Expected library_id to be the name of an image in adata.uns['spatial'], found {library_id!r}; there "
                 f"are {sorted(images)}"
             )
-        return (library_id, images[library_id]), ""
+        return _met(adata, spatial_key, libraries, library_id, images[library_id], ASKED)
     if spatial_key != _keys.SPATIAL or not images:
         return None, ""
     choose = "draw the image of these spots: " + " or ".join(f"library_id={name!r}" for name in sorted(images)[:3])
@@ -73,9 +78,9 @@ def image_of(adata: AnnData, spatial_key: str, library_id: str | None) -> tuple[
     if named:
         name = next(iter(named))
         if name in images:
-            return (name, images[name]), ""
+            return _met(adata, spatial_key, libraries, name, images[name])
         return None, f"the section of the spots is {name!r} in {where}, and no image is called so; {choose}"
-    fitting = [name for name in images if _lies_on(adata, libraries[name], images[name])]
+    fitting = [name for name in images if _on_image(adata, spatial_key, libraries[name], images[name]) >= ON_IMAGE]
     if len(fitting) == 1:
         return (fitting[0], images[fitting[0]]), ""
     if fitting:
@@ -155,11 +160,24 @@ def _is_text(labels: pd.Series) -> bool:
     return isinstance(labels.dtype, pd.CategoricalDtype) or not pd.api.types.is_numeric_dtype(labels)
 
 
-def _lies_on(adata: AnnData, library: Any, resolution: str) -> bool:
-    """Whether the spots, but for a few, lie on the image."""
+def _met(
+    adata: AnnData, spatial_key: str, libraries: Mapping[str, Any], name: str, resolution: str, least: float = MET
+) -> tuple[tuple[str, str] | None, str]:
+    """An image known by its name; none where the spots were moved off it, as those of sections set side by side are."""
+    share = _on_image(adata, spatial_key, libraries[name], resolution)
+    if share >= least:
+        return (name, resolution), ""
+    return None, (
+        f"{share:.0%} of the spots lie on the image of {name!r} by adata.obsm[{spatial_key!r}]; put the coordinates "
+        "that it was stored with back there"
+    )
+
+
+def _on_image(adata: AnnData, spatial_key: str, library: Any, resolution: str) -> float:
+    """Share of the spots that lie on the image."""
     factors = library["scalefactors"]
     scale, margin = float(factors[f"tissue_{resolution}_scalef"]), float(factors["spot_diameter_fullres"])
     height, width = np.shape(library["images"][resolution])[:2]
-    xy = np.asarray(adata.obsm[_keys.SPATIAL], dtype=float)[:, :2]
+    xy = np.asarray(adata.obsm[spatial_key], dtype=float)[:, :2]
     on = (xy >= -margin) & (xy <= np.array([width, height]) / scale + margin)
-    return bool(on.all(axis=1).mean() >= ON_IMAGE)
+    return float(on.all(axis=1).mean())

@@ -11,6 +11,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from stcsm import _keys
+from stcsm._layers import counts_matrix
 from stcsm._lazy import column, in_memory
 from stcsm.pp._sections import section_names
 from stcsm.space import check_counts, stored_blocks, whole_positions
@@ -26,7 +27,7 @@ def bin_spots(
     adata
         With rows and columns (:func:`stcsm.pp.to_grid`); not changed.
     layer
-        Layer of the counts; None is ``.X``.
+        Layer of the counts; None is ``.X``, ``"raw"`` is ``.raw``.
     labels
         Column of ``.obs`` whose commonest label each bin is to have (spots without a label do not vote).
     batch_key
@@ -46,13 +47,9 @@ def bin_spots(
     rows, cols = _positions(adata)
     batch_key = batch_key or _batch_key(adata)
     sections, section = np.unique(_section_of(adata, batch_key), return_inverse=True)
-    if layer is not None and layer not in adata.layers:
-        raise ValueError(f"Expected a layer named {layer!r}, found {_keys.layer_names(adata.layers)}")
     if labels is not None and labels not in adata.obs:
         raise ValueError(f"Expected a column of adata.obs, found no {labels!r} among {sorted(map(str, adata.obs))}")
-    matrix = adata.X if layer is None else adata.layers[layer]
-    if matrix is None:
-        raise ValueError("Expected counts in adata.X, found None; name the layer that holds them: layer=...")
+    matrix = counts_matrix(adata, layer)
     check_counts(matrix, adata.obs_names, adata.var_names)
     cells, bin_of = np.unique(np.column_stack([section, rows, cols]), axis=0, return_inverse=True)
     bin_of = bin_of.ravel()

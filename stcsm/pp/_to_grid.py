@@ -101,10 +101,13 @@ def to_grid(
     else:
         found = lattice_positions(coords) if sections is None else shared_lattice_positions(coords, sections)
         if found is None:
+            n_sections = 1 if sections is None else int(sections.max()) + 1
+            n_bins = max(1, round((len(coords) / n_sections / 4) ** 0.5))
+            with_key = "" if batch_key is None else f", batch_key={batch_key!r}"
             raise ValueError(
                 f"Expected spots on a square or hexagonal array, found that adata.obsm[{key!r}] lies on none; say how "
-                f"large the bins are to be: bin_size=... (micrometres) or n_bins=..., such as n_bins="
-                f"{max(1, round((len(coords) / 4) ** 0.5))} for about 4 of the {len(coords)} spots a bin"
+                f"large the bins are to be, bin_size=... (micrometres) or n_bins=..., such as for about 4 spots a bin "
+                f"stcsm.pp.to_grid(adata, n_bins={n_bins}{with_key}), then adata = stcsm.pp.bin_spots(adata)"
             )
         positions = found
     if len(positions.moved):

@@ -13,6 +13,8 @@ from scipy.sparse import csr_array, diags_array
 
 VALUES = 2**23
 """Values that a block would have as a dense array; bounds the memory of a reader."""
+LARGEST_LOG = 20.0
+"""No logarithm of a count is larger: e^20 is 500 million."""
 
 _passed: dict[Hashable, tuple[Any, Any]] = {}
 """Matrices that have passed: by the object's number or the file's name, a weak reference (or None) and a signature.
@@ -99,7 +101,7 @@ def check_every_value(matrix: Any, spot_names: Sequence[str], gene_names: Sequen
                 spot, gene = _locate(block, bad)
                 value = values.flat[int(np.flatnonzero(bad)[0])]
                 where = f"spot {spot_names[row + spot]!r}, gene {gene_names[column + gene]!r}"
-                first[kind] = f"{value:.4g} at {where}"
+                first[kind] = f"{_in_digits(value)} at {where}"
                 if kind == "fractional":
                     named = _what_it_is(block)
             faults[kind] += n
@@ -117,6 +119,13 @@ def check_every_value(matrix: Any, spot_names: Sequence[str], gene_names: Sequen
 
 def _values(block: Any) -> np.ndarray:
     return block if isinstance(block, np.ndarray) else block.data
+
+
+def _in_digits(value: Any) -> str:
+    """A value in four digits, or in as many as show that it is no whole number."""
+    if not np.isfinite(value) or value == np.rint(value):
+        return f"{value:.4g}"
+    return next(text for n in range(4, 18) if not float(text := f"{value:.{n}g}").is_integer())
 
 
 def _locate(block: Any, bad: np.ndarray) -> tuple[int, int]:
@@ -141,10 +150,11 @@ def _what_it_is(block: Any) -> str:
         values = row[row > 0]
         if len(values) < 2:
             continue
-        for undone, votes in ((np.expm1(np.minimum(values, 50.0)), logged), (values, scaled)):
+        for undone, votes in ((np.expm1(np.minimum(values, LARGEST_LOG)), logged), (values, scaled)):
             ratio = undone / undone.min()
             small = ratio[ratio < 50]
-            votes.append(float(np.mean(np.abs(small - np.rint(small)) < 0.01 * small)))
+            whole = float(np.mean(np.abs(small - np.rint(small)) < 0.01 * small))
+            votes.append(0.0 if votes is logged and values.max() > LARGEST_LOG else whole)
     if logged and np.median(logged) > 0.95 and np.median(logged) > np.median(scaled):
         return "these are log-normalised values (scanpy's normalize_total and log1p), not counts; "
     if scaled and np.median(scaled) > 0.95:

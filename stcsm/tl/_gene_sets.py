@@ -167,19 +167,33 @@ def match_gene_sets(
     for source in sources:
         report = missing == "report" or (missing == "auto" and not source.strict)
         index = GeneIndex(adata.var_names) if source.of_rows else _gene_index(adata, match, totals)
-        found = match_to_index(
-            source.sets,
-            index,
-            usable=usable,
-            missing="report" if report else "error",
-            unusable="skip" if report else "error",
-            ignore_case=ignore_case,
-        )
+        try:
+            found = match_to_index(
+                source.sets,
+                index,
+                usable=usable,
+                missing="report" if report else "error",
+                unusable="skip" if report else "error",
+                ignore_case=ignore_case,
+            )
+        except ValueError as error:
+            raise ValueError(f"{error}{_in_raw_only(adata, source.sets)}") from None
         if report:
             _say_what_was_found(found)
         _say_which_rows(adata, index, found)
         matched.append((source.kind, found))
     return MatchedSets(adata.var_names, tuple(matched), coherence)
+
+
+def _in_raw_only(adata: AnnData, sets: Sequence[GeneSet]) -> str:
+    """What a message about unknown genes says of those that only ``adata.raw`` has; nothing where it has none."""
+    if adata.raw is None:
+        return ""
+    only = set(adata.raw.var_names.astype(str)) - set(adata.var_names.astype(str))
+    held = [gene for s in sets for gene in s.genes if gene in only]
+    if not held:
+        return ""
+    return f" In adata.raw only: {first_few(held)}; adata = adata.raw.to_adata() has them."
 
 
 def _check_names(names: list[str]) -> None:

@@ -18,6 +18,7 @@ from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
 from stcsm import _keys, io, pp, tl
+from stcsm._features import spots_taken
 from stcsm._files import existing_file, remove_state
 from stcsm.attribution import method_class
 from stcsm.datasets import simulated_bulb
@@ -67,12 +68,13 @@ def run_counts(
     spatial_key: str = _keys.SPATIAL,
     batch_key: str | None = None,
     one_section: bool = False,
+    n_bins: int | None = None,
     **settings: Any,
 ) -> None:
     """Read a tissue, train, map its concepts and write the results into ``out``.
 
     Several ``counts`` are the sections of one analysis. Results of a SpatialData store are also written into its table,
-    unless ``write_store`` is false.
+    unless ``write_store`` is false or ``n_bins`` adds up its cells.
 
     Raises
     ------
@@ -100,7 +102,7 @@ def run_counts(
     check_input(out, *paths, gmt, *files)
     require_reading_memory(paths)
     _quiet_libraries()
-    store = _store(paths) if write_store else None
+    store = _store(paths) if write_store and n_bins is None else None
     with RunProgress(quiet) as progress, _says_how_to_go_on(out):
         with progress.stage("read"):
             adata = io.read(
@@ -109,7 +111,7 @@ def run_counts(
             )  # fmt: skip
             if batch_key is None and not one_section and _is_joined(adata, paths):
                 batch_key = _keys.SECTION
-            if batch_key is not None:
+            if batch_key is not None and n_bins is None:
                 _shared_positions(adata, batch_key)
             if labels is not None:
                 labels_key = _keys.LAYER
@@ -117,6 +119,9 @@ def run_counts(
                 io.add_labels(adata, given, labels_key, column=labels_column, batch_key=batch_key, overwrite=True)
             if store is not None:
                 io.check_store(adata, store, table)
+            if n_bins is not None:
+                adata = _in_bins(adata, n_bins, layer, labels_key, spatial_key, batch_key, keep_background)
+                layer, spatial_key = None, _keys.SPATIAL
         sources: list[dict[str, Any]] = []
         if gene_concepts:
             sources.append({"genes": gene_concepts})
@@ -170,6 +175,22 @@ def _shared_positions(adata: AnnData, batch_key: str) -> None:
     """Put ST sections, whose spots lie beside the centres of the array, on one array; whole positions stay."""
     if _keys.SPATIAL_ARRAY in adata.obsm and np.isfinite(adata.obsm[_keys.SPATIAL_ARRAY]).all():
         pp.to_grid(adata, batch_key=batch_key)
+
+
+def _in_bins(
+    adata: AnnData,
+    n_bins: int,
+    layer: str | None,
+    labels_key: str | None,
+    spatial_key: str,
+    batch_key: str | None,
+    keep_background: bool,
+) -> AnnData:
+    """Counts of cells (on tissue) added up in the bins of one grid, and the commonest label of each."""
+    adata = adata[spots_taken(adata, keep_background)].copy()
+    pp.to_grid(adata, n_bins=n_bins, spatial_key=spatial_key, batch_key=batch_key)
+    adata.obsm[_keys.SPATIAL] = np.asarray(adata.obsm[spatial_key])
+    return pp.bin_spots(adata, layer=layer, labels=labels_key, batch_key=batch_key)
 
 
 def run_demo(out: Path, *, quiet: bool, seed: int, **settings: Any) -> None:

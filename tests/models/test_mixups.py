@@ -108,10 +108,42 @@ def test_without_a_column_the_message_says_so(move, shuffled):
         GeneVAE.setup_anndata(both)
 
 
-def test_names_that_tell_sections_apart_are_pointed_to():
-    both = stacked(MOVES["mirrored"], True, None)
-    with pytest.raises(ValueError, match=r"no column of adata.obs tells them apart, but the ending of their names"):
-        GeneVAE.setup_anndata(both)
+@pytest.mark.parametrize("array", [True, False])
+@pytest.mark.parametrize("named", [lambda n: n.replace("-", "_"), lambda n: "_".join(n.split("-")[::-1])])
+def test_names_that_tell_sections_apart_are_pointed_to_by_a_line_that_runs(array, named):
+    adata = stacked(MOVES["shifted anyhow"], array, None)
+    adata.obs = adata.obs[["array_row", "array_col"] if array else []]
+    adata.obs_names = [named(name) for name in adata.obs_names]
+    with pytest.raises(ValueError, match=r"no column of adata.obs tells them apart, but the (ending|begin)") as error:
+        GeneVAE.setup_anndata(adata)
+    said = re.search(r"does: (.*), and pass batch_key='section'(?:, after (stcsm.*\)))?, or take", str(error.value))
+    assert (said[2] is None) == array
+    for line in filter(None, said.groups()):
+        exec(line, {"stcsm": stcsm, "adata": adata})
+    assert (adata.obs["section"] == np.repeat(["one", "two"], 120)).all()
+    GeneVAE.setup_anndata(adata, batch_key="section")
+
+
+def test_sections_joined_as_they_are_are_joined_again():
+    """The first message holds all that is to be done: names that are only made unique lead to a second refusal."""
+    a, b = section(seed=1), section(seed=2)
+    adata = ad.concat([a, b])
+    with pytest.raises(ValueError, match="found 120 used more than once") as error:
+        GeneVAE.setup_anndata(adata)
+    held = {"a": a, "b": b, "anndata": ad}
+    exec(re.search(r"join them as (.*), and pass batch_key='section'", str(error.value))[1], held)
+    GeneVAE.setup_anndata(held["adata"], batch_key="section")
+    adata.obs_names_make_unique()
+    with pytest.raises(
+        ValueError, match=r"found several sections.*join them as adata = anndata.concat\(\[a, b\], label"
+    ):
+        GeneVAE.setup_anndata(adata)
+    with pytest.raises(ValueError, match=r"obs_names_make_unique\(\), and name the column .*batch_key='day'"):
+        GeneVAE.setup_anndata(ad.concat({"x": a, "y": b}, label="day"))
+    twice = section()
+    twice.obs_names = ["s", "s", *twice.obs_names[2:]]
+    with pytest.raises(ValueError, match=r"found 1 used .*make them unique: adata.obs_names_make_unique\(\)$"):
+        GeneVAE.setup_anndata(twice)
 
 
 @pytest.mark.parametrize("label", ["Sektion", "Bild"])
@@ -221,7 +253,7 @@ def test_the_advice_for_cells_works_as_it_is_written(two_of_cells):
     adata.obs["run"] = np.repeat(["x", "y"], 900)
     with pytest.raises(ValueError, match="batch_key='run', after") as error:
         GeneVAE.setup_anndata(adata)
-    code = re.search(r"after (.*) and (adata = .*), since", str(error.value))
+    code = re.search(r"after (.*), then (adata = .*), or take", str(error.value))
     held = {"stcsm": stcsm, "adata": adata}
     exec("\n".join(code.groups()), held)
     GeneVAE.setup_anndata(held["adata"], batch_key="run")
@@ -311,15 +343,41 @@ def test_against_the_refusal_there_is_an_argument_that_stays():
     GeneVAE(both, smoothing=0, n_latent=4, n_hidden=8)
 
 
-@pytest.mark.parametrize("array", [True, False])
-@pytest.mark.parametrize("apart", [[1000.0, 0.0], [3000.0, 500.0], [0.0, 1039.2]])
-def test_sections_side_by_side_are_one_frame(array, apart):
-    a, b = section(seed=1, array=array), section(seed=2, array=array)
+APART = [[1000.0, 0.0], [3000.0, 500.0], [0.0, 1039.2]]
+
+
+@pytest.mark.parametrize("apart", APART)
+def test_sections_side_by_side_without_an_array_are_one_frame(apart):
+    a, b = section(seed=1, array=False), section(seed=2, array=False)
     b.obsm["spatial"] += apart
     GeneVAE.setup_anndata(ad.concat({"a": a, "b": b}, label="sample", index_unique="-"))
     without = ad.concat([a, b])
     without.obs_names_make_unique()
     GeneVAE.setup_anndata(without)
+
+
+@pytest.mark.parametrize("apart", APART)
+@pytest.mark.parametrize("label", ["sample", "whatever", None])
+def test_sections_side_by_side_are_known_by_their_array_positions(apart, label):
+    """No spot lies near one of the other section, and each array position is there twice."""
+    a, b = section(seed=1), section(n_rows=9, seed=2)
+    b.obsm["spatial"] += apart
+    both = ad.concat({"a": a, "b": b}, label=label, index_unique="-")
+    fix = f"batch_key='{label}'" if label else r"adata.obs_names.str.rsplit\('-', n=1\).str\[-1\], and pass"
+    with pytest.raises(ValueError, match=rf"180 of 210 spots have the array position .* side by side\).*{fix}"):
+        GeneVAE.setup_anndata(both)
+    GeneVAE.setup_anndata(both, one_section=True)
+
+
+def test_several_slides_are_several_sections_and_fields_of_view_are_one():
+    a, b = section(seed=1, array=False), section(seed=2, array=False)
+    b.obsm["spatial"] += [5000.0, 0.0]
+    both = ad.concat({"a": a, "b": b}, label="brain", index_unique="-")
+    both.uns["spatial"] = {"a": {}, "b": {}}
+    with pytest.raises(ValueError, match=r"on several slides by adata.obs\['brain'\].*batch_key='brain', after"):
+        GeneVAE.setup_anndata(both)
+    both.obs = both.obs.rename(columns={"brain": "fov"})
+    GeneVAE.setup_anndata(both)
 
 
 def test_cells_in_bins_of_a_grid_are_one_section():
@@ -458,7 +516,10 @@ def test_counts_in_raw_are_pointed_to_and_taken():
     a = a[:, [5, 3, *range(10, 30)]].copy()
     with pytest.raises(ValueError, match=r"adata.raw holds counts: take them with layer='raw'$"):
         GeneVAE.setup_anndata(a)
-    model = model_of(a, layer="raw")
+    with pytest.warns(UserWarning, match="8 genes are in adata.raw only and are left out; adata = adata.raw.to_adata"):
+        model = model_of(a, layer="raw")
+    with pytest.raises(ValueError, match=r"found 'g4'.* In adata.raw only: g4; adata = adata.raw.to_adata\(\) has"):
+        stcsm.tl.match_gene_sets(a, model, genes={"x": ["g4", "g5"]})
     np.testing.assert_array_equal(counts_of(a, "raw").toarray(), counts[:, [5, 3, *range(10, 30)]])
     np.testing.assert_array_equal(model.reader.profiles(np.array([0])), counts[:, [5]].T)
     stcsm.tl.concepts(a, model, groupby="layer")

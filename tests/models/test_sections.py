@@ -9,6 +9,7 @@ import torch
 from scipy import sparse
 from sklearn.metrics import roc_auc_score
 
+import stcsm
 from stcsm import tl
 from stcsm.datasets import simulated_bulb
 from stcsm.models import GeneVAE
@@ -275,7 +276,10 @@ def doubled(adata):
         (lambda a: a.obs.pop("section"), "section of each spot in adata.obs"),
         (lambda a: a.obs.__setitem__("section", np.where(np.arange(56) == 3, None, "x")), "1 of 56 spots without one"),
         (doubled, r"3 spots of section 'b' share 1 positions by \(array_row, array_col\).*bin_spots"),
-        (other_frame, r"section 'a' has 2 of its 29 positions.*'a': 0 to 4 x 0 to 5; 'b': 4 to 8 x 0 to 5.*to_grid"),
+        (
+            other_frame,
+            r"section 'a' has 2 of its 29 positions.*'a': 0 to 4 x 0 to 5; 'b': 4 to 8 x 0 to 5.*register the sections",
+        ),
     ],
 )
 def test_sections_that_do_not_fit_are_refused(spoil, message):
@@ -317,3 +321,29 @@ def test_sections_that_do_not_lie_on_one_another_are_named(trained, caplog):
         other.train(max_epochs=10, progress=False)
     assert other.section_agreement()["deep", "shallow"] < 0.4
     assert "'deep' than in 'shallow'" in caplog.text
+
+
+def test_the_advice_for_arrays_and_cells_runs_as_it_is_written():
+    """ST spots lie beside the centres of the array; cells lie anywhere, and are added up after they are binned."""
+    rng = np.random.default_rng(0)
+    arrays = np.stack(np.meshgrid(np.arange(12.0), np.arange(10.0)), -1).reshape(-1, 2)
+    for at, steps in ((arrays, 1), (rng.random((120, 2)) * 100, 2)):
+        adata = ad.AnnData(rng.poisson(3.0, (240, 4)).astype(np.float32))
+        adata.obsm["spatial"] = np.r_[at, at[::-1]] + rng.normal(0, 0.05, (240, 2))
+        adata.obs["section"] = np.repeat(["a", "b"], 120)
+        with pytest.raises(ValueError, match="in common with the others") as error:
+            GeneVAE.setup_anndata(adata, batch_key="section")
+        lines = str(error.value).split("bring them onto one grid: ")[1].split(", then ")
+        assert len(lines) == steps
+        held = {"stcsm": stcsm, "adata": adata}
+        exec(lines[0], held)
+        if steps == 2:
+            with pytest.raises(
+                ValueError, match=r"obsm\['spatial'\] lies on none.*n_bins=5, batch_key='section'\), then"
+            ):
+                stcsm.pp.to_grid(adata.copy(), spatial_key="spatial", batch_key="section")
+            with pytest.raises(ValueError, match=r"array_col\); add them up: adata = stcsm.pp.bin_spots\(adata\)$"):
+                GeneVAE.setup_anndata(adata, batch_key="section")
+            exec(lines[1], held)
+        GeneVAE.setup_anndata(held["adata"], batch_key="section")
+        assert held["adata"].X.sum() == adata.X.sum()

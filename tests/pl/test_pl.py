@@ -271,6 +271,16 @@ def test_the_section_of_a_join_is_not_drawn_on_the_only_image_that_the_join_kept
     assert _drawn(b, library_id="V1_A") == GREEN
 
 
+def test_an_image_that_the_spots_were_moved_off_is_not_drawn(of_b, caplog):
+    """Sections set side by side: the second lies where its image, which bears its name, is not."""
+    of_b.obs["section"] = "B"
+    assert _drawn(of_b) == RED
+    of_b.obsm["spatial"] = of_b.obsm["spatial"] + [6000, 0]
+    assert _drawn(of_b) is None
+    assert "no image is drawn: 0% of the spots lie on the image of 'B'" in caplog.text
+    assert _drawn(of_b, library_id="B") is None
+
+
 @pytest.mark.parametrize("name", ["{barcode}-1", "s_016um_00{i}_00{i}-1", "aaaa{i}-1", "spot_{i}", "{i}.5x{i}"])
 def test_names_of_one_section_say_nothing_of_its_image(of_b, name):
     of_b.uns["spatial"] = {"V1_Brain": _picture(GREEN)}

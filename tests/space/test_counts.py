@@ -209,3 +209,18 @@ def test_blocks_are_normalised_as_the_whole_is(x):
     factor = depth_factors(x.sum(axis=1, dtype=np.float64))
     parts = [log_normalise(x[rows], factor[rows]).toarray() for rows in (slice(0, 5), slice(5, None))]
     np.testing.assert_array_equal(np.concatenate(parts), log_normalise(x).toarray())
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ([[1309.4, 2618.8, 1309.4]], r"found 3 fractional \(first: 1309.4 at spot 's', gene 'a'\); .*normalize_total"),
+        ([[0.5, 12345.0, 3.0]], "first: 0.5 at"),
+    ],
+)
+def test_large_values_are_no_logarithms_and_fractions_are_shown(values, named):
+    with pytest.raises(ValueError, match=named) as error:
+        check_counts(np.array(values, dtype=np.float32), ["s"], ["a", "b", "c"])
+    assert "log-normalised" not in str(error.value)
+    with pytest.raises(ValueError, match="log-normalised"):
+        check_counts(np.log1p(np.array([[1.0, 2.0, 7.0], [3.0, 0, 1.0]]) * 2.5), ["s", "t"], ["a", "b", "c"])
