@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import CheckpointIO
@@ -147,6 +148,12 @@ class TrainingState(Callback):
         if self.found is None:
             return
         module: Any = pl_module.module
+        for optimizer in trainer.optimizers:
+            for parameter, held in optimizer.state.items():
+                for name, value in held.items():
+                    if isinstance(value, Tensor) and value.shape == parameter.shape:
+                        # Fused optimisers go through weights and moments in the order of memory: it must be the same.
+                        held[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         module.set_noise_state(self._loaded["noise"])
         trainer.datamodule.order.set_state(self._loaded["order"])  # type: ignore[attr-defined]
         if isinstance(trainer.logger, SimpleLogger):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -36,6 +37,14 @@ def after_every_epoch(monkeypatch):
 def new(counts, **settings) -> GeneVAE:
     GeneVAE.setup_anndata(counts)
     return GeneVAE(counts, n_latent=4, n_hidden=8, n_seeds=2, min_counts=1, **settings)
+
+
+def on_grid(counts, make):
+    """The counts on a grid of 5 x 6 spots, for models whose filters go over an image."""
+    counts = counts.copy()
+    counts.obs["array_row"], counts.obs["array_col"] = np.divmod(np.arange(counts.n_obs), 6)
+    GeneVAE.setup_anndata(counts)
+    return make(counts)
 
 
 def train(model, **kwargs):
@@ -76,6 +85,20 @@ def test_an_interrupted_training_ends_with_the_same_weights_and_history(
     for name, table in undisturbed.history.items():
         pd.testing.assert_frame_equal(table, resumed.history[name], check_dtype=False)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "make",
+    [GeneVAE.published, lambda a: GeneVAE(a, encoder="conv", n_latent=4, smoothing=0.0, min_counts=1)],
+    ids=["published", "conv"],
+)
+def test_an_interrupted_training_of_filters_ends_with_the_same_weights(counts, tmp_path, make):
+    """Filters lie in memory otherwise than in the file; the optimiser goes through memory."""
+    path = tmp_path / "state"
+    undisturbed = train(on_grid(counts, make))
+    with pytest.raises(StopError):
+        train(on_grid(counts, make), checkpoint=path, callbacks=[StopAt(2)])
+    assert train(on_grid(counts, make), checkpoint=path).fingerprint() == undisturbed.fingerprint()
 
 
 def test_a_complete_training_that_is_kept_is_not_trained_again(counts, tmp_path, monkeypatch):
