@@ -217,7 +217,7 @@ def training_of(
     return {
         "genes": _hash([*map(str, tissue.gene_names), samples]),
         "spots": _hash([*map(str, tissue.spot_names), tissue.reader.spots, tissue.frame.coordinates]),
-        "counts": _hash([asdict(tissue.setup), counts.gene_totals, counts.depth]),
+        "counts": _hash([asdict(tissue.setup), counts.gene_checks]),
         "settings of the model": _hash([settings]),
         "settings of the training": _hash([sorted((k, v) for k, v in training.items() if _is_plain(v))]),
         "weights at its start": weights,

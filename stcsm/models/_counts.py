@@ -48,6 +48,8 @@ class GeneReader:
         Indices (S',) of the spots that profiles are restricted to.
     gene_totals
         Counts of each gene (G,) at these spots.
+    gene_checks
+        Counts of each gene (G,) at these spots, summed with a weight for each spot: other counts have other sums.
     depth
         Share of all counts that falls on each spot of ``spots`` (S',); sums to one.
     """
@@ -56,7 +58,7 @@ class GeneReader:
         self._store = store
         self.n_all_spots, self.n_genes = store.shape
         counted = np.flatnonzero(among) if spots is None and among is not None else spots
-        self.gene_totals, spot_totals = _totals(store, spots=counted)
+        self.gene_totals, self.gene_checks, spot_totals = _totals(store, spots=counted)
         self._restrict(np.flatnonzero(spot_totals > 0) if spots is None else np.asarray(spots))
         self.depth = spot_totals[self.spots] / max(spot_totals.sum(), 1)
 
@@ -209,10 +211,11 @@ class SampleReader(GeneReader):
         self._store = store
         self._sections, self.n_sections = sections, n_sections
         self.n_all_spots, self.n_genes = store.shape
-        self.gene_totals, totals = np.zeros(self.n_genes), np.zeros((n_sections, self.n_all_spots))
+        self.gene_totals, self.gene_checks = np.zeros((2, self.n_genes))
+        totals = np.zeros((n_sections, self.n_all_spots))
         for b in range(n_sections):
             own = np.flatnonzero(sections == b)
-            self.gene_totals[own], totals[b] = _totals(store, own)
+            self.gene_totals[own], self.gene_checks[own], totals[b] = _totals(store, own)
         self._restrict(np.flatnonzero(totals.any(axis=0)) if positions is None else np.asarray(positions))
         self.depth = totals[:, self.spots] / np.maximum(totals.sum(axis=1, keepdims=True), 1)
 
@@ -234,19 +237,25 @@ class SampleReader(GeneReader):
 
 def _totals(
     store: GeneStore, of: np.ndarray | None = None, spots: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Counts of all or some genes, (n,), at all or some spots, and of the spots (S,); in bounded memory."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Counts and weighted counts of all or some genes, (n,), at all or some spots, and counts of the spots (S,).
+
+    In bounded memory. A gene is summed at once, in the order of its spots: blocks and storage make no difference.
+    """
     n_spots, n_genes = store.shape
     of = np.arange(n_genes) if of is None else of
     counted = np.ones(n_spots) if spots is None else np.isin(np.arange(n_spots), spots).astype(np.float64)
-    genes, spots = np.zeros(len(of)), np.zeros(n_spots)
+    weights = np.random.PCG64(0).random_raw(n_spots) / 2.0**64  # the same with every version of numpy
+    genes, checks, spots = np.zeros(len(of)), np.zeros(len(of)), np.zeros(n_spots)
     step = max(1, VALUES // max(n_spots, 1))
     for start in range(0, len(of), step):
         some = store.columns(of[start : start + step])
         values = some.values.astype(np.float64) * counted[some.rows]
-        genes[start : start + step] = np.bincount(some.owner, weights=values, minlength=len(some.indptr) - 1)
+        owner, n = some.owner, len(some.indptr) - 1
+        genes[start : start + step] = np.bincount(owner, weights=values, minlength=n)
+        checks[start : start + step] = np.bincount(owner, weights=values * weights[some.rows], minlength=n)
         spots += np.bincount(some.rows, weights=values, minlength=n_spots)
-    return genes, spots
+    return genes, checks, spots
 
 
 class Columns(NamedTuple):

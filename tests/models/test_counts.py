@@ -57,6 +57,7 @@ def same_numbers(reader, x):
     np.testing.assert_array_equal(reader.profiles(order), x[seen][:, order].T)
     np.testing.assert_array_equal(reader.spots, seen)
     np.testing.assert_array_equal(reader.gene_totals, x.sum(axis=0))
+    np.testing.assert_array_equal(reader.gene_checks, GeneReader.open(x).gene_checks)
     np.testing.assert_allclose(reader.depth, x[seen].sum(axis=1) / x.sum(), rtol=1e-6)
     genes = np.array([1, 2, 9])
     left, taken = reader.thinned(genes, 0.4, seed=3)
