@@ -249,7 +249,8 @@ def read_state(path: Path, tensors: bool = True) -> tuple[dict[str, Tensor], str
         with safe_open(path, "pt") as file:
             held = file.metadata() or {}
             names = file.keys() if tensors else ()
-            return {name: file.get_tensor(name) for name in names}, held["state"]
+            # Copies: a file that is mapped into memory cannot be replaced on Windows.
+            return {name: file.get_tensor(name).clone() for name in names}, held["state"]
     except (SafetensorError, KeyError) as error:
         raise ValueError(f"Expected the state of a training in {path}, found a damaged or another file") from error
 
