@@ -12,7 +12,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -33,6 +33,8 @@ from stcsm.models._tissue import Tissue
 
 SAVE_SECONDS = 10.0
 """Seconds between two writings, at least."""
+OBJECTS = ("callbacks", "logger", "plugins", "profiler")
+"""Arguments of a trainer that are objects: they do not tell trainings apart."""
 OWN = "stcsm"
 """What a checkpoint holds beside Lightning's own state."""
 
@@ -165,8 +167,11 @@ class TrainingState(Callback):
             self._write(trainer, complete=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the last state."""
-        self._write(trainer, complete=True)
+        """Write the last state, unless the training was cut short (``max_time``): the one before it goes on."""
+        done = trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch
+        done |= 0 <= trainer.max_steps <= trainer.global_step
+        if done or any(stopping.stopped_epoch for stopping in trainer.early_stopping_callbacks):
+            self._write(trainer, complete=True)
 
     def _write(self, trainer: Trainer, complete: bool) -> None:
         self._complete = complete
@@ -211,7 +216,7 @@ def training_of(
     weights
         Hash of the weights before the training.
     **training
-        Arguments of the training; objects (callbacks, loggers) are ignored.
+        Arguments of the training; those of ``OBJECTS`` are ignored.
     """
     counts = tissue.samples
     return {
@@ -219,7 +224,7 @@ def training_of(
         "spots": _hash([*map(str, tissue.spot_names), tissue.reader.spots, tissue.frame.coordinates]),
         "counts": _hash([asdict(tissue.setup), counts.gene_checks]),
         "settings of the model": _hash([settings]),
-        "settings of the training": _hash([sorted((k, v) for k, v in training.items() if _is_plain(v))]),
+        "settings of the training": _hash(sorted((k, repr(v)) for k, v in training.items() if k not in OBJECTS)),
         "weights at its start": weights,
         "version of stcsm": version("stcsm"),
     }
@@ -241,12 +246,22 @@ def refuse_processes(devices: int | list[int] | str, trainer_kwargs: dict[str, A
     ValueError
         If there would be more than one.
     """
-    several = len(devices) > 1 if isinstance(devices, list) else str(devices).isdigit() and int(devices) > 1
-    if several or trainer_kwargs.get("strategy", "auto") != "auto" or trainer_kwargs.get("num_nodes", 1) > 1:
+    several = _n_devices(devices) > 1 or trainer_kwargs.get("num_nodes", 1) > 1
+    if several or trainer_kwargs.get("strategy", "auto") != "auto":
         raise ValueError(
             "Expected a training in one process to keep the state of, found several devices or a strategy; leave "
             "checkpoint= or devices= and strategy= out"
         )
+
+
+def _n_devices(devices: int | Sequence[int] | str) -> float:
+    """How many devices Lightning would take, where it was told: -1 and "-1" are all that there are."""
+    if isinstance(devices, str):
+        devices = [int(d) for d in devices.split(",") if d.strip()] if "," in devices else devices.strip()
+    if devices == "auto":
+        return 1
+    n = int(devices) if isinstance(devices, (int, str)) else len(devices)
+    return np.inf if n == -1 else n
 
 
 def _is_plain(value: Any) -> bool:

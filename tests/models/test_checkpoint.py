@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -130,6 +132,28 @@ def exchanged(counts):
     return counts
 
 
+def test_a_training_that_was_cut_short_is_not_complete(counts, tmp_path):
+    path = tmp_path / "state"
+
+    class Cut(Callback):
+        def on_train_epoch_end(self, trainer, *_):
+            trainer.should_stop = trainer.current_epoch == 1
+
+    undisturbed = train(new(counts, smoothing=0.0))
+    cut = train(new(counts, smoothing=0.0), checkpoint=path, keep_checkpoint=True, callbacks=[Cut()])
+    assert len(cut.history["train_loss"]) == 2
+    assert train(new(counts, smoothing=0.0), checkpoint=path).fingerprint() == undisturbed.fingerprint()
+
+
+def test_a_training_that_stops_early_is_complete(counts, tmp_path, monkeypatch):
+    path, kwargs = tmp_path / "state", {"early_stopping": True, "early_stopping_patience": 1}
+    kwargs["early_stopping_min_delta"] = 1e9  # nothing is an improvement
+    first = train(new(counts, smoothing=0.0), checkpoint=path, keep_checkpoint=True, **kwargs)
+    assert len(first.history["train_loss"]) < EPOCHS
+    monkeypatch.setattr(_model, "fit", None)
+    assert train(new(counts, smoothing=0.0), checkpoint=path, **kwargs).fingerprint() == first.fingerprint()
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -137,9 +161,11 @@ def exchanged(counts):
         (lambda a: train(new(exchanged(a)), checkpoint="state"), "counts;"),
         (lambda a: train(new(a, seed=1), checkpoint="state"), "settings of the model, weights at its start"),
         (lambda a: new(a).train(max_epochs=EPOCHS, batch_size=10, checkpoint="state"), "settings of the training"),
+        (lambda a: train(new(a), checkpoint="state", max_time=timedelta(hours=1)), "settings of the training"),
+        (lambda a: train(new(a), checkpoint="state", max_time={"hours": 1}), "settings of the training"),
         (lambda a: train(new(a[:, ::-1].copy()), checkpoint="state"), "genes, counts"),
     ],
-    ids=["counts", "counts of the same totals", "seed", "batches", "genes"],
+    ids=["counts", "counts of the same totals", "seed", "batches", "time", "time as a dict", "genes"],
 )
 def test_the_state_of_another_training_is_refused(counts, tmp_path, monkeypatch, change, named):
     monkeypatch.chdir(tmp_path)
@@ -162,8 +188,17 @@ def test_what_is_no_state_of_a_training_is_refused(counts, tmp_path):
             train(new(counts), checkpoint=tmp_path / name)
     with pytest.raises(FileExistsError, match="Expected a file"):
         train(new(counts), checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize("devices", [2, "2", -1, "-1", "0,1", [0, 1]])
+def test_a_training_in_several_processes_is_refused(devices):
     with pytest.raises(ValueError, match="in one process"):
-        train(new(counts), checkpoint=tmp_path / "new", devices=2)
+        _checkpoint.refuse_processes(devices, {})
+
+
+@pytest.mark.parametrize("devices", [1, "1", "auto", [3], "3,"])
+def test_a_training_in_one_process_is_not(devices):
+    _checkpoint.refuse_processes(devices, {})
 
 
 def test_a_disk_that_fills_up_leaves_the_last_state_whole(counts, tmp_path, monkeypatch):
