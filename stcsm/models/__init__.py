@@ -1,6 +1,7 @@
 """Gene models: each gene is a sample, the spots are its features."""
 
 from stcsm._files import holds_only_a_model
+from stcsm.models._checkpoint import differs_from_saved
 from stcsm.models._cost import TrainingCost, training_cost
 from stcsm.models._model import GeneVAE, PublishedVAE
 from stcsm.models._setup import Setup, gene_features, quiet, read_setup, spots_on_tissue
@@ -15,6 +16,7 @@ __all__ = [
     "Setup",
     "TrainingCost",
     "counts_of",
+    "differs_from_saved",
     "gene_features",
     "holds_only_a_model",
     "published_cells",

@@ -91,10 +91,11 @@ def write_saved(
     tissue: Tissue,
     settings: dict[str, Any],
     trained_genes: np.ndarray,
+    training: dict[str, str] | None,
     is_trained: bool,
     overwrite: bool,
 ) -> None:
-    """Write a model's folder: see ``GeneVAE.save``. ``kind`` names the model's class."""
+    """Write a model's folder: see ``GeneVAE.save``. ``kind`` names its class, ``training`` tells its training."""
     frame, sections = tissue.frame, tissue.sections
     write_model(
         folder,
@@ -110,6 +111,7 @@ def write_saved(
             "settings": settings,
             "setup": asdict(tissue.setup),
             "is_trained": is_trained,
+            "training": training,
             "spots": tissue.spot_names.tolist(),
             "model_spots": tissue.reader.spots.tolist(),
             "trained_genes": tissue.gene_names[trained_genes].tolist(),
@@ -140,6 +142,8 @@ class SavedModel:
         State of the module.
     settings, setup, is_trained
         Those of the model.
+    training
+        What its weights were trained on and how, by hashes; None where that is not known.
     spot_names
         Names of the spots of its AnnData.
     spots
@@ -157,6 +161,7 @@ class SavedModel:
     settings: dict[str, Any]
     setup: Setup
     is_trained: bool
+    training: dict[str, str] | None
     spot_names: list[str]
     spots: np.ndarray
     trained_genes: list[str]
@@ -251,6 +256,7 @@ def read_saved(folder: str | Path) -> SavedModel:
             settings=settings,
             setup=Setup(**{**EARLIER, **saved["setup"]}),
             is_trained=bool(saved["is_trained"]),
+            training=saved.get("training"),
             spot_names=saved["spots"],
             spots=np.asarray(saved["model_spots"], dtype=np.int64),
             trained_genes=saved["trained_genes"],

@@ -199,6 +199,7 @@ class GeneVAE(BaseModelClass):
         self._user_adata = adata
         self._tissue = tissue
         self._hashed: tuple[Any, str] | None = None
+        self._trained_by: dict[str, str] | None = None
         self.settings = settings
         self.trained_samples = trained_samples
         genes = np.unique(trained_samples % tissue.reader.n_genes)
@@ -374,12 +375,12 @@ class GeneVAE(BaseModelClass):
         require_training_memory(self.module, schedule.batch_size, samples.n_spots)
         plan_kwargs = schedule.plan_kwargs | plan_kwargs
         share = held_out if early_stopping else 0.0
+        training = {"class": type(self).__name__, "schedule": str(schedule), "held_out": share}
+        training |= {"plan": str(sorted(plan_kwargs.items())), **trainer_kwargs}
+        of = training_of(self, **training)
         state = None
         if checkpoint is not None:
             refuse_processes(devices, trainer_kwargs)
-            training = {"class": type(self).__name__, "schedule": str(schedule), "held_out": share}
-            training |= {"plan": str(sorted(plan_kwargs.items())), **trainer_kwargs}
-            of = training_of(self._tissue, settings, chosen, self.fingerprint(), **training)
             state = TrainingState(checkpoint, of)
         data = GeneDataModule(samples, chosen, schedule.batch_size, settings["seed"], share)
         if settings["smoothing"] == "auto":
@@ -407,6 +408,7 @@ class GeneVAE(BaseModelClass):
                     progress=progress,
                     **trainer_kwargs,
                 )
+        self._trained_by = of
         if state is not None and not keep_checkpoint:
             state.remove()
         _latents.warn_of_disagreement(self.section_agreement())
@@ -455,6 +457,7 @@ class GeneVAE(BaseModelClass):
             self._tissue,
             self.settings,
             self.trained_genes,
+            self._trained_by if self.is_trained_ else None,
             self.is_trained_,
             overwrite,
         )
@@ -506,7 +509,7 @@ class GeneVAE(BaseModelClass):
                 samples = samples[np.isin(samples % tissue.reader.n_genes, genes)]
             model = kind._of_parts(adata, tissue, settings, samples, genes, saved.weights["depth"])
         saved.load_into(model.module, own_depth=match == "positions")
-        model.is_trained_ = saved.is_trained
+        model.is_trained_, model._trained_by = saved.is_trained, saved.training
         # The Bernoulli likelihood shares no counts out, so it has no prediction to compare with depth.
         if match == "positions" and saved.is_trained and settings["likelihood"] != "bernoulli":
             _io.warn_of_misfit(model.module, tissue, samples, int(settings["seed"]))
@@ -1025,7 +1028,7 @@ class PublishedVAE(GeneVAE):
         member = self.module.member(0)
         published.read_published_weights(path, member.encoder, member.decoder)
         self.module.eval()
-        self.is_trained_ = True
+        self.is_trained_, self._trained_by = True, None
 
     def sampled_latents(self, seed: int = 0) -> np.ndarray:
         """One draw from every gene's posterior, (G, L): what the published code takes for a gene's latents.

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from anndata import AnnData
 from rich.console import Console
 from rich.markup import escape
@@ -22,7 +21,7 @@ from stcsm._features import spots_taken
 from stcsm._files import existing_file, remove_state
 from stcsm.attribution import method_class
 from stcsm.datasets import simulated_bulb
-from stcsm.models import GeneVAE
+from stcsm.models import GeneVAE, differs_from_saved
 from stcsm.workflow._plan import make_plan, require_map_memory, require_reading_memory
 from stcsm.workflow._progress import RunProgress, TrainingProgress, duration
 from stcsm.workflow._results import (
@@ -322,32 +321,23 @@ def _begin(adata: AnnData, model: GeneVAE, out: Path, resume: bool, console: Con
     unfinished = out / UNFINISHED
     if not resume:
         if unfinished.exists():
-            console.print(f"an interrupted training in {escape(str(out))} is begun anew; --resume goes on with one")
+            Console(stderr=True).print(
+                f"an interrupted training in {escape(str(out))} is begun anew; --resume goes on with one"
+            )
             remove_state(unfinished)
         return model, False
     if unfinished.exists():
         console.print(f"goes on with the training in {escape(str(unfinished))}")
         return model, False
     if (out / MODEL).exists():
-        earlier = GeneVAE.load(out / MODEL, adata)
-        if _is_same(model, earlier):
+        differs = differs_from_saved(model, out / MODEL)
+        if not differs:
             console.print(f"takes the trained model in {escape(str(out / MODEL))}")
-            return earlier, True
-        console.print("the model there is that of other counts or settings: nothing is resumed, a model is trained")
+            return GeneVAE.load(out / MODEL, adata), True
+        console.print(f"the model there is of other {', '.join(differs)}: nothing is resumed, a model is trained")
     else:
         console.print(f"nothing to resume in {escape(str(out))}: starts from the beginning")
     return model, False
-
-
-def _is_same(model: GeneVAE, earlier: GeneVAE) -> bool:
-    """Whether training ``model`` would give the ``earlier`` one: the same counts on every spot, genes and settings."""
-    asked, given = ({**m.settings, "smoothing": None} for m in (model, earlier))
-    return (
-        earlier.is_trained
-        and asked == given
-        and np.array_equal(model.trained_genes, earlier.trained_genes)
-        and torch.equal(model.module.depth, earlier.module.depth.cpu())
-    )
 
 
 def _scales(adata: AnnData) -> str:

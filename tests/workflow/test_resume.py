@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from rich.console import Console
 from safetensors.torch import load_file
 
 import stcsm
@@ -100,7 +103,69 @@ def test_a_run_that_was_interrupted_goes_on_and_a_trained_model_is_taken(
         name = stcsm.io.read(tissue).var_names[0]
         assert "takes the trained model" in command(out, "--genes", f"one={name}", "--null", "0", "--resume")
     assert weights(out) == weights(tmp_path / "whole")
-    assert "other counts or settings" in command(out, *LABELS, "--resume", "--n-seeds", "1")
+    assert "of other settings of the model" in command(out, *LABELS, "--resume", "--n-seeds", "1")
+
+
+def other_genes(adata):
+    adata.var_names = [f"other {name}" for name in adata.var_names]
+    return adata
+
+
+def mirrored(adata):
+    """The same counts at other coordinates."""
+    adata.obsm["spatial"] = adata.obsm["spatial"][::-1].copy()
+    return adata
+
+
+def permuted(adata):
+    """The counts of the genes exchanged among their names: spots have the same depths."""
+    names = list(adata.var_names)
+    adata = adata[:, ::-1].copy()
+    adata.var_names = names
+    return adata
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [(lambda a: a[:-5].copy(), "spots"), (mirrored, "spots"), (permuted, "counts"), (other_genes, "genes")],
+    ids=["other spots", "other coordinates", "genes exchanged", "other genes"],
+)
+def test_a_trained_model_of_other_data_is_not_taken(tmp_path, change, named, trained):
+    adata, out = trained
+    (tmp_path / "model").symlink_to(out / "model")
+    said = io.StringIO()
+    other = change(adata.copy())
+    GeneVAE.setup_anndata(other)
+    model, is_trained = _run._begin(other, GeneVAE(other, n_seeds=1), tmp_path, True, Console(file=said, width=1000))
+    assert not is_trained
+    assert not model.is_trained
+    assert re.search(f"of other .*{named}.*: nothing is resumed", said.getvalue())
+
+
+def test_a_trained_model_of_the_same_data_is_taken(trained):
+    adata, out = trained
+    again = adata.copy()
+    GeneVAE.setup_anndata(again)
+    assert _run._begin(again, GeneVAE(again, n_seeds=1), out, True, Console(quiet=True))[1]
+
+
+@pytest.fixture(scope="module")
+def trained(tissue, tmp_path_factory):
+    """The tissue, and a folder with a model that was trained on it."""
+    adata, out = stcsm.io.read(tissue), tmp_path_factory.mktemp("trained")
+    GeneVAE.setup_anndata(adata)
+    model = GeneVAE(adata, n_seeds=1)
+    model.train(max_epochs=1, progress=False)
+    model.save(out / "model")
+    return adata, out
+
+
+def test_an_interrupted_training_is_not_forgotten_without_a_word(trained, tmp_path, capsys):
+    adata, _ = trained
+    (tmp_path / UNFINISHED).touch()
+    _run._begin(adata, None, tmp_path, False, Console(quiet=True))
+    assert "is begun anew; --resume goes on with one" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / UNFINISHED).exists()
 
 
 @pytest.mark.slow
