@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,16 +28,15 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from scvi.train._logger import SimpleLogger
 from torch import Tensor
 
-from stcsm._files import read_model, read_state, remove_state, write_state
-
-if TYPE_CHECKING:
-    from stcsm.models._model import GeneVAE
+from stcsm._files import read_state, remove_state, write_state
+from stcsm.models._tissue import Tissue
 
 SAVE_SECONDS = 10.0
 """Seconds between two writings, at least."""
 OBJECTS = ("callbacks", "logger", "plugins", "profiler")
 """Arguments of a trainer that are objects: they do not tell trainings apart."""
 SETTINGS = "settings of the training"
+"""Name of what a training depends on beside its model."""
 OWN = "stcsm"
 """What a checkpoint holds beside Lightning's own state."""
 
@@ -207,42 +206,29 @@ class TrainingState(Callback):
         SafeCheckpoints().remove_checkpoint(self.path)
 
 
-def training_of(model: GeneVAE, **training: Any) -> dict[str, str]:
+def training_of(
+    tissue: Tissue, settings: dict[str, Any], samples: np.ndarray, weights: str, **training: Any
+) -> dict[str, str]:
     """Short hashes of what a training's result depends on, by a name for messages.
 
     Parameters
     ----------
-    model
-        The model, before the training.
+    tissue, settings, samples
+        The model's tissue, its settings, and what it is trained on.
+    weights
+        Hash of the weights before the training.
     **training
         Arguments of the training; those of ``OBJECTS`` are ignored.
     """
-    tissue = model._tissue
     return {
-        "genes": _hash([*map(str, tissue.gene_names), model.trained_samples]),
+        "genes": _hash([*map(str, tissue.gene_names), samples]),
         "spots": _hash([*map(str, tissue.spot_names), tissue.reader.spots, tissue.frame.coordinates]),
         "counts": _hash([asdict(tissue.setup), tissue.samples.gene_checks]),
-        "settings of the model": _hash([model.settings]),
+        "settings of the model": _hash([settings]),
         SETTINGS: _hash(sorted((k, repr(v)) for k, v in training.items() if k not in OBJECTS)),
-        "weights at its start": model.fingerprint(),
+        "weights at its start": weights,
         "version of stcsm": version("stcsm"),
     }
-
-
-def differs_from_saved(model: GeneVAE, folder: str | Path) -> list[str]:
-    """What a training of ``model`` would not have in common with that of a saved one, its own settings left out.
-
-    Returns
-    -------
-    Names; empty where training ``model`` would give the weights that are saved.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If the folder holds no model, or a damaged one.
-    """
-    saved = read_model(folder)[1].get("training") or {}
-    return [name for name, value in training_of(model).items() if name != SETTINGS and saved.get(name) != value]
 
 
 def _hash(parts: Iterable[Any]) -> str:

@@ -13,9 +13,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from stcsm.models._batches import GeneDataModule
+from stcsm.models._checkpoint import interruptible
 from stcsm.models._module import side_by_side
 from stcsm.models._setup import quiet
-from stcsm.models._training import WIDTHS, training_memory
+from stcsm.models._training import WIDTHS, require_training_memory, training_memory
 
 if TYPE_CHECKING:
     from stcsm.models._model import GeneVAE
@@ -65,9 +66,15 @@ def training_cost(model: GeneVAE) -> TrainingCost:
     ----------
     model
         A model; where its filter's width is to be chosen, one of the widths is taken.
+
+    Raises
+    ------
+    MemoryError
+        If the training does not fit: as ``model.train()`` would.
     """
     settings, samples, chosen = model.settings, model.samples, model.trained_samples
     schedule = model._make_schedule(settings["encoder"], len(chosen), samples.n_spots, None, None, None)
+    require_training_memory(model.module, schedule.batch_size, samples.n_spots)
     width = WIDTHS[len(WIDTHS) // 2] if settings["smoothing"] == "auto" else settings["smoothing"]
     module = model._new_module(model.module.depth.cpu(), smoothing=width)
     data = GeneDataModule(samples, chosen, schedule.batch_size, settings["seed"])
@@ -77,6 +84,7 @@ def training_cost(model: GeneVAE) -> TrainingCost:
         warnings.catch_warnings(),
         quiet("lightning.pytorch", logging.ERROR),
         side_by_side(module, schedule.small),
+        interruptible(),
     ):
         warnings.simplefilter("ignore")
         Trainer(

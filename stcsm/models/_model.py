@@ -377,7 +377,7 @@ class GeneVAE(BaseModelClass):
         share = held_out if early_stopping else 0.0
         training = {"class": type(self).__name__, "schedule": str(schedule), "held_out": share}
         training |= {"plan": str(sorted(plan_kwargs.items())), **trainer_kwargs}
-        of = training_of(self, **training)
+        of = training_of(self._tissue, settings, chosen, self.fingerprint(), **training)
         state = None
         if checkpoint is not None:
             refuse_processes(devices, trainer_kwargs)

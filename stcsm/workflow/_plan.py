@@ -79,7 +79,7 @@ class Plan:
         }
 
 
-def make_plan(model: GeneVAE, n_concepts: int, skipped: tuple[str, ...] = ()) -> Plan:
+def make_plan(model: GeneVAE, n_concepts: int, skipped: tuple[str, ...] = (), cost: TrainingCost | None = None) -> Plan:
     """Plan what is left of a run once its counts are read.
 
     Parameters
@@ -90,16 +90,34 @@ def make_plan(model: GeneVAE, n_concepts: int, skipped: tuple[str, ...] = ()) ->
         Concepts that are mapped.
     skipped
         Stages that are left out.
+    cost
+        What a batch of the training took, where that is known; by default some are timed.
+
+    Raises
+    ------
+    MemoryError
+        If batches are to be timed and do not fit.
     """
     size = size_of(model, n_concepts)
     before = resident_memory()
-    cost = training_cost(model)
+    cost = cost or training_cost(model)
     rates = read_rates()
     unit = cost.step_seconds / (cost.batch_values * size.members)
     seconds = {stage: unit * float(size.terms() @ terms) for stage, terms in rates["stages"].items()}
     seconds["train"] = cost.steps * cost.step_seconds
     memory = before + cost.memory + float(size.terms() @ rates["memory"])
     return Plan(size, {s: t for s, t in seconds.items() if s not in skipped}, memory, before, cost)
+
+
+def recorded_cost(run: Path) -> TrainingCost | None:
+    """What a batch of a training that is done took, by the record of its run; None where there is none.
+
+    Its memory is none: nothing is trained.
+    """
+    if not run.exists():
+        return None
+    batch = json.loads(run.read_text(encoding="utf-8")).get("batch")
+    return batch and TrainingCost(batch["steps"], batch["seconds"], batch["values"], 0.0)
 
 
 def require_reading_memory(paths: Sequence[Path]) -> None:

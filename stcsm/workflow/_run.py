@@ -22,11 +22,12 @@ from stcsm._files import existing_file, remove_state
 from stcsm.attribution import method_class
 from stcsm.datasets import simulated_bulb
 from stcsm.models import GeneVAE, differs_from_saved
-from stcsm.workflow._plan import make_plan, require_map_memory, require_reading_memory
+from stcsm.workflow._plan import make_plan, recorded_cost, require_map_memory, require_reading_memory
 from stcsm.workflow._progress import RunProgress, TrainingProgress, duration
 from stcsm.workflow._results import (
     MODEL,
     RESULTS,
+    RUN,
     UNFINISHED,
     check_input,
     check_library,
@@ -279,7 +280,9 @@ def analyse(
     if null is None and linear and len(sets) <= FREE:
         null = N_RANDOM
     with progress.stage("read"):
-        plan = make_plan(model, len(sets), (*(() if null else ("null",)), *(("width", "train") if is_trained else ())))
+        cost = recorded_cost(out / RUN) if is_trained else None
+        skipped = (*(() if null else ("null",)), *(("width", "train") if is_trained else ()))
+        plan = make_plan(model, len(sets), skipped, cost)
     progress.plan(plan.seconds)
     if plan.total > LONG:
         console.print(f"this takes about {duration(plan.total)} and {plan.memory / 1e9:.1f} GB of memory")

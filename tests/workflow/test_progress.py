@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import time
 
@@ -13,6 +14,7 @@ from rich.console import Console
 import stcsm
 from stcsm.models import GeneVAE, _model, training_cost
 from stcsm.models._module import GeneVAEModule
+from stcsm.space import _memory
 from stcsm.workflow import _plan, _progress
 from stcsm.workflow._progress import RunProgress, duration
 
@@ -132,6 +134,34 @@ def test_as_many_steps_are_planned_as_are_taken(model, monkeypatch):
     ((steps, schedule),) = taken
     assert cost.steps == steps * schedule.max_epochs
     assert cost.batch_values == schedule.batch_size * model.samples.n_spots
+
+
+def test_a_training_that_does_not_fit_is_refused_before_batches_are_timed(model, monkeypatch):
+    weights = 4 * sum(p.numel() for p in model.module.parameters())
+    monkeypatch.setattr(_memory, "available_memory", lambda: 2 * weights)
+    monkeypatch.setattr(GeneVAE, "_new_module", None)
+    with pytest.raises(MemoryError, match=r"4 x \d+ parameters and"):
+        training_cost(model)
+
+
+def test_ctrl_c_ends_the_timing_as_everywhere(model, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(GeneVAEModule, "loss", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        training_cost(model)
+
+
+def test_a_trained_model_is_planned_by_the_record_of_its_run(model, monkeypatch, tmp_path):
+    monkeypatch.setattr("stcsm.models._cost.ENOUGH_SECONDS", 0.05)
+    first = _plan.make_plan(model, 5)
+    assert _plan.recorded_cost(tmp_path / "run.json") is None
+    (tmp_path / "run.json").write_text(json.dumps(first.record()))
+    monkeypatch.setattr(_plan, "training_cost", None)
+    again = _plan.make_plan(model, 5, ("width", "train"), _plan.recorded_cost(tmp_path / "run.json"))
+    assert again.seconds == {s: t for s, t in first.seconds.items() if s not in ("width", "train")}
+    assert again.cost.memory == 0
 
 
 def test_rates_are_those_of_the_record_of_whole_runs():
