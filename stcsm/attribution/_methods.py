@@ -350,10 +350,10 @@ class Occlusion(Method):
 
     def windows(self, shape: tuple[int, ...]) -> list[tuple[slice, ...]]:
         """Places of the windows; the published code leaves out those that would stick out at the end."""
-        assert not isinstance(self.window, int)
-        assert not isinstance(self.step, int)
+        windows = _for_each_dimension(self.window, shape, "window")
+        steps = _for_each_dimension(self.step, shape, "step", cut=False)
         along = []
-        for size, window, step in zip(shape, self.window, self.step, strict=True):
+        for size, window, step in zip(shape, windows, steps, strict=True):
             starts = list(range(0, size - window + 1, step))
             if not self.published and starts[-1] + window < size and starts[-1] + step < size:
                 starts.append(starts[-1] + step)
