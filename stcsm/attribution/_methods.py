@@ -18,6 +18,9 @@ from stcsm.attribution._forward import Encoder
 
 __all__ = ["Batch", "InputXGradient", "IntegratedGradients", "Method", "Occlusion", "Saliency", "SmoothGrad"]
 
+PUBLISHED_BATCH = 64
+"""Samples in a batch of the published code."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -75,6 +78,11 @@ class Method:
         """Check the parameters; subclasses add theirs."""
         if not isinstance(self.published, (bool, np.bool_)):
             raise TypeError(f"Expected published to be True or False, found {self.published!r}.")
+
+    @property
+    def together(self) -> int | None:
+        """Samples that go through together where a map depends on the others beside it; None: it does not."""
+        return None
 
     def prepared(self, inputs: Tensor) -> Method:
         """Return the method with parameters that depend on the inputs filled in.
@@ -234,6 +242,11 @@ class SmoothGrad(Method):
             raise ValueError(f"Expected first to be a whole number of 0 or more, found {self.first!r}.")
         if not 0 <= self.seed < 2**128:
             raise ValueError(f"Expected seed to be at least 0 and below 2**128, found {self.seed}.")
+
+    @property
+    def together(self) -> int | None:
+        """The published code's noise follows the range of its batch."""
+        return PUBLISHED_BATCH if self.published and self.noise is None else None
 
     def prepared(self, inputs: Tensor) -> SmoothGrad:
         """Read given noise, or find how wide the noise shall be."""
