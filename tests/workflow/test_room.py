@@ -151,6 +151,16 @@ def test_limits_of_the_process_and_of_its_control_groups_are_those_of_memory(tmp
     assert _memory.resident_memory() == 70 * 1024
 
 
+def test_what_a_killed_process_left_is_gone_after_the_next_run(done):
+    out, adata, model = done
+    before = set(contents(out))
+    (out / _results.SCRATCH / "old").mkdir(parents=True)
+    (out / _results.SCRATCH / "result.h5ad").write_bytes(b"half")
+    _results.write_results(adata, model, out, dict)
+    assert set(contents(out)) == before
+    assert not (out / _results.SCRATCH).exists()
+
+
 STEPS = ("_write_csv", "write_trust", "_draw", "AnnData.write_h5ad", "GeneVAE.save", "json.dumps", "replace_all")
 
 
