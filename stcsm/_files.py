@@ -256,6 +256,17 @@ def read_state(path: Path, tensors: bool = True) -> tuple[dict[str, Tensor], str
 
 
 @contextmanager
+def scratch_folder(folder: Path) -> Iterator[Path]:
+    """Make an empty folder for the length of a block; what a killed process left of it is removed first."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a path to write to; the file written there replaces ``path`` when the block ends without an error.
 

@@ -47,7 +47,7 @@ def mean_attribution(
     ----------
     encoder, concepts, method, **params
         As for :func:`attribute`, but without parameters that hold a value for each sample (a baseline for each input,
-        given noise). SmoothGrad's ``published=True`` takes the range of the samples that go through together.
+        given noise). SmoothGrad's ``published=True`` takes the range of 64 samples at a time, as they come.
     batches
         Samples, (N, ...), or an iterable of batches (n_i, ...), which is read one batch at a time. Batches may be on
         any device.
@@ -74,9 +74,9 @@ def mean_attribution(
     vectors = vectors.cpu()
     directions = directions_of(cls, vectors)
     first, seen = params.pop("first", 0) if cls.stochastic else 0, 0
+    together = make_method(method, params).together
     gradients = None
-    if cls.is_gradient:
-        make_method(method, params)  # checks the parameters, which change nothing
+    if cls.is_gradient:  # its parameters change nothing
         gradients = _GradientSums(encoder, directions)
     total: Any = 0.0
 
@@ -84,13 +84,24 @@ def mean_attribution(
         return HELD if gradients is not None and gradients.are_narrow else len(directions)
 
     with tqdm(desc=method, unit="batch", disable=not progress, leave=False) as shown:
-        for rows in _chunks(batches, held, int(batch_size)):
+        for rows in _chunks(batches, held, int(batch_size)) if together is None else _groups(batches, together):
             if gradients is not None:
                 gradients.add(rows)
             else:
                 own = {"first": first + seen, **params} if cls.stochastic else params
-                maps = attribute(encoder, rows, directions, method, batch_size=len(rows), **own)
-                total = total + torch.as_tensor(maps, device="cpu").double().sum(dim=0)
+                at_once = len(directions)
+                if together is not None:
+                    at_once = max(1, CHUNK_VALUES // math.prod(rows.shape))
+                sums = [
+                    torch.as_tensor(
+                        attribute(encoder, rows, some, method, batch_size=min(len(rows), int(batch_size)), **own),
+                        device="cpu",
+                    )
+                    .double()
+                    .sum(dim=0)
+                    for some in directions.split(at_once)
+                ]
+                total = total + torch.cat(sums)
             seen += len(rows)
             shown.update()
     if not seen:
@@ -103,15 +114,36 @@ def mean_attribution(
 
 def _chunks(batches: Any, held: Callable[[], int], most: int) -> Iterator[Any]:
     """Samples a few at a time, so that the ``held()`` values for each of theirs stay below :data:`CHUNK_VALUES`."""
-    given: Iterable[Any] = [batches] if isinstance(batches, (Tensor, np.ndarray)) else batches
-    for batch in given:
-        if not isinstance(batch, (Tensor, np.ndarray)):
-            raise TypeError(f"Expected batches of samples as tensors or arrays (n, ...), found {type(batch).__name__}.")
+    for batch in _read(batches):
         start = 0
         while start < len(batch):
             step = int(np.clip(CHUNK_VALUES // max(1, held() * math.prod(batch.shape[1:])), 1, most))
             yield batch[start : start + step]
             start += step
+
+
+def _groups(batches: Any, size: int) -> Iterator[Any]:
+    """Samples ``size`` at a time, the last fewer, in whatever batches they come."""
+    held: list[Any] = []
+    for batch in _read(batches):
+        for row in batch:
+            held.append(row)
+            if len(held) == size:
+                yield _stacked(held)
+                held = []
+    if held:
+        yield _stacked(held)
+
+
+def _stacked(rows: list[Any]) -> Any:
+    return torch.stack(rows) if isinstance(rows[0], Tensor) else np.stack(rows)
+
+
+def _read(batches: Any) -> Iterator[Any]:
+    for batch in [batches] if isinstance(batches, (Tensor, np.ndarray)) else batches:
+        if not isinstance(batch, (Tensor, np.ndarray)):
+            raise TypeError(f"Expected batches of samples as tensors or arrays (n, ...), found {type(batch).__name__}.")
+        yield batch
 
 
 # ---------------------------------------------------------------------------------------------------------------------

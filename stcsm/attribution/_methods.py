@@ -18,6 +18,9 @@ from stcsm.attribution._forward import Encoder
 
 __all__ = ["Batch", "InputXGradient", "IntegratedGradients", "Method", "Occlusion", "Saliency", "SmoothGrad"]
 
+PUBLISHED_BATCH = 64
+"""Samples in a batch of the published code."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -75,6 +78,11 @@ class Method:
         """Check the parameters; subclasses add theirs."""
         if not isinstance(self.published, (bool, np.bool_)):
             raise TypeError(f"Expected published to be True or False, found {self.published!r}.")
+
+    @property
+    def together(self) -> int | None:
+        """Samples that go through together where a map depends on the others beside it; None: it does not."""
+        return None
 
     def prepared(self, inputs: Tensor) -> Method:
         """Return the method with parameters that depend on the inputs filled in.
@@ -235,6 +243,11 @@ class SmoothGrad(Method):
         if not 0 <= self.seed < 2**128:
             raise ValueError(f"Expected seed to be at least 0 and below 2**128, found {self.seed}.")
 
+    @property
+    def together(self) -> int | None:
+        """The published code's noise follows the range of its batch."""
+        return PUBLISHED_BATCH if self.published and self.noise is None else None
+
     def prepared(self, inputs: Tensor) -> SmoothGrad:
         """Read given noise, or find how wide the noise shall be."""
         if self.noise is not None:
@@ -350,10 +363,10 @@ class Occlusion(Method):
 
     def windows(self, shape: tuple[int, ...]) -> list[tuple[slice, ...]]:
         """Places of the windows; the published code leaves out those that would stick out at the end."""
-        assert not isinstance(self.window, int)
-        assert not isinstance(self.step, int)
+        windows = _for_each_dimension(self.window, shape, "window")
+        steps = _for_each_dimension(self.step, shape, "step", cut=False)
         along = []
-        for size, window, step in zip(shape, self.window, self.step, strict=True):
+        for size, window, step in zip(shape, windows, steps, strict=True):
             starts = list(range(0, size - window + 1, step))
             if not self.published and starts[-1] + window < size and starts[-1] + step < size:
                 starts.append(starts[-1] + step)

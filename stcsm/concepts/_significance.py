@@ -22,6 +22,11 @@ SPOTS_AT_ONCE = 256
 """Spots whose random maps stay in the processor's cache."""
 ROUNDING = 1e-12
 """Of the largest value: maps that differ less are the same."""
+DOUBTFUL = 1e-5
+"""Of what the sizes of vectors and basis allow: a spread from a covariance that is less is mostly rounding.
+
+Its square is exact to 1e-16 of the largest, so it is itself to 1e-8.
+"""
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ def _linear_map_test(
     """`map_test` for maps that are ``vector @ basis``, (L,), (N, L) and (L, S), without holding all random maps.
 
     The standard deviation at a spot is that of a product with its column of the basis, which the vectors' covariance
-    gives at once.
+    gives at once; where that is nearly nothing, it is taken from the products themselves.
     """
     both = np.concatenate([observed[None], random_vectors])
     rounding = ROUNDING * np.abs(both).max() * np.abs(basis).max()
@@ -108,6 +113,9 @@ def _linear_map_test(
         for s in _spot_slices(basis.shape[1]):
             columns = basis[:, s]
             spread = np.sqrt(np.maximum(np.einsum("ls,ls->s", columns, covariance @ columns), 0.0))
+            small = spread <= DOUBTFUL * np.sqrt(np.trace(covariance) * np.square(columns).sum(axis=0))
+            if small.any():
+                spread[small] = np.sqrt(np.square(both @ columns[:, small]).mean(axis=0))
             yield both @ (columns / np.where(spread > rounding, spread, np.inf)), spread > rounding
 
     return _test_blocks(standardised(), alternative, statistic)

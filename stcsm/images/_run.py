@@ -6,8 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +23,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from stcsm._files import replace_all
+from stcsm._files import replace_all, scratch_folder
 from stcsm.attribution import METHODS, method_class
 from stcsm.images._concepts import STEPS, both_classes, concept_scores, concept_vectors, encode, performance, traverse
 from stcsm.images._figures import plot_histograms, plot_saliency, plot_traversal
@@ -328,11 +326,11 @@ def results_folder(out: Path, names: Sequence[str]) -> Iterator[Path]:
             )
     created = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".stcsm-", dir=out))
+    results = [name.rstrip("/") for name in names]
     try:
-        yield scratch
-        replace_all([name.rstrip("/") for name in names], scratch, out)
+        with scratch_folder(out / f".stcsm-{results[0]}") as scratch:
+            yield scratch
+            replace_all(results, scratch, out)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
         if created and not any(out.iterdir()):
             out.rmdir()

@@ -3,7 +3,7 @@
 from stcsm.io._image import read_image, read_transformation, spatial_entry
 from stcsm.io._label_table import read_labels
 from stcsm.io._labels import add_labels
-from stcsm.io._read import read
+from stcsm.io._read import read, stays_in_file
 from stcsm.io._regions import add_regions
 from stcsm.io._spatialdata import (
     add_to_store,
@@ -30,5 +30,6 @@ __all__ = [
     "read_transformation",
     "shape_in_name",
     "spatial_entry",
+    "stays_in_file",
     "write_table",
 ]

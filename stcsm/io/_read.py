@@ -231,7 +231,7 @@ def _read_hdf5(path: Path, backed: bool | None) -> ad.AnnData:
         with h5py.File(path, "r") as file:
             groups = set(file)
             if backed is None:
-                backed = _is_large(file)
+                backed = stays_in_file(file)
     except OSError as error:
         raise ValueError(
             f"Expected a whole HDF5 file, found one that does not open ({error}): {path}; copy it again."
@@ -248,13 +248,12 @@ def _read_hdf5(path: Path, backed: bool | None) -> ad.AnnData:
     raise ValueError(f"Expected an AnnData file with obs and var, found the groups {sorted(groups)} in {path}.")
 
 
-def _is_large(file: Any) -> bool:
-    """Whether the counts in ``X`` of an HDF5 file would take more than their share of the free memory."""
-    held = file.get("X")
-    if held is None:
+def stays_in_file(file: Any) -> bool:
+    """Whether the counts in ``X`` of an open HDF5 file take more than their share of the free memory.
+
+    `read` then leaves them there, and those of ``raw`` too.
+    """
+    held, free = file.get("X"), available_memory()
+    if held is None or free is None:
         return False
-    needed, free = (
-        sum(part.nbytes for part in (held.values() if hasattr(held, "values") else [held])),
-        available_memory(),
-    )
-    return free is not None and needed > SHARE * free
+    return sum(part.nbytes for part in (held.values() if hasattr(held, "values") else [held])) > SHARE * free

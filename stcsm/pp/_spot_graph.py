@@ -29,6 +29,7 @@ from stcsm.space import (
     depth_factors,
     gather,
     irregularity,
+    is_searched_exactly,
     join_blocks,
     log_normalise,
     nearest_neighbour_distance,
@@ -104,8 +105,8 @@ def spot_graph(
     ``adata.obsp["stcsm_spot_graph"]``
         (S, S) sparse; the row of a spot without a count is the spot itself.
     ``adata.uns["stcsm"]["spot_graph"]``
-        The settings, why ``"auto"`` took the scale, how the width was found, and the gain over the mean profile, in
-        nats a held-out count.
+        The settings, why ``"auto"`` took the scale, how the width was found, the gain over the mean profile, in nats a
+        held-out count, and how the nearest were searched: ``"exact"`` or, of large sections, ``"descent"``.
 
     Raises
     ------
@@ -158,6 +159,8 @@ def make_spot_graph(
     asked = {"n_pcs": n_pcs, "n_neighbors": n_neighbors, "steps": steps}
     richest = max(sections.values(), key=lambda own: depth[own].sum())
     record = _choose(matrix, richest, coords[richest], scale, width, asked, seed, progress)
+    exact = all(is_searched_exactly(len(own), record["n_pcs"]) for own in sections.values())
+    record["search"] = "exact" if exact else "descent"
     graphs = [_join(_values(matrix, own, depth[own]), coords[own], record, seed) for own in sections.values()]
     graph = _to_all_spots(graphs, list(sections.values()), adata.n_obs)
     origin = _origin(adata, layer, spatial_key, batch_key)

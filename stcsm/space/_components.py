@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.linalg import LinearOperator, svds
 
 from stcsm.space._heldout import HeldOutCounts
-from stcsm.space._scratch import ScratchMatrix
+from stcsm.space._scratch import ScratchMatrix, fits_in_memory
 
 COMPONENTS = (5, 10, 20)
 """Numbers of components that held-out counts choose from."""
@@ -29,6 +29,8 @@ def spot_components(
 ) -> NDArray[np.float64]:
     """Principal components of the spots of ``smoother @ values``, genes centred.
 
+    How they are found depends on the number of values alone, not on what holds them.
+
     Parameters
     ----------
     values
@@ -38,7 +40,7 @@ def spot_components(
     smoother
         Spatial filter (S, S); None is none.
     seed
-        Start of the Lanczos iteration on large sections.
+        Start of the iteration on large sections.
 
     Returns
     -------
@@ -55,8 +57,9 @@ def spot_components(
     if not 1 <= n <= max(most, 1):
         raise ValueError(f"Expected 1 to {max(most, 1)} components of {spots} spots x {genes} genes, found {n}")
     if isinstance(values, ScratchMatrix):
-        return _iterated(values, values.transposed_product, n, smoother, seed)
-    if min(spots, genes) <= _DENSE_SIDE and spots * genes <= _DENSE_VALUES:
+        return _iterated(values, values.transposed_product, n, smoother, seed, in_blocks=True)
+    in_blocks = not fits_in_memory(values.nnz)
+    if not in_blocks and min(spots, genes) <= _DENSE_SIDE and spots * genes <= _DENSE_VALUES:
         dense = values.toarray() if smoother is None else np.asarray(smoother @ values.toarray())
         dense -= dense.mean(axis=0)
         if spots <= genes:
@@ -68,7 +71,7 @@ def spot_components(
         return np.asarray(dense @ v[:, ::-1], dtype=np.float64)
     whole = values.astype(np.float64)
     transposed = whole.T.tocsr()
-    return _iterated(whole, lambda u: transposed @ u, n, smoother, seed)
+    return _iterated(whole, lambda u: transposed @ u, n, smoother, seed, in_blocks)
 
 
 def _iterated(
@@ -77,11 +80,12 @@ def _iterated(
     n: int,
     smoother: csr_array | None,
     seed: int,
+    in_blocks: bool,
 ) -> NDArray[np.float64]:
     """Smoothing and centring are linear, so they are applied to vectors and the matrix stays sparse.
 
     ``transposed`` multiplies the transpose of ``values``. Lanczos steps take hundreds of passes over the values, so
-    from a file the components come by block Krylov iteration, in thirty.
+    those of more than fit in memory, which may lie in a file, come by block Krylov iteration, in thirty.
     """
     spots, genes = values.shape
     back = None if smoother is None else smoother.T.tocsr()
@@ -97,7 +101,7 @@ def _iterated(
             mean * u.sum() if u.ndim == 1 else np.outer(mean, u.sum(0))
         )
 
-    if isinstance(values, ScratchMatrix):
+    if in_blocks:
         return forward(_axes(forward, backward, (spots, genes), n, seed, _FINE_PASSES))
     operator: LinearOperator = LinearOperator(
         (spots, genes), matvec=forward, rmatvec=backward, matmat=forward, rmatmat=backward, dtype=np.float64

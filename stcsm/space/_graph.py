@@ -42,7 +42,7 @@ def nearest_spots(features: NDArray[np.floating], k: int, *, seed: int = 0) -> N
     k
         Neighbours, 1 to S - 1.
     seed
-        Of the descent; what it misses also depends on the number of threads.
+        Of the descent.
 
     Returns
     -------
@@ -61,16 +61,23 @@ def nearest_spots(features: NDArray[np.floating], k: int, *, seed: int = 0) -> N
     if not np.isfinite(points).all():
         raise ValueError("Expected finite features, found NaN or infinite ones")
     require_memory(spots * (k + 1) * 32.0, f"{spots} spots x {k + 1} neighbours x 32 bytes", "ask for fewer neighbours")
-    if points.shape[1] > EXACT_COMPONENTS and points.size > EXACT_VALUES:
+    if not is_searched_exactly(*points.shape):
         return _by_descent(points, k, seed)
     distances, indices = cKDTree(points).query(points, k=k + 1, workers=-1)
     return np.asarray(distances), np.asarray(indices)
 
 
+def is_searched_exactly(spots: int, components: int) -> bool:
+    """Whether :func:`nearest_spots` finds all of the nearest, and not nearly all."""
+    return components <= EXACT_COMPONENTS or spots * components <= EXACT_VALUES
+
+
 def _by_descent(points: NDArray[np.float64], k: int, seed: int) -> Neighbours:
     from pynndescent import NNDescent  # compiles for seconds
 
-    found, lengths = NNDescent(points.astype(np.float32), n_neighbors=k + 1, random_state=seed).neighbor_graph
+    # What it misses depends on the number of threads, and one is what every machine has.
+    descent = NNDescent(points.astype(np.float32), n_neighbors=k + 1, random_state=seed, n_jobs=1)
+    found, lengths = descent.neighbor_graph
     indices, distances = np.array(found), np.array(lengths, dtype=np.float64)
     short = np.flatnonzero((indices < 0).any(axis=1))  # the descent found fewer than k
     if len(short):

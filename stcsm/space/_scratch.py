@@ -14,6 +14,11 @@ IN_MEMORY = 2**28
 """Bytes of counts (8 each: index and value) up to which what is read from a file is kept in memory."""
 
 
+def fits_in_memory(n_values: int, limit: int | None = None) -> bool:
+    """Whether so many counts take no more than ``limit`` bytes, by default ``IN_MEMORY``."""
+    return 8 * n_values <= (IN_MEMORY if limit is None else limit)
+
+
 class ScratchFile:
     """Arrays in a file without a name, in the folder for temporary files; it is gone when it is no longer used."""
 
@@ -119,17 +124,16 @@ def gather(
     limit
         By default ``IN_MEMORY``.
     """
-    limit = IN_MEMORY if limit is None else limit
     held: list[tuple[int, int, csr_array]] = []
     scratch: ScratchMatrix | None = None
-    n_bytes = 0
+    n_values = 0
     for block in blocks:
         if scratch is not None:
             scratch.append(*block)
             continue
         held.append(block)
-        n_bytes += 8 * block[2].nnz
-        if n_bytes > limit:
+        n_values += block[2].nnz
+        if not fits_in_memory(n_values, limit):
             scratch = ScratchMatrix(shape)
             while held:
                 scratch.append(*held.pop(0))

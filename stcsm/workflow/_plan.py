@@ -17,6 +17,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from stcsm.io import stays_in_file
 from stcsm.models import GeneVAE, TrainingCost, training_cost
 from stcsm.space import NEIGHBOURS, require_memory, resident_memory
 
@@ -121,7 +122,10 @@ def recorded_cost(run: Path) -> TrainingCost | None:
 
 
 def require_reading_memory(paths: Sequence[Path]) -> None:
-    """Refuse files of arrays (``.h5ad``) that cannot be read into memory.
+    """Refuse files of AnnData (``.h5ad``) that cannot be read into memory.
+
+    Other files hold what is never read whole, such as the empty places of a ``.gef``; and counts that stay in their
+    file (:func:`stcsm.io.stays_in_file`) take no memory.
 
     Raises
     ------
@@ -129,23 +133,29 @@ def require_reading_memory(paths: Sequence[Path]) -> None:
         With the arithmetic.
     """
     arrays = counts = 0
-
-    def add(name: str, item: Any) -> None:
-        nonlocal arrays, counts
-        if isinstance(item, h5py.Dataset):
-            arrays += item.size * item.dtype.itemsize
-            counts += item.size * item.dtype.itemsize if name.split("/")[0] == "X" else 0
-
     for path in paths:
         if path.is_file() and h5py.is_hdf5(path):
             with h5py.File(path, "r") as file:
-                file.visititems(add)
+                if {"obs", "var"} <= set(file):
+                    backed = len(paths) == 1 and stays_in_file(file)
+                    counts += 0 if backed else _array_bytes(file, "X")
+                    arrays += _array_bytes(file) - (_array_bytes(file, "X") + _array_bytes(file, "raw/X")) * backed
     require_memory(
         float(arrays + counts),
         f"{arrays / 2**30:.1f} GiB of arrays in {', '.join(map(str, paths))}, and {counts / 2**30:.1f} GiB of counts "
         "once more, by gene",
-        'in Python the counts may stay in the file: anndata.read_h5ad(path, backed="r")',
+        'in Python the counts may stay in the file: anndata.read_h5ad(path, backed="r")'
+        if counts
+        else "the counts stay in the file, so give one without the layers and matrices that are not needed",
     )
+
+
+def _array_bytes(file: h5py.File, name: str = "/") -> int:
+    """Bytes of all arrays below a name, once they are read; 0 where there are none."""
+    found = [file[name]] if name in file else []
+    if found and isinstance(found[0], h5py.Group):
+        found[0].visititems(lambda _, item: found.append(item))
+    return sum(item.size * item.dtype.itemsize for item in found if isinstance(item, h5py.Dataset))
 
 
 def require_map_memory(model: GeneVAE, n_concepts: int) -> None:

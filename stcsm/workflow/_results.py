@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -20,7 +19,7 @@ from anndata import AnnData
 from PIL import Image
 
 from stcsm import _keys, io, pl, tl
-from stcsm._files import replace_all
+from stcsm._files import replace_all, scratch_folder
 from stcsm.models import GeneVAE, holds_only_a_model
 from stcsm.space import NEIGHBOURS
 from stcsm.workflow._trust import write_trust
@@ -32,6 +31,8 @@ RUN = "run.json"
 RESULTS = (SALIENCY, MAP, SCORES, PLOT, RESULT, SIGNIFICANCE, SANITY, RUN, MODEL)
 UNFINISHED = "unfinished.stcsm"
 """State of the training, until the results are there."""
+SCRATCH = ".stcsm-results"
+"""Folder in which results are written, until all of them are there."""
 
 
 def check_out(out: Path) -> None:
@@ -144,8 +145,7 @@ def write_results(
     ``run`` gives what is recorded of the run itself, at the end; ``library_id`` names the image to draw on.
     """
     out.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".stcsm-", dir=out))
-    try:
+    with scratch_folder(out / SCRATCH) as scratch:
         for key, name in ((_keys.CONCEPT_SALIENCY, SALIENCY), (_keys.CONCEPT_MAP, MAP)):
             _write_csv(_with_labels(adata, adata.obsm[key]), scratch / name, "spot")
         _write_csv(_with_labels(adata, adata.varm[_keys.CONCEPT_SCORE]), scratch / SCORES, "gene")
@@ -158,8 +158,6 @@ def write_results(
         model.save(scratch / MODEL)
         (scratch / RUN).write_text(json.dumps(run(), indent=1) + "\n", encoding="utf-8")
         replace_all(RESULTS, scratch, out)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _write_h5ad(adata: AnnData, path: Path) -> None:

@@ -310,10 +310,16 @@ def analyse(
     with progress.stage("sanity"):
         check_trust(adata, model, method, seed, console)
     with progress.stage("write"):
-        write_results(adata, model, out, lambda: {**progress.record(), **plan.record()}, library_id)
+        write_results(adata, model, out, lambda: {**progress.record(), **plan.record(), **_chosen(adata)}, library_id)
     remove_state(unfinished)
     written = [name for name in RESULTS if (out / name).exists()]
     console.print(f"{', '.join(written)} in {escape(str(out))} ({sum(progress.seconds.values()):.0f} s)")
+
+
+def _chosen(adata: AnnData) -> dict[str, Any]:
+    """What was chosen by size and free memory: where the counts lay, and how the nearest spots were searched."""
+    graph = adata.uns[_keys.UNS].get("spot_graph", {})
+    return {"counts": "file" if adata.isbacked else "memory", "nearest_spots": graph.get("search")}
 
 
 def _begin(adata: AnnData, model: GeneVAE, out: Path, resume: bool, console: Console) -> tuple[GeneVAE, bool]:

@@ -44,6 +44,20 @@ def test_noise_belongs_to_the_sample():
     np.testing.assert_allclose(sum(parts) / 23, whole, rtol=1e-9)
 
 
+def test_published_noise_follows_64_samples_however_they_come(monkeypatch):
+    encoder, v = seeded(mlp), inputs(2, 4, seed=2)
+    x = inputs(150, 10) * torch.linspace(1, 9, 150)[:, None]  # the range grows from group to group
+    settings = {"published": True, "samples": 3}
+    parts = [attribute(encoder, x[a : a + 64], v, "smoothgrad", first=a, **settings).sum(0) for a in (0, 64, 128)]
+    expected = sum(parts) / 150
+    assert not np.allclose(attribute(encoder, x, v, "smoothgrad", **settings).mean(dim=0), expected, rtol=1e-3)
+    for batches, batch_size in ((x, 256), (x.numpy(), 256), (x.split(23), 256), (x, 7)):
+        found = mean_attribution(encoder, batches, v, "smoothgrad", batch_size=batch_size, **settings)
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
+    monkeypatch.setattr("stcsm.attribution._mean.CHUNK_VALUES", 1)
+    np.testing.assert_allclose(mean_attribution(encoder, x, v, "smoothgrad", **settings), expected, rtol=1e-9)
+
+
 def test_the_attributions_held_at_once_are_bounded():
     """Forty maps of 2**18 cells: three samples a pass stay below 2**25 values."""
     encoder = torch.nn.Sequential(torch.nn.AvgPool1d(2**16), torch.nn.Linear(4, 40))

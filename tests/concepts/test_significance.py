@@ -6,9 +6,11 @@ from scipy import sparse, stats
 
 from stcsm.concepts import (
     ESTIMATORS,
+    RandomConcepts,
     RandomConceptSampler,
     benjamini_hochberg,
     concept_vectors,
+    concepts_against_random,
     map_test,
     matching_bins,
     significance,
@@ -187,6 +189,24 @@ def test_spots_where_all_maps_agree_are_not_tested():
     without = significance(latent, w, np.delete(basis, 3, axis=1), bins, n_random=99)
     np.testing.assert_array_equal(np.delete(s.q[0], 3), without.q[0])
     assert s.concept_p[0] == without.concept_p[0]
+
+
+def test_spots_where_only_rounding_differs_are_not_tested():
+    """All concepts lie on one line, and half of the spots at right angles to it; some, nearly so, have a small map."""
+    rng = np.random.default_rng(0)
+    line = rng.normal(size=5)
+    line /= np.linalg.norm(line)
+    vectors, basis = rng.normal(size=(201, 1)) * line, rng.normal(size=(5, 300))
+    basis[:, :150] -= line[:, None] * (line @ basis[:, :150])
+    basis[:, 140:150] += 1e-7 * line[:, None]
+    none = np.empty((200, 0), dtype=int)
+    drawn = RandomConcepts(vectors[0], vectors[1:], genes=none, own=none[0], smallest_p=1 / 201)
+    found = concepts_against_random([drawn], 1, [basis])
+    expected = map_test(vectors[0] @ basis, vectors[1:] @ basis)
+    np.testing.assert_array_equal(np.isnan(expected.p), np.arange(300) < 140)
+    np.testing.assert_array_equal(found.p[0], expected.p)
+    np.testing.assert_allclose(found.z[0], expected.z, rtol=1e-6)
+    assert found.concept_p[0] == expected.concept_p
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from matplotlib.text import Text
 
 from stcsm import _keys, pl
 from stcsm.pl._outline import outlines, spacing
+from stcsm.pl._spots import TissueOptions, tissue_of
 
 PITCH = 10.0
 
@@ -86,6 +87,28 @@ def test_over_an_image_spots_have_their_true_size_and_zero_is_seen(sequential):
     image = pixels(a, **limits)
     background = image[0, 0]  # between spots
     assert share(image, background) == pytest.approx(np.pi / 16, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.full((110, 110), 128, np.uint8),
+        np.full((110, 110, 1), 128 / 255, np.float32),
+        np.full((110, 110, 2), 128.0),
+        np.full((110, 110, 3), 128 * 200, np.uint16),
+        np.full((110, 110, 3), 128, np.int64),
+        np.full((110, 110, 4), np.array([128 / 255] * 3 + [1])),
+        np.full((110, 110, 5), np.float16(128 / 255)),
+    ],
+    ids=lambda image: f"{image.dtype}{image.shape[2:]}",
+)
+def test_images_of_any_numbers_and_channels_are_drawn_alike(image):
+    a = with_image(tissue(0.0))
+    image[0, 0, ...] = 255 * 200 if image.dtype == np.uint16 else image[0, 0]  # the brightest pixel
+    a.uns["spatial"]["lib"]["images"]["hires"] = image
+    background = 1 - 0.7 * (1 - 128 / 255)
+    np.testing.assert_allclose(pixels(a)[0, 0], background, atol=0.01)
+    assert tissue_of(a, TissueOptions()).behind == pytest.approx((background,) * 3, abs=1e-3)
 
 
 def test_many_spots_touch_over_an_image_too():

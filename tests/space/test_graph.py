@@ -100,3 +100,17 @@ def test_a_descent_finds_nearly_all_of_the_nearest_the_same_every_time(monkeypat
     np.testing.assert_array_equal(found[:, 0], np.arange(6000))
     np.testing.assert_allclose(distances, np.linalg.norm(points[found] - points[:, None], axis=2), atol=1e-4)
     np.testing.assert_array_equal(nearest_spots(points, 50, seed=1)[1], found)
+
+
+def test_what_a_descent_finds_does_not_depend_on_the_number_of_threads(monkeypatch):
+    asked = {}
+
+    class Descent:
+        def __init__(self, points, **settings):
+            asked.update(settings)
+            self.neighbor_graph = np.tile(np.arange(4), (len(points), 1)), np.zeros((len(points), 4))
+
+    monkeypatch.setattr("pynndescent.NNDescent", Descent)
+    monkeypatch.setattr("stcsm.space._graph.EXACT_VALUES", 0)
+    nearest_spots(np.ones((9, 6)), 3, seed=2)
+    assert asked == {"n_neighbors": 4, "random_state": 2, "n_jobs": 1}

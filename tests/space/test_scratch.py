@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from stcsm.space import ScratchMatrix, gather, spatial_filter, spot_components
+from stcsm.space import ScratchMatrix, _components, _scratch, gather, spatial_filter, spot_components
 
 
 @pytest.fixture
@@ -43,6 +43,16 @@ def test_components_are_those_of_memory(x, smoothed):
     scratch = gather(pieces(x, True), x.shape, limit=0)
     found, expected = (spot_components(m, 3, smoother) for m in (scratch, x))
     np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=1e-3 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("limit", [0, 2**28])
+def test_components_do_not_depend_on_what_holds_the_counts(x, limit, monkeypatch):
+    """Twelve components of noise, which two ways of finding them would not agree on."""
+    monkeypatch.setattr(_scratch, "IN_MEMORY", limit)
+    monkeypatch.setattr(_components, "_FINE_PASSES", 1)
+    held = gather(pieces(x, True), x.shape)
+    assert isinstance(held, ScratchMatrix) == (limit == 0)
+    np.testing.assert_allclose(spot_components(held, 12), spot_components(x, 12), atol=1e-6)
 
 
 def test_nothing_gives_an_empty_matrix():

@@ -59,6 +59,17 @@ def test_latents_are_attributed_once_for_every_step_that_asks_the_same(tissue, a
     assert attributions == ["saliency", "integrated_gradients", "integrated_gradients", "saliency"]
 
 
+@pytest.mark.parametrize("method", sorted(TABLE))
+def test_every_method_maps_fewer_concepts_than_latents(named, model, method):
+    """As those of the engine over the same genes, whether or not the latents' maps are made in their place."""
+    genes = ["a0", "b0", "c0"]
+    tl.saliency(named, model, method=method, genes=genes)
+    vectors = np.stack([named.uns["stcsm"]["concepts"][key]["vectors"][0] for key in SETS])
+    rows = named.var_names.get_indexer(genes)
+    expected = mean_attribution(model.encoder, model.inputs(rows), vectors, method)
+    np.testing.assert_allclose(named.obsm["concept_saliency"].T, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_maps_that_are_kept_are_those_of_the_weights_as_they_are(tissue):
     model = short_training(tissue)
     tl.concepts(tissue, model, genes=SETS)

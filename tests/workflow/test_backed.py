@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import anndata as ad
 import h5py
 import numpy as np
@@ -54,6 +56,9 @@ def test_a_run_on_a_file_gives_the_results_of_one_in_memory(section, tmp_path, m
         np.testing.assert_array_equal(adata.X[:].sum(), ad.read_h5ad(section).X.sum())  # it still reads its own file
     for name in ("concept_map.csv", "concept_saliency.csv", "concept_scores.csv"):
         assert (tmp_path / "True" / name).read_bytes() == (tmp_path / "False" / name).read_bytes()
+    for backed, counts in ((True, "file"), (False, "memory")):
+        record = json.loads((tmp_path / str(backed) / "run.json").read_text())
+        assert (record["counts"], record["nearest_spots"]) == (counts, "exact")
     found, expected = (ad.read_h5ad(tmp_path / folder / "result.h5ad") for folder in ("True", "False"))
     for held in (lambda a: a.X, lambda a: a.raw.X, lambda a: a.layers["twice"], lambda a: a.obsp["stcsm_spot_graph"]):
         np.testing.assert_array_equal(held(found).toarray(), held(expected).toarray())

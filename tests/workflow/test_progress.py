@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 import stcsm
+from benchmarks import scale
 from stcsm.models import GeneVAE, _model, training_cost
 from stcsm.models._module import GeneVAEModule
 from stcsm.space import _memory
@@ -166,8 +167,13 @@ def test_a_trained_model_is_planned_by_the_record_of_its_run(model, monkeypatch,
 
 def test_rates_are_those_of_the_record_of_whole_runs():
     """From nothing but runs that were measured, each term of them not negative; larger sections take longer."""
-    rates = _plan.read_rates()
+    rates, fitted = _plan.read_rates(), scale.fit_rates(json.loads(scale.RECORD.read_text())["runs"])
     assert rates["terms"] == list(_plan.TERMS)
+    assert rates["from"] == fitted["from"]
+    assert rates["memory"] == pytest.approx(fitted["memory"], rel=1e-6), "run: python benchmarks/scale.py --rates"
+    assert set(rates["stages"]) == set(fitted["stages"])
+    for stage, terms in fitted["stages"].items():
+        assert rates["stages"][stage] == pytest.approx(terms, rel=1e-6), "run: python benchmarks/scale.py --rates"
     small, large = _plan.Size(10_000, 500, 2, 5).terms(), _plan.Size(100_000, 500, 2, 5).terms()
     for stage in set(_progress.STAGES) - {"read", "train"}:
         terms = np.asarray(rates["stages"][stage])

@@ -7,9 +7,13 @@ from collections import namedtuple
 from contextlib import nullcontext
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
+from anndata import AnnData
 
 import stcsm
+from stcsm.io import _read
 from stcsm.models import GeneVAE
 from stcsm.space import _memory
 from stcsm.workflow import _plan, _results, _run
@@ -74,15 +78,48 @@ def test_too_little_memory_for_the_maps_is_refused_before_the_training(done, tmp
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_larger_than_memory_is_refused_before_it_is_read(done, tmp_path, monkeypatch):
-    """Its counts are needed twice, by spot and by gene, however well they are compressed in the file."""
+@pytest.fixture
+def free(monkeypatch):
+    """Set the free memory."""
+
+    def to(n_bytes):
+        for module in (_memory, _read):
+            monkeypatch.setattr(module, "available_memory", lambda: n_bytes)
+
+    return to
+
+
+def test_files_larger_than_memory_are_refused_before_they_are_read(done, tmp_path, free):
+    """Counts are needed twice, by spot and by gene, however well they are compressed in the files."""
     path, x = tmp_path / "tissue.h5ad", done[1].X
     done[1].write_h5ad(path, compression="gzip")
     x_bytes = x.data.nbytes + x.indices.nbytes + x.indptr.nbytes
-    for free, fits in ((2 * x_bytes, False), (100 * x_bytes, True)):
-        monkeypatch.setattr(_memory, "available_memory", lambda free=free: free)
+    for n_bytes, fits in ((4 * x_bytes, False), (100 * x_bytes, True)):
+        free(n_bytes)
         with nullcontext() if fits else pytest.raises(MemoryError, match=r"of arrays in .*tissue.h5ad.* once more"):
-            _plan.require_reading_memory([path, tmp_path / "absent", tmp_path])
+            _plan.require_reading_memory([path, path, tmp_path / "absent", tmp_path])
+
+
+def test_counts_that_stay_in_their_file_need_no_memory(done, tmp_path, free):
+    path, dense = tmp_path / "tissue.h5ad", np.ones((1000, 300), dtype=np.float32)
+    tissue = AnnData(dense)
+    tissue.raw = tissue
+    tissue.write_h5ad(path)
+    free(dense.nbytes)
+    _plan.require_reading_memory([path])
+    tissue.layers["more"] = dense
+    tissue.write_h5ad(path)
+    with pytest.raises(MemoryError, match="without the layers"):
+        _plan.require_reading_memory([path])
+
+
+def test_files_that_are_not_read_whole_are_not_refused(tmp_path, free):
+    """A .gef holds an array of all places, most of them empty."""
+    path = tmp_path / "section.gef"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("wholeExp/bin1", shape=(20_000, 20_000), dtype="u4", chunks=(1000, 1000))
+    free(10**6)
+    _plan.require_reading_memory([path])
 
 
 def test_a_model_larger_than_memory_is_refused_before_it_is_built(done, monkeypatch):
@@ -112,6 +149,16 @@ def test_limits_of_the_process_and_of_its_control_groups_are_those_of_memory(tmp
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (limits.get(kind, resource.RLIM_INFINITY),) * 2)
     assert _memory.available_memory() == 20 * 1024
     assert _memory.resident_memory() == 70 * 1024
+
+
+def test_what_a_killed_process_left_is_gone_after_the_next_run(done):
+    out, adata, model = done
+    before = set(contents(out))
+    (out / _results.SCRATCH / "old").mkdir(parents=True)
+    (out / _results.SCRATCH / "result.h5ad").write_bytes(b"half")
+    _results.write_results(adata, model, out, dict)
+    assert set(contents(out)) == before
+    assert not (out / _results.SCRATCH).exists()
 
 
 STEPS = ("_write_csv", "write_trust", "_draw", "AnnData.write_h5ad", "GeneVAE.save", "json.dumps", "replace_all")
