@@ -78,10 +78,9 @@ def counts(tmp_path_factory):
 def results(counts):
     folder, marker, _ = counts
     command = ["run", folder / "counts.tsv", "--labels", folder / "labels.csv", "--genes", f"g/1={marker}", "--quiet"]
-    done = stcsm_command(*command, "--out", folder / "one")
-    assert done.returncode == 0, done.stderr[-3000:]
-    with pytest.MonkeyPatch.context() as patch:
-        assert run_here(patch, *command, "--out", folder / "two") == 0
+    for out in ("one", "two"):  # each in a process of its own, as users run it
+        done = stcsm_command(*command, "--out", folder / out)
+        assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
 
