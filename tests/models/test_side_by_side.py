@@ -76,7 +76,7 @@ def test_small_batches_have_one_thread_and_large_ones_or_convolutions_all(
     assert torch.get_num_threads() == 4
 
 
-def test_the_search_for_a_width_has_one_thread(threads, monkeypatch):
+def test_the_search_for_a_width_trains_nothing(threads, monkeypatch):
     found, whole = [], Trainer.fit
 
     def watched(trainer, *args, **kwargs):
@@ -85,8 +85,7 @@ def test_the_search_for_a_width_has_one_thread(threads, monkeypatch):
 
     monkeypatch.setattr(Trainer, "fit", watched)
     trained(1, smoothing="auto")
-    assert len(found) > 2  # widths, and the training itself
-    assert set(found) == {1}
+    assert found == [1]  # the training itself, on one thread
     assert torch.get_num_threads() == 2
 
 

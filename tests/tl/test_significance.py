@@ -286,7 +286,7 @@ def test_labels_as_ideal_genes(tissue, model):
 def test_one_verdict_in_the_titles_and_the_table(mapped, model):
     def told(key):
         ax = pl.saliency(mapped, "left", key=key, show=False)
-        return [text.get_text() for text in ax.texts]
+        return [text.get_text().replace("\n", " ") for text in ax.texts]
 
     tl.significance(mapped, model, n_random=99)
     q = mapped.uns["stcsm"]["significance"]["table"].loc["left", "q"]
