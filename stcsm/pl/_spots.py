@@ -116,7 +116,7 @@ def tissue_of(adata: AnnData, look: TissueOptions, *, required: bool = False) ->
     pixels = _as_rgb(np.asarray(entry["images"][resolution]))
     xy = xy * scale
     at = np.clip(np.rint(xy).astype(int), 0, np.array(pixels.shape[1::-1]) - 1)
-    under = pixels[at[:, 1], at[:, 0]][:, :3]
+    under = pixels[at[:, 1], at[:, 0]][:, :3] / 255
     # In a panel, many spots are too small for the tissue to be seen between them, and only dim their own colours.
     true = float(entry["scalefactors"]["spot_diameter_fullres"]) * scale
     diameter = factor * (true if len(xy) <= VECTORS else max(true, spacing(xy)))
@@ -125,7 +125,7 @@ def tissue_of(adata: AnnData, look: TissueOptions, *, required: bool = False) ->
 
 
 def _as_rgb(image: np.ndarray) -> np.ndarray:
-    """RGB or RGBA (H, W, 3 or 4), float32 from 0 to 1, of an image (H, W) or (H, W, channels) of any numbers.
+    """RGB or RGBA (H, W, 3 or 4), uint8, of an image (H, W) or (H, W, channels) of any numbers.
 
     Those of a microscope fill only some of 16 bits, so there white is the brightest value, though no darker than 255.
     """
@@ -134,7 +134,9 @@ def _as_rgb(image: np.ndarray) -> np.ndarray:
     brightest = 255.0 if bands.dtype == np.uint8 else float(bands.max())
     white = max(brightest, 255.0) if whole or brightest > 1 else 1.0
     kept = bands[..., :4] if bands.shape[2] == 4 else bands[..., :3] if bands.shape[2] > 2 else bands[..., [0, 0, 0]]
-    return np.clip(np.asarray(kept, dtype=np.float32) / np.float32(white), 0, 1)
+    if kept.dtype == np.uint8:
+        return kept
+    return np.rint(np.clip(np.asarray(kept, dtype=np.float32) / np.float32(white), 0, 1) * 255).astype(np.uint8)
 
 
 def draw_panels(adata: AnnData, values: pd.DataFrame, titles: list[tuple[str, str]], units: str, look: TissueOptions,
