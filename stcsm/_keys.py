@@ -101,3 +101,8 @@ def sections_key(adata: Any) -> str | None:
     """Column of ``.obs`` that names the sections, where the AnnData was set up with one."""
     key = adata.uns.get(UNS, {}).get("setup", {}).get("batch_key")
     return key if key in adata.obs else None
+
+
+def holds_bins(adata: Any) -> bool:
+    """Whether array positions are bins, which may hold several spots each, and say nothing about an array."""
+    return bool(adata.uns.get(UNS, {}).get("grid", {}).get("kind") == "bins")

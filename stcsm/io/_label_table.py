@@ -241,6 +241,12 @@ def natural_order(text: str) -> list[tuple[int, float, str]]:
     return [(0, float(part), "") if part.isdigit() else (1, 0.0, part) for part in parts if part]
 
 
+def beside_coordinates(names: list[str]) -> list[int]:
+    """Numbers of the columns that hold no coordinates, by their names."""
+    places = {name for pair in COORDINATES for name in pair}
+    return [i for i, name in enumerate(names) if name.lower() not in places]
+
+
 def _choose(candidates: list[str], column: str | None, source: str) -> int:
     """Number of the label column: the one asked for, or the only one that holds no coordinates."""
     if column is not None:
@@ -249,8 +255,7 @@ def _choose(candidates: list[str], column: str | None, source: str) -> int:
                 f"Expected one column {column!r}, found the columns {', '.join(candidates)} in {source}; check column=."
             )
         return candidates.index(column)
-    places = {name for pair in COORDINATES for name in pair}
-    left = [i for i, name in enumerate(candidates) if name.lower() not in places]
+    left = beside_coordinates(candidates)
     if len(candidates) == 1 or len(left) == 1:
         return left[0] if left else 0
     raise ValueError(

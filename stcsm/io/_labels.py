@@ -17,6 +17,7 @@ from stcsm._text import as_text, is_missing, listed, some_of
 from stcsm.io._label_table import (
     COORDINATES,
     LabelTable,
+    beside_coordinates,
     chosen_labels,
     from_one_hot,
     is_one_hot,
@@ -98,7 +99,7 @@ def _by_section(
     adata: ad.AnnData, labels: Any, column: str | None, batch_key: str | None
 ) -> list[tuple[str | None, np.ndarray, Any]]:
     """Section (None of all spots) and rows of the spots that each collection of labels is for."""
-    sections = _keys.sections_key(adata) or _keys.SECTION if batch_key is None else batch_key
+    sections = _sections_column(adata, batch_key)
     if sections not in adata.obs:
         if batch_key is not None or isinstance(labels, Mapping):
             raise ValueError(
@@ -130,9 +131,14 @@ def _by_section(
     return [(name, np.flatnonzero(of_spot == name), part) for name, part in parts.items()]
 
 
+def _sections_column(adata: ad.AnnData, batch_key: str | None) -> str:
+    """Column of the sections: the one given, the one that the AnnData was set up with, or that of our readers."""
+    return _keys.sections_key(adata) or _keys.SECTION if batch_key is None else batch_key
+
+
 def _several(adata: ad.AnnData, batch_key: str | None) -> str | None:
     """Column of the sections, where there are several."""
-    key = _keys.sections_key(adata) or _keys.SECTION if batch_key is None else batch_key
+    key = _sections_column(adata, batch_key)
     return key if key in adata.obs and adata.obs[key].nunique() > 1 else None
 
 
@@ -222,9 +228,8 @@ def _in_memory(labels: pd.Series | pd.DataFrame, column: str | None) -> pd.Serie
         if column is None and is_one_hot(labels):
             return from_one_hot(labels, [f"spot {name}" for name in labels.index], "the labels given")
         if column is None:
-            places = {name for pair in COORDINATES for name in pair}
-            left = [name for name in labels if str(name).lower() not in places]
-            column = str(left[0]) if len(left) == 1 else None
+            left = beside_coordinates(list(map(str, labels)))
+            column = str(labels.columns[left[0]]) if len(left) == 1 else None
         if column not in labels:
             raise ValueError(
                 f"Expected one column of labels, or one of zeros and ones for each label, found the columns "

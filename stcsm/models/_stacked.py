@@ -23,7 +23,7 @@ from scipy.stats import poisson
 from stcsm import _keys
 from stcsm._lazy import column
 from stcsm._text import as_text
-from stcsm.space import shared_lattice_positions, whole_positions
+from stcsm.space import bins_across, shared_lattice_positions, whole_positions
 
 LOOKED_AT = 2000
 """Spots whose neighbourhoods are looked at, and (``AROUND``) their neighbours."""
@@ -219,7 +219,7 @@ def onto_one_grid(coordinates: np.ndarray, codes: np.ndarray, batch_key: str) ->
     """Python that brings sections onto common array positions: one lattice for arrays, bins for cells."""
     if shared_lattice_positions(coordinates[:, :2], codes) is not None:
         return f"stcsm.pp.to_grid(adata, batch_key={batch_key!r})"
-    n_bins = max(1, round((len(codes) / (codes.max() + 1) / 4) ** 0.5))
+    n_bins = bins_across(len(codes), codes.max() + 1)
     return f"stcsm.pp.to_grid(adata, n_bins={n_bins}, batch_key={batch_key!r}), then adata = stcsm.pp.bin_spots(adata)"
 
 
@@ -238,7 +238,7 @@ def _preference(split: _Split) -> tuple[bool, bool, int, bool]:
 
 def _array_positions(adata: AnnData) -> np.ndarray | None:
     """Rows and columns (S, 2); None where there are none, or where they are bins that hold several spots each."""
-    if adata.uns.get(_keys.UNS, {}).get("grid", {}).get("kind") == "bins":
+    if _keys.holds_bins(adata):
         return None
     held = [column(adata.obs, key) if key in adata.obs else None for key in (_keys.ARRAY_ROW, _keys.ARRAY_COL)]
     whole = whole_positions(*held)

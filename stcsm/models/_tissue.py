@@ -361,7 +361,7 @@ def find_sections(adata: AnnData, setup: Setup, spots: np.ndarray | None = None)
     keys, position = np.unique(here.keys[spots], axis=0, return_inverse=True)
     position = position.ravel()
     words = tuple(str(name) for name in names)
-    _check_one_each(words, section, position, here.kind, setup.spatial_key, _are_bins(adata))
+    _check_one_each(words, section, position, here.kind, setup.spatial_key, _keys.holds_bins(adata))
     fix = "register the sections first: shift and turn their rows and columns (array_row, array_col) into one frame"
     if here.kind == COORDINATES:
         on_array = adata.obsm.get(_keys.SPATIAL_ARRAY, here.coordinates)
@@ -431,17 +431,12 @@ def find_on_frame(frame: Frame, adata: AnnData, setup: Setup, spots: np.ndarray)
                 f"{int(mine.sum())} spots{f' of {name!r}' if name else ''} have one of them; bring it into the model's "
                 "frame: the same origin and unit, stcsm.pp.to_grid over both sections together"
             )
-    _check_one_each(words, section[on], position[on], here.kind, setup.spatial_key, _are_bins(adata))
+    _check_one_each(words, section[on], position[on], here.kind, setup.spatial_key, _keys.holds_bins(adata))
     return spots[on], Sections(words, frame, section[on], position[on])
 
 
 def _where(kind: str, spatial_key: str) -> str:
     return "(array_row, array_col)" if kind == ARRAY else f"obsm[{spatial_key!r}]"
-
-
-def _are_bins(adata: AnnData) -> bool:
-    """Whether rows and columns are bins, each of several spots (:func:`stcsm.pp.to_grid`)."""
-    return bool(adata.uns.get(_keys.UNS, {}).get("grid", {}).get("kind") == "bins")
 
 
 def _check_one_each(

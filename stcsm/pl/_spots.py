@@ -19,6 +19,7 @@ from matplotlib.collections import Collection, EllipseCollection, LineCollection
 from stcsm import _keys
 from stcsm._lazy import column, in_memory
 from stcsm._text import by_its_text, did_you_mean
+from stcsm._verdict import LEVEL
 from stcsm.pl._colour import colour_bar, colours, limits
 from stcsm.pl._figure import PANEL, TICK, TITLE, ColourOptions, PanelOptions, Panels
 from stcsm.pl._outline import inmost, outlines, spacing
@@ -31,7 +32,6 @@ BAR = 0.75
 """What a colour bar takes of a panel's width, in inches."""
 VECTORS = 5000
 """Spots up to which a saved figure holds each as a shape, at its true size over an image; more become pixels."""
-LEVEL = 0.05
 LINE = 50
 """Letters of the small line under a title that are as wide as a panel."""
 FADED = 0.7

@@ -14,6 +14,7 @@ from stcsm.pp._sections import section_codes
 from stcsm.space import (
     ArrayPositions,
     bin_positions,
+    bins_across,
     check_grid_size,
     lattice_positions,
     shared_lattice_positions,
@@ -90,7 +91,7 @@ def to_grid(
     binned = bin_size is not None or n_bins is not None
     sections = section_codes(adata, batch_key)
     given = whole_positions(adata.obs.get(_keys.ARRAY_ROW), adata.obs.get(_keys.ARRAY_COL))
-    if not binned and spatial_key is None and given is not None and not _binned_before(adata):
+    if not binned and spatial_key is None and given is not None and not _keys.holds_bins(adata):
         check_grid_size(int(np.ptp(given[0])) + 1, int(np.ptp(given[1])) + 1)
         _write(adata, given, {"kind": "given", "moved": np.zeros(0, dtype=object)}, sections, batch_key)
         return
@@ -102,7 +103,7 @@ def to_grid(
         found = lattice_positions(coords) if sections is None else shared_lattice_positions(coords, sections)
         if found is None:
             n_sections = 1 if sections is None else int(sections.max()) + 1
-            n_bins = max(1, round((len(coords) / n_sections / 4) ** 0.5))
+            n_bins = bins_across(len(coords), n_sections)
             with_key = "" if batch_key is None else f", batch_key={batch_key!r}"
             raise ValueError(
                 f"Expected spots on a square or hexagonal array, found that adata.obsm[{key!r}] lies on none; say how "
@@ -118,11 +119,6 @@ def to_grid(
         )
     _keep_array_coordinates(adata)
     _write(adata, (positions.rows, positions.cols), _record(adata, positions, key), sections, batch_key)
-
-
-def _binned_before(adata: AnnData) -> bool:
-    """Whether rows and columns are bins that an earlier call made, and say nothing about an array."""
-    return adata.uns.get(_keys.UNS, {}).get("grid", {}).get("kind") == "bins"
 
 
 def _coordinates_key(adata: AnnData, spatial_key: str | None, binned: bool) -> str:

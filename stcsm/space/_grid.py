@@ -163,6 +163,11 @@ def bin_positions(coords: ArrayLike, size: float) -> ArrayPositions:
     return ArrayPositions(cells[:, 1], cells[:, 0], "bins", nobody, origin, size * np.eye(2), residual)
 
 
+def bins_across(n_spots: int, n_sections: int) -> int:
+    """Bins along the longer side with which a bin holds about four spots, for a message."""
+    return max(1, round((n_spots / n_sections / 4) ** 0.5))
+
+
 def fold_hexagonal(rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.int64]:
     """Columns without the gaps of a hexagonal array: each row moves by half a step at most, and no cell stays empty.
 
