@@ -11,7 +11,7 @@ from stcsm.space._counts import (
     stored_by_columns,
     thin_counts,
 )
-from stcsm.space._filter import check_coords, nearest_neighbour_distance, spatial_filter, spatial_order
+from stcsm.space._filter import check_coords, nearest_neighbour_distance, smooth, spatial_filter, spatial_order
 from stcsm.space._graph import (
     NEIGHBOURS,
     SPOT_WIDTHS,
@@ -103,6 +103,7 @@ __all__ = [
     "selected_blocks",
     "shared_lattice_positions",
     "similarity_graph",
+    "smooth",
     "smooth_regions",
     "some_spots",
     "spatial_filter",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from scipy.sparse import csr_array, eye_array
@@ -9,7 +11,10 @@ from scipy.spatial import cKDTree
 
 from stcsm.space._memory import require_memory
 
-_ROWS = 65_536  # rows searched at once: bounds the memory of the search, not the result
+TRUNCATE = 3.0
+"""Neighbours beyond so many standard deviations get no weight: 1.1% of a Gaussian's mass in the plane."""
+_PAIRS = 2**21  # neighbours found at once: bounds the memory of the search, not the result
+_PAIR_BYTES = 96.0  # that the search and the sorting of a pair take
 _BITS = 20  # of a coordinate on the curve
 
 
@@ -76,7 +81,7 @@ def spatial_filter(
     coords: ArrayLike,
     width: float,
     *,
-    truncate: float = 3.0,
+    truncate: float = TRUNCATE,
     include_self: bool = True,
     dtype: DTypeLike = np.float64,
     unit: float | None = None,
@@ -94,8 +99,7 @@ def spatial_filter(
     width
         Standard deviation in nearest-neighbour distances; 0 is the identity.
     truncate
-        Neighbours beyond this many standard deviations get no weight (3 leaves out 1.1% of a
-        Gaussian's mass in the plane).
+        Neighbours beyond this many standard deviations get no weight.
     include_self
         Whether a spot belongs to its own neighbours. Without it a spot that has no neighbour within reach gets
         an empty row.
@@ -117,49 +121,108 @@ def spatial_filter(
     MemoryError
         If so wide a filter over so many spots does not fit the free memory.
     """
-    xy = check_coords(coords)
     kind = np.dtype(dtype)
     if kind not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise ValueError(f"Expected dtype float32 or float64, found {kind}")
-    if not (np.isfinite(width) and width >= 0):
-        raise ValueError(f"Expected a width of 0 (no filter) or more nearest-neighbour distances, found {width!r}")
-    if not (np.isfinite(truncate) and truncate > 0):
-        raise ValueError(f"Expected truncate to be a positive number of standard deviations, found {truncate!r}")
-    spots = len(xy)
+    rows = _Rows(coords, width, truncate, include_self, unit)
+    spots = len(rows.xy)
     if width == 0:
         return (
             csr_array(eye_array(spots, dtype=kind, format="csr"))
             if include_self
             else csr_array((spots, spots), dtype=kind)
         )
-    sd = width * (nearest_neighbour_distance(xy) if unit is None else unit)
-    # A neighbour that lies on the rim must not come or go with the last bit of its coordinates.
-    radius = truncate * sd * (1 + 1e-9)
-    tree = cKDTree(xy)
-    _refuse_if_too_large(tree, xy, radius, kind, width)
-
+    each = 2 * (kind.itemsize + 4)  # the result twice: its parts and the whole they are joined to
+    require_memory(
+        rows.neighbours * spots * each + _PAIR_BYTES * _PAIRS,
+        f"{spots} spots x {rows.neighbours:.0f} neighbours within {rows.radius:.3g} x {each} bytes",
+        f"lower the width ({width:g} nearest-neighbour distances) or use dtype float32",
+    )
+    index = np.int32 if spots <= np.iinfo(np.int32).max else np.int64
     counts = np.zeros(spots + 1, dtype=np.int64)
     columns: list[NDArray[np.integer]] = []
     weights: list[NDArray[np.floating]] = []
-    index = np.int32 if spots <= np.iinfo(np.int32).max else np.int64
-    for start in range(0, spots, _ROWS):
-        stop = min(start + _ROWS, spots)
-        pairs = cKDTree(xy[start:stop]).sparse_distance_matrix(tree, radius, output_type="ndarray")
-        row, column, distance = pairs["i"], pairs["j"], pairs["v"]
-        if not include_self:
-            other = row + start != column
-            row, column, distance = row[other], column[other], distance[other]
-        order = np.lexsort((column, row))
-        row, column, distance = row[order], column[order], distance[order]
-        weight = np.exp(-0.5 * np.square(distance / sd))
-        total = np.bincount(row, weights=weight, minlength=stop - start)
-        counts[start + 1 : stop + 1] = np.bincount(row, minlength=stop - start)
-        columns.append(column.astype(index))
-        weights.append((weight / total[row]).astype(kind))
+    for start, block in rows.blocks():
+        counts[start + 1 : start + 1 + block.shape[0]] = np.diff(block.indptr)
+        columns.append(block.indices.astype(index))
+        weights.append(block.data.astype(kind))
     pointers = np.cumsum(counts)
     if pointers[-1] <= np.iinfo(index).max:
         pointers = pointers.astype(index)
     return csr_array((np.concatenate(weights), np.concatenate(columns), pointers), shape=(spots, spots))
+
+
+def smooth(
+    values: NDArray[np.floating], coords: ArrayLike, width: float, *, unit: float | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """``spatial_filter(coords, width) @ values``, without holding a filter that is wide, of many spots.
+
+    Parameters
+    ----------
+    values
+        A map in each column, (S, K).
+    coords, width, unit
+        As for :func:`spatial_filter`.
+
+    Returns
+    -------
+    smoothed, own
+        Smoothed maps (S, K), and each spot's weight in its own value (S,): the filter's diagonal.
+
+    Raises
+    ------
+    ValueError
+        As for :func:`spatial_filter`.
+    """
+    rows = _Rows(coords, width, TRUNCATE, True, unit)
+    if width == 0:
+        return np.array(values, dtype=np.float64), np.ones(len(values))
+    out, own = np.empty(values.shape), np.empty(len(values))
+    for start, block in rows.blocks():
+        here = slice(start, start + block.shape[0])
+        out[here] = block @ values
+        own[here] = block.diagonal(start)
+    return out, own
+
+
+class _Rows:
+    """Rows of a filter, made a block at a time."""
+
+    def __init__(
+        self, coords: ArrayLike, width: float, truncate: float, include_self: bool, unit: float | None
+    ) -> None:
+        self.xy = check_coords(coords)
+        if not (np.isfinite(width) and width >= 0):
+            raise ValueError(f"Expected a width of 0 (no filter) or more nearest-neighbour distances, found {width!r}")
+        if not (np.isfinite(truncate) and truncate > 0):
+            raise ValueError(f"Expected truncate to be a positive number of standard deviations, found {truncate!r}")
+        if width == 0:
+            return
+        self.include_self = include_self
+        self.sd = width * (nearest_neighbour_distance(self.xy) if unit is None else unit)
+        # A neighbour that lies on the rim must not come or go with the last bit of its coordinates.
+        self.radius = truncate * self.sd * (1 + 1e-9)
+        self.tree = cKDTree(self.xy)
+        some = self.xy[:: max(len(self.xy) // 256, 1)]
+        self.neighbours = float(np.mean(self.tree.query_ball_point(some, self.radius, return_length=True)))
+
+    def blocks(self) -> Iterator[tuple[int, csr_array]]:
+        """First row and rows (n, S) of each block."""
+        spots = len(self.xy)
+        step = int(np.clip(_PAIRS / self.neighbours, 1, spots))
+        for start in range(0, spots, step):
+            here = self.xy[start : start + step]
+            pairs = cKDTree(here).sparse_distance_matrix(self.tree, self.radius, output_type="ndarray")
+            row, column, distance = pairs["i"], pairs["j"], pairs["v"]
+            if not self.include_self:
+                other = row + start != column
+                row, column, distance = row[other], column[other], distance[other]
+            order = np.lexsort((column, row))
+            row, column, distance = row[order], column[order], distance[order]
+            weight = np.exp(-0.5 * np.square(distance / self.sd))
+            total = np.bincount(row, weights=weight, minlength=len(here))
+            pointers = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(here)))])
+            yield start, csr_array((weight / total[row], column, pointers), shape=(len(here), spots))
 
 
 def spatial_order(coords: NDArray[np.float64]) -> NDArray[np.intp]:
@@ -178,17 +241,3 @@ def spatial_order(coords: NDArray[np.float64]) -> NDArray[np.intp]:
         for axis in range(dimensions):
             code |= (cell[:, axis] >> bit & 1) << (dimensions * bit + axis)
     return np.argsort(code, kind="stable")
-
-
-def _refuse_if_too_large(
-    tree: cKDTree, xy: NDArray[np.float64], radius: float, kind: np.dtype[np.generic], width: float
-) -> None:
-    """Count the neighbours of some spots and refuse a filter that would not fit."""
-    some = xy[:: max(len(xy) // 256, 1)]
-    mean = float(np.mean(tree.query_ball_point(some, radius, return_length=True)))
-    each = 2 * (kind.itemsize + 4)  # the result twice: its parts and the whole they are joined to
-    require_memory(
-        mean * len(xy) * each + 24.0 * mean * min(len(xy), _ROWS),
-        f"{len(xy)} spots x {mean:.0f} neighbours within {radius:.3g} x {each} bytes",
-        f"lower the width ({width:g} nearest-neighbour distances) or use dtype float32",
-    )

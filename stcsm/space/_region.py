@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from stcsm.space._components import spot_components
 from stcsm.space._counts import log_normalise, thin_counts
-from stcsm.space._filter import nearest_neighbour_distance, spatial_filter
+from stcsm.space._filter import nearest_neighbour_distance, smooth, spatial_filter
 
 WIDTHS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0)
 """Widths that are tried, in nearest-neighbour distances."""
@@ -192,9 +192,8 @@ def smooth_regions(
     for width in sorted((w for w in WIDTHS if w <= most), reverse=True):
         if not len(left):
             break
-        smoother = spatial_filter(coords, width, unit=unit)
-        own = smoother.diagonal()[:, None]
-        smoothed = smoother @ centred[:, left]
+        smoothed, weight = smooth(centred[:, left], coords, width, unit=unit)
+        own = weight[:, None]
         # The mean of the others; a spot without neighbours in reach gets the mean of the map.
         others = np.where(own < 1, (smoothed - own * centred[:, left]) / np.maximum(1 - own, 1e-12), 0)
         far = np.square(centred[:, left] - others).mean(axis=0) <= (1 - EXPLAINED) * variance[left]

@@ -14,7 +14,7 @@ from stcsm._lazy import in_memory
 from stcsm._text import did_you_mean
 from stcsm.models import GeneVAE
 from stcsm.pp import SCALES, make_spot_graph, same_spots
-from stcsm.space import LABELS_TOGETHER, diffuse, smooth_regions, spatial_filter
+from stcsm.space import LABELS_TOGETHER, diffuse, smooth, smooth_regions
 from stcsm.tl._maps import (
     Attribution,
     attribution_maps,
@@ -171,11 +171,12 @@ def _joined(
     """Maps (S', K) of parts (S', K), put together over a graph, and the width of their last smoothing (K,)."""
     coords = np.asarray(adata.obsm[model.setup.spatial_key], dtype=float)[model.spots]
     sections = [own for own in counted_spots(model) if len(own) > 1]
-    if settings.get("width"):
+    some = [views[part] for part in EXPRESSION_PARTS if part in views]
+    if some and settings.get("width"):
         for own in sections:
-            smoother = spatial_filter(coords[own], settings["width"])
-            for part in set(EXPRESSION_PARTS) & set(views):
-                views[part][own] = smoother @ views[part][own]
+            smoothed, _ = smooth(np.hstack([view[own] for view in some]), coords[own], settings["width"])
+            for view, values in zip(some, np.hsplit(smoothed, len(some)), strict=True):
+                view[own] = values
     scaled = [standardise_sections(model, view) for view in views.values()]
     maps: Any = standardise_sections(model, np.average(scaled, axis=0, weights=weights))
     widths = np.zeros(maps.shape[1])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stcsm.space import _filter, _memory, nearest_neighbour_distance, spatial_filter, spatial_order
+from stcsm.space import _filter, _memory, nearest_neighbour_distance, smooth, spatial_filter, spatial_order
 
 
 def lattice(rows: int, columns: int, step: float = 1.0) -> np.ndarray:
@@ -78,8 +78,8 @@ def test_turning_shifting_and_scaling_the_tissue_changes_nothing() -> None:
 
 def test_duplicates_share_their_value() -> None:
     xy = np.concatenate([lattice(4, 4), lattice(4, 4)[:3]])
-    smooth = spatial_filter(xy, 0.5) @ np.random.default_rng(0).normal(size=19)
-    np.testing.assert_allclose(smooth[:3], smooth[16:], rtol=1e-12)
+    smoothed = spatial_filter(xy, 0.5) @ np.random.default_rng(0).normal(size=19)
+    np.testing.assert_allclose(smoothed[:3], smoothed[16:], rtol=1e-12)
 
 
 def test_without_self_leaves_the_diagonal_empty() -> None:
@@ -91,10 +91,24 @@ def test_without_self_leaves_the_diagonal_empty() -> None:
 def test_blocks_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     xy = np.random.default_rng(1).uniform(size=(101, 2))
     whole = spatial_filter(xy, 2.0, dtype=np.float32)
-    monkeypatch.setattr(_filter, "_ROWS", 7)
+    maps = np.random.default_rng(2).normal(size=(101, 3))
+    at_once = smooth(maps, xy, 2.0)
+    monkeypatch.setattr(_filter, "_PAIRS", 40)
     parts = spatial_filter(xy, 2.0, dtype=np.float32)
     assert whole.dtype == np.float32
     np.testing.assert_array_equal(whole.toarray(), parts.toarray())
+    for a, b in zip(at_once, smooth(maps, xy, 2.0), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("width", [0.0, 0.5, 2.0])
+def test_smooth_is_the_filter_times_the_maps(width: float) -> None:
+    xy = np.random.default_rng(1).uniform(size=(101, 2))
+    maps = np.random.default_rng(2).normal(size=(101, 3))
+    kernel = spatial_filter(xy, width)
+    smoothed, own = smooth(maps, xy, width)
+    np.testing.assert_array_equal(smoothed, kernel @ maps)
+    np.testing.assert_array_equal(own, kernel.diagonal())
 
 
 @pytest.mark.parametrize(
