@@ -276,9 +276,16 @@ def _candidates(name: str, value: int | str, default: tuple[int, ...], most: int
 
 def _to_all_spots(graphs: list[csr_array], sections: list[np.ndarray], n: int) -> csr_matrix:
     """Graphs of the sections as one (n, n); a spot that is in none is joined to itself."""
+    each = np.ones(n, dtype=np.int64)
+    for own, graph in zip(sections, graphs, strict=True):
+        each[own] = np.diff(graph.indptr)
+    pointers = np.concatenate([[0], np.cumsum(each)])
+    kind = np.int32 if pointers[-1] <= np.iinfo(np.int32).max else np.int64
+    # What no section's rows fill are the rows of spots that are in none.
+    columns, weights = np.empty(pointers[-1], dtype=kind), np.ones(pointers[-1], dtype=graphs[0].dtype)
     rest = np.setdiff1d(np.arange(n), np.concatenate(sections))
-    parts = [graph.tocoo() for graph in graphs]
-    rows = np.concatenate([*(own[part.row] for own, part in zip(sections, parts, strict=True)), rest])
-    cols = np.concatenate([*(own[part.col] for own, part in zip(sections, parts, strict=True)), rest])
-    ones = np.ones(len(rest), parts[0].data.dtype)
-    return csr_matrix((np.concatenate([*(part.data for part in parts), ones]), (rows, cols)), shape=(n, n))
+    columns[pointers[rest]] = rest
+    for own, graph in zip(sections, graphs, strict=True):
+        where = np.repeat(pointers[own] - graph.indptr[:-1], each[own]) + np.arange(graph.nnz)
+        columns[where], weights[where] = own[graph.indices], graph.data
+    return csr_matrix((weights, columns, pointers.astype(kind)), shape=(n, n))

@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 from scipy.sparse import csr_array
-from scipy.sparse.linalg import LinearOperator, svds
 
 from stcsm.space._heldout import HeldOutCounts
-from stcsm.space._scratch import ScratchMatrix, fits_in_memory
+from stcsm.space._scratch import BlockMatrix, HeldMatrix, fits_in_memory
 
 COMPONENTS = (5, 10, 20)
 """Numbers of components that held-out counts choose from."""
@@ -21,11 +20,11 @@ _EXTRA, _PASSES = 10, 6
 _FINE_PASSES = 14
 """Passes after which 50 neighbours in 20 components are the exact ones but for 4 in 10,000."""
 _DENSE_VALUES = 50_000_000  # smoothed values that may be held densely (200 MB in float32)
-_DENSE_SIDE = 2_000  # beyond this the small side's eigenproblem costs more than Lanczos steps
+_DENSE_SIDE = 2_000  # beyond this the small side's eigenproblem costs more than an iteration
 
 
 def spot_components(
-    values: csr_array | ScratchMatrix, n: int, smoother: csr_array | None = None, *, seed: int = 0
+    values: csr_array | BlockMatrix, n: int, smoother: csr_array | None = None, *, seed: int = 0
 ) -> NDArray[np.float64]:
     """Principal components of the spots of ``smoother @ values``, genes centred.
 
@@ -56,10 +55,8 @@ def spot_components(
     most = min(spots, genes) - 1
     if not 1 <= n <= max(most, 1):
         raise ValueError(f"Expected 1 to {max(most, 1)} components of {spots} spots x {genes} genes, found {n}")
-    if isinstance(values, ScratchMatrix):
-        return _iterated(values, values.transposed_product, n, smoother, seed, in_blocks=True)
-    in_blocks = not fits_in_memory(values.nnz)
-    if not in_blocks and min(spots, genes) <= _DENSE_SIDE and spots * genes <= _DENSE_VALUES:
+    small = min(spots, genes) <= _DENSE_SIDE and spots * genes <= _DENSE_VALUES
+    if small and not isinstance(values, BlockMatrix) and fits_in_memory(values.nnz):
         dense = values.toarray() if smoother is None else np.asarray(smoother @ values.toarray())
         dense -= dense.mean(axis=0)
         if spots <= genes:
@@ -69,26 +66,13 @@ def spot_components(
             return u[:, ::-1] * np.sqrt(np.maximum(variance[::-1], 0))
         _, v = linalg.eigh(np.asarray(dense.T @ dense, dtype=np.float64), subset_by_index=[genes - n, genes - 1])
         return np.asarray(dense @ v[:, ::-1], dtype=np.float64)
-    whole = values.astype(np.float64)
-    transposed = whole.T.tocsr()
-    return _iterated(whole, lambda u: transposed @ u, n, smoother, seed, in_blocks)
+    return _iterated(values if isinstance(values, BlockMatrix) else HeldMatrix(values), n, smoother, seed)
 
 
-def _iterated(
-    values: csr_array | ScratchMatrix,
-    transposed: Callable[[NDArray[np.float64]], NDArray[np.float64]],
-    n: int,
-    smoother: csr_array | None,
-    seed: int,
-    in_blocks: bool,
-) -> NDArray[np.float64]:
-    """Smoothing and centring are linear, so they are applied to vectors and the matrix stays sparse.
-
-    ``transposed`` multiplies the transpose of ``values``. Lanczos steps take hundreds of passes over the values, so
-    those of more than fit in memory, which may lie in a file, come by block Krylov iteration, in thirty.
-    """
+def _iterated(values: BlockMatrix, n: int, smoother: csr_array | None, seed: int) -> NDArray[np.float64]:
+    """Smoothing and centring are linear, so they are applied to vectors and the matrix stays sparse."""
     spots, genes = values.shape
-    back = None if smoother is None else smoother.T.tocsr()
+    transposed, back = values.transposed_product, None if smoother is None else smoother.T
     weights = np.full(spots, 1 / spots) if back is None else np.asarray(back @ np.full(spots, 1 / spots))
     mean = transposed(weights)
 
@@ -101,15 +85,7 @@ def _iterated(
             mean * u.sum() if u.ndim == 1 else np.outer(mean, u.sum(0))
         )
 
-    if in_blocks:
-        return forward(_axes(forward, backward, (spots, genes), n, seed, _FINE_PASSES))
-    operator: LinearOperator = LinearOperator(
-        (spots, genes), matvec=forward, rmatvec=backward, matmat=forward, rmatmat=backward, dtype=np.float64
-    )
-    start = np.random.default_rng(seed).normal(size=min(spots, genes))
-    u, s, _ = svds(operator, k=n, v0=start, tol=1e-5, return_singular_vectors="u")
-    order = np.argsort(-s)
-    return np.asarray(u[:, order] * s[order])
+    return forward(_axes(forward, backward, (spots, genes), n, seed, _FINE_PASSES))
 
 
 def choose_components(
@@ -168,7 +144,7 @@ def _leading(
     return (basis @ inner)[:, :n], size[:n], right[:n]
 
 
-def principal_axes(samples: csr_array | ScratchMatrix, n: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def principal_axes(samples: csr_array | BlockMatrix, n: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Leading principal axes of samples.
 
     Block Krylov iteration (Musco & Musco 2015, arXiv 1504.05477) on the smaller side, samples or features: axes are
@@ -196,15 +172,14 @@ def principal_axes(samples: csr_array | ScratchMatrix, n: int, *, seed: int = 0)
     count, features = samples.shape
     if not count:
         raise ValueError("Expected samples to find the axes of, found none.")
-    whole = samples if isinstance(samples, ScratchMatrix) else samples.astype(np.float64)
-    transposed = whole.transposed_product if isinstance(whole, ScratchMatrix) else whole.T.__matmul__
-    centre = transposed(np.full(count, 1 / count))
+    whole = samples if isinstance(samples, BlockMatrix) else HeldMatrix(samples)
+    centre = whole.transposed_product(np.full(count, 1 / count))
 
     def scores(v: np.ndarray) -> np.ndarray:
         return np.asarray(whole @ v) - centre @ v
 
     def loadings(u: np.ndarray) -> np.ndarray:
-        return np.asarray(transposed(u)) - np.outer(centre, u.sum(axis=0))
+        return whole.transposed_product(u) - np.outer(centre, u.sum(axis=0))
 
     return _axes(scores, loadings, (count, features), n, seed, _PASSES), centre
 

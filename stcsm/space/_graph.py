@@ -25,7 +25,9 @@ SPOT_WIDTHS = (0.0, 0.5, 1.0, 2.0)
 EXACT_COMPONENTS, EXACT_VALUES = 5, 1_000_000
 """Neighbours are searched exactly in so few components, or where spots times components are no more than this."""
 
-Neighbours = tuple[NDArray[np.float64], NDArray[np.integer]]
+_ROWS = 65_536  # rows of the graph made at once: bounds the memory, not the result
+
+Neighbours = tuple[NDArray[np.floating], NDArray[np.integer]]
 
 
 def nearest_spots(features: NDArray[np.floating], k: int, *, seed: int = 0) -> Neighbours:
@@ -78,7 +80,7 @@ def _by_descent(points: NDArray[np.float64], k: int, seed: int) -> Neighbours:
     # What it misses depends on the number of threads, and one is what every machine has.
     descent = NNDescent(points.astype(np.float32), n_neighbors=k + 1, random_state=seed, n_jobs=1)
     found, lengths = descent.neighbor_graph
-    indices, distances = np.array(found), np.array(lengths, dtype=np.float64)
+    indices, distances = np.array(found), np.array(lengths)
     short = np.flatnonzero((indices < 0).any(axis=1))  # the descent found fewer than k
     if len(short):
         distances[short], indices[short] = cKDTree(points).query(points[short], k=k + 1, workers=-1)
@@ -105,20 +107,20 @@ def similarity_graph(neighbours: Neighbours, k: int) -> csr_array:
     """
     distances, indices = neighbours[0][:, : k + 1], neighbours[1][:, : k + 1]
     spots, each = distances.shape
-    # Spots that look exactly alike (without counts, say) are at distance zero: they share equally.
-    reach = np.maximum(distances[:, -1:], np.finfo(np.float64).tiny ** 0.25)
-    weights = np.exp(-0.5 * np.square(distances / reach))
-    weights /= weights.sum(axis=1, keepdims=True)
-    order = np.argsort(indices, axis=1)
     index = np.int32 if spots * each <= np.iinfo(np.int32).max else np.int64
-    return csr_array(
-        (
-            np.take_along_axis(weights, order, axis=1).astype(np.float32).ravel(),
-            np.take_along_axis(indices, order, axis=1).astype(index).ravel(),
-            np.arange(0, spots * each + 1, each, dtype=index),
-        ),
-        shape=(spots, spots),
-    )
+    weights, columns = np.empty((spots, each), np.float32), np.empty((spots, each), index)
+    for start in range(0, spots, _ROWS):
+        some = slice(start, start + _ROWS)
+        distance = distances[some].astype(np.float64)
+        # Spots that look exactly alike (without counts, say) are at distance zero: they share equally.
+        reach = np.maximum(distance[:, -1:], np.finfo(np.float64).tiny ** 0.25)
+        weight = np.exp(-0.5 * np.square(distance / reach))
+        weight /= weight.sum(axis=1, keepdims=True)
+        order = np.argsort(indices[some], axis=1)
+        weights[some] = np.take_along_axis(weight, order, axis=1)
+        columns[some] = np.take_along_axis(indices[some], order, axis=1)
+    pointers = np.arange(0, spots * each + 1, each, dtype=index)
+    return csr_array((weights.ravel(), columns.ravel(), pointers), shape=(spots, spots))
 
 
 def diffuse(graph: Any, maps: NDArray[np.floating], steps: int) -> NDArray[np.floating]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -12,6 +13,9 @@ from scipy.sparse import csr_array, hstack, vstack
 
 IN_MEMORY = 2**28
 """Bytes of counts (8 each: index and value) up to which what is read from a file is kept in memory."""
+
+STORED = 2**22
+"""Values of a matrix in memory that are brought to a product at a time."""
 
 
 def fits_in_memory(n_values: int, limit: int | None = None) -> bool:
@@ -55,11 +59,55 @@ class _Block(NamedTuple):
     values: int
 
 
-class ScratchMatrix:
-    """A sparse matrix (S, G) in a scratch file, for products with vectors; one block of it is in memory at a time."""
+class BlockMatrix(ABC):
+    """A sparse matrix (S, G) for products with vectors in float64, to which one block of it is brought at a time."""
 
     def __init__(self, shape: tuple[int, int]) -> None:
         self.shape = shape
+
+    @abstractmethod
+    def blocks(self) -> Iterator[tuple[int, int, csr_array]]:
+        """First row, first column and values, in float64, of each block."""
+
+    def __matmul__(self, right: np.ndarray) -> np.ndarray:
+        """Product with (G,) or (G, n), float64."""
+        out = np.zeros((self.shape[0], *right.shape[1:]))
+        for row, column, block in self.blocks():
+            out[row : row + block.shape[0]] += block @ right[column : column + block.shape[1]]
+        return out
+
+    def transposed_product(self, right: np.ndarray) -> np.ndarray:
+        """Product of the transpose with (S,) or (S, n), float64."""
+        out = np.zeros((self.shape[1], *right.shape[1:]))
+        for row, column, block in self.blocks():
+            out[column : column + block.shape[1]] += block.T @ right[row : row + block.shape[0]]
+        return out
+
+
+class HeldMatrix(BlockMatrix):
+    """A matrix in memory: neither its transpose nor all of it in float64 is held beside it."""
+
+    def __init__(self, values: csr_array) -> None:
+        super().__init__(values.shape)
+        self._values = values
+
+    def blocks(self) -> Iterator[tuple[int, int, csr_array]]:
+        """First row, first column and values, in float64, of each block."""
+        whole, first = self._values, 0
+        while first < self.shape[0]:
+            start = whole.indptr[first]
+            last = max(int(np.searchsorted(whole.indptr, start + STORED, side="right")) - 1, first + 1)
+            own = slice(start, whole.indptr[last])
+            parts = whole.data[own].astype(np.float64), whole.indices[own], whole.indptr[first : last + 1] - start
+            yield first, 0, csr_array(parts, shape=(last - first, self.shape[1]))
+            first = last
+
+
+class ScratchMatrix(BlockMatrix):
+    """A matrix in a scratch file; one block of it is in memory at a time."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        super().__init__(shape)
         self._file = ScratchFile()
         self._blocks: list[_Block] = []
 
@@ -70,21 +118,8 @@ class ScratchMatrix:
         pointers = block.indptr.astype(np.int64)
         self._blocks.append(_Block(first_row, first_column, pointers, block.shape[1], indices, values))
 
-    def __matmul__(self, right: np.ndarray) -> np.ndarray:
-        """Product with (G,) or (G, n), float64."""
-        out = np.zeros((self.shape[0], *right.shape[1:]))
-        for row, column, block in self._read():
-            out[row : row + block.shape[0]] += block @ right[column : column + block.shape[1]]
-        return out
-
-    def transposed_product(self, right: np.ndarray) -> np.ndarray:
-        """Product of the transpose with (S,) or (S, n), float64."""
-        out = np.zeros((self.shape[1], *right.shape[1:]))
-        for row, column, block in self._read():
-            out[column : column + block.shape[1]] += block.T @ right[row : row + block.shape[0]]
-        return out
-
-    def _read(self) -> Iterator[tuple[int, int, csr_array]]:
+    def blocks(self) -> Iterator[tuple[int, int, csr_array]]:
+        """First row, first column and values, in float64, of each block."""
         for b in self._blocks:
             stored = int(b.indptr[-1])
             indices = self._file.read(b.indices, stored, np.int32)

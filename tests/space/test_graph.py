@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from stcsm.space import choose_graph, diffuse, nearest_spots, similarity_graph, some_spots
+from stcsm.space import _graph, choose_graph, diffuse, nearest_spots, similarity_graph, some_spots
 
 
 def test_three_spots_on_a_line_by_hand():
@@ -21,6 +21,15 @@ def test_spots_that_are_exactly_alike_share_equally():
     graph = similarity_graph(nearest_spots(features, 2), 2).toarray()
     np.testing.assert_allclose(graph[:3, :3], 1 / 3, rtol=1e-6)
     assert not graph[:3, 3:].any()
+
+
+def test_blocks_of_rows_do_not_change_the_graph(monkeypatch):
+    nearest = nearest_spots(np.random.default_rng(0).normal(size=(50, 4)), 6)
+    whole = similarity_graph(nearest, 5)
+    monkeypatch.setattr(_graph, "_ROWS", 7)
+    parts = similarity_graph(nearest, 5)
+    for name in ("data", "indices", "indptr"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
 
 
 def test_diffusion_is_a_power_of_the_graph_and_keeps_constants_and_ranges():
